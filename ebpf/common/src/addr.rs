@@ -1,0 +1,68 @@
+//! Addresses and ports in network byte order.
+
+/// A 128-bit address as it stands in a packet, as four words in memory order. An IPv4 address is held in its
+/// IPv4-mapped form (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2), so that one map serves both families.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr(pub [u32; 4]);
+
+/// The third word of an IPv4-mapped address: 0x0000ffff in network byte order.
+const MAPPED: u32 = 0xffff_u32.to_be();
+
+impl Addr {
+    /// The wildcard address of IPv4, `0.0.0.0`: the key of what holds for every address of the node.
+    pub const ANY_V4: Self = Self::from_v4_word(0);
+    /// The wildcard address of IPv6, `::`.
+    pub const ANY_V6: Self = Self([0; 4]);
+
+    /// An IPv4 address from its word as it stands in the packet (network byte order in memory).
+    #[inline(always)]
+    pub const fn from_v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
+    /// Whether this is an IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// The IPv4 word as it stands in a packet; meaningful if [`Self::is_v4`].
+    #[inline(always)]
+    pub const fn v4_word(&self) -> u32 {
+        self.0[3]
+    }
+
+    /// The wildcard of this address's family.
+    #[inline(always)]
+    pub const fn any(v4: bool) -> Self {
+        if v4 { Self::ANY_V4 } else { Self::ANY_V6 }
+    }
+
+    /// Whether this is a link-local (`fe80::/10`), unspecified or multicast IPv6 address: neighbour
+    /// discovery and its like, which the datapath leaves to the kernel.
+    #[inline(always)]
+    pub const fn is_v6_link_scope(&self) -> bool {
+        let top = u32::from_be(self.0[0]);
+        (top >> 22) == 0x3fa || (top >> 24) == 0xff || (top == 0 && self.0[1] == 0 && self.0[2] == 0 && self.0[3] == 0)
+    }
+}
+
+/// A 16-bit number in network byte order: a port as it stands in a packet.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Be16(pub u16);
+
+impl Be16 {
+    /// From host byte order.
+    #[inline(always)]
+    pub const fn from_host(port: u16) -> Self {
+        Self(port.to_be())
+    }
+
+    /// To host byte order.
+    #[inline(always)]
+    pub const fn to_host(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}

@@ -1,0 +1,93 @@
+//! Services: what the proxy writes and the datapath reads.
+//!
+//! ```text
+//! frontends  (address, port, protocol) ─▶ Frontend { service }
+//! services   service ────────────────────▶ Service  { count }
+//! slots      (service, 0..count) ────────▶ backend
+//! backends   backend ────────────────────▶ Backend  { address, port }
+//! ```
+//!
+//! Several frontends (cluster address, node port, external address) name one service; a change of the
+//! endpoints touches the service and its slots, however many frontends there are. Ids are handed out in
+//! rising order and never again (the counter is kept in the map `ids`), so that the absence of a backend's
+//! id is the proof that the backend is gone: a flow needs no second look at what the id means now.
+
+use crate::{Addr, Be16};
+
+/// IANA protocol number of ICMP.
+pub const PROTO_ICMP: u8 = 1;
+/// IANA protocol number of TCP.
+pub const PROTO_TCP: u8 = 6;
+/// IANA protocol number of UDP.
+pub const PROTO_UDP: u8 = 17;
+/// IANA protocol number of ICMPv6.
+pub const PROTO_ICMPV6: u8 = 58;
+
+/// Key of map `frontends`: where clients send. The address is [`Addr::any`] for node ports, which hold for
+/// every address of the node. Written by the proxy, read by every program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendKey {
+    /// Destination address, or the wildcard.
+    pub addr: Addr,
+    /// Destination port, network byte order.
+    pub port: Be16,
+    /// IANA protocol number.
+    pub proto: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+
+/// [`Frontend::flags`]: reached from outside the cluster (node port, load balancer, external address):
+/// the source becomes the node's, so that replies come back this way.
+pub const FRONTEND_EXTERNAL: u32 = 1;
+/// [`Frontend::flags`]: a server on this node holds the address itself (cluster DNS); the packet is the
+/// node's own, untranslated.
+pub const FRONTEND_LOCAL_SERVER: u32 = 1 << 1;
+
+/// Value of map `frontends`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    /// Key into `services`.
+    pub service: u32,
+    /// `FRONTEND_*`.
+    pub flags: u32,
+}
+
+/// [`Service::flags`]: connect() to its cluster address may become a connection to the backend at once.
+pub const SERVICE_FAST_PATH: u32 = 1;
+
+/// Value of map `services`, keyed by the service's id (u32, host byte order).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Service {
+    /// How many slots there are; 0 means that connections are refused.
+    pub count: u32,
+    /// `SERVICE_*`.
+    pub flags: u32,
+}
+
+/// Key of map `slots`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotKey {
+    /// Key into `services`.
+    pub service: u32,
+    /// 0 to the service's count, exclusive.
+    pub index: u32,
+}
+
+/// Value of map `backends`, keyed by the backend's id (u32, host byte order; never 0).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// Where it listens.
+    pub addr: Addr,
+    /// The port, network byte order.
+    pub port: Be16,
+    /// IANA protocol number.
+    pub proto: u8,
+    /// Always 0.
+    pub pad: u8,
+}
