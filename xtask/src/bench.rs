@@ -1,0 +1,11 @@
+//! `cargo xtask bench`.
+use crate::error::Result;
+use crate::workspace::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs the verb.
+pub(crate) fn run(_workspace: &Workspace, _args: &Args) -> Result<()> {
+    Ok(())
+}
