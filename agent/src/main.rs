@@ -1,1 +1,2 @@
+//! The binary `sluice`.
 fn main() {}

@@ -1,0 +1,7 @@
+//! The node agent: sources, the loop, node routes, configuration, `/healthz` and `/metrics`.
+//!
+//! A library so that scenario tests can render a folder of manifests without a process; the binary `sluice`
+//! is the only other user.
+
+pub mod convert;
+pub mod folder;
