@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Cluster DNS on every node.
+//!
+//! ```text
+//!  Snapshot + Changes ──▶ desired ──▶ zone ──▶ publish (one immutable value, swapped)
+//!                         (pure)     (pure)        │
+//!   UDP, TCP ──▶ query ──▶ handler ──────────────▶ answer ──▶ reply
+//!                             └── forward (names that are not ours) ──▶ upstreams of a resolv.conf
+//! ```
+//!
+//! [`Server::bind`] takes the addresses, [`Publisher::publish`] gives the server what the cluster looks
+//! like, [`Server::run`] answers until it is told to stop. Before the first publish the names of the
+//! cluster get SERVFAIL, never NXDOMAIN, so that nobody remembers a wrong "no".
+
+mod config;
+mod error;
+mod publish;
+mod server;
+
+pub use config::{DnsConfig, PodRecords, Upstreams};
+pub use error::{ConfigError, DnsError};
+pub use publish::Publisher;
+pub use server::Server;

@@ -1,0 +1,77 @@
+//! What a server can be told.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ipnet::IpNet;
+
+/// How names of the form `1-2-3-4.namespace.pod.<zone>` are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodRecords {
+    /// They do not exist.
+    Disabled,
+    /// The address in the name is the answer, where the namespace exists.
+    #[default]
+    Insecure,
+    /// As insecure, but only where a pod of the namespace has the address.
+    Verified,
+}
+
+/// Where names outside the cluster are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstreams {
+    /// Nowhere: they are refused.
+    None,
+    /// The `nameserver` lines of this file, which is read again when it changes.
+    ResolvConf(PathBuf),
+    /// These servers.
+    Addresses(Vec<SocketAddr>),
+}
+
+/// The server's configuration. [`DnsConfig::default`] is what the standard Kubernetes manifests ask of
+/// CoreDNS, without an address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// The cluster's domain, with or without a final dot.
+    pub zone: String,
+    /// Where to listen, UDP and TCP: the cluster's DNS addresses. They need not exist yet when the server
+    /// starts. Port 0 takes a free one, the same for UDP and TCP; see [`crate::Server::addresses`].
+    pub listen: Vec<SocketAddr>,
+    /// Time to live of the cluster's records in seconds, 0 to 3600.
+    pub ttl: u32,
+    /// Pod records.
+    pub pods: PodRecords,
+    /// An endpoint without a host name is named after its pod, not after its address.
+    pub endpoint_pod_names: bool,
+    /// Where everything else is asked for.
+    pub upstreams: Upstreams,
+    /// The cluster's pod and service networks. Reverse names within them get SERVFAIL, not the upstreams'
+    /// answer, before the first publish.
+    pub networks: Vec<IpNet>,
+    /// Reverse names that the cluster does not know go to the upstreams (`fallthrough in-addr.arpa
+    /// ip6.arpa`); without, those within `networks` do not exist.
+    pub reverse_fallthrough: bool,
+    /// Threads that answer UDP, for each listen address; 0 takes the number of processors, at most 4.
+    pub udp_threads: usize,
+    /// The largest answer sent over UDP, whatever the client would take: 512 to 4096 bytes.
+    pub max_udp_payload: u16,
+    /// Queries under way to the upstreams at one time; more get REFUSED.
+    pub max_concurrent: usize,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            zone: "cluster.local".to_owned(),
+            listen: Vec::new(),
+            ttl: 30,
+            pods: PodRecords::default(),
+            endpoint_pod_names: false,
+            upstreams: Upstreams::ResolvConf(PathBuf::from("/etc/resolv.conf")),
+            networks: Vec::new(),
+            reverse_fallthrough: true,
+            udp_threads: 0,
+            max_udp_payload: 1232,
+            max_concurrent: 1000,
+        }
+    }
+}

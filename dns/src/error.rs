@@ -1,0 +1,48 @@
+//! What can go wrong, with the object and the call.
+
+use std::{io, net::SocketAddr};
+
+/// A configuration that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The zone is not a domain name.
+    #[error("zone {0:?} is not a domain name of letters, digits, hyphens and dots")]
+    Zone(String),
+    /// The time to live is out of range.
+    #[error("ttl {0} is not between 0 and 3600 seconds")]
+    Ttl(u32),
+    /// The UDP payload is out of range.
+    #[error("max_udp_payload {0} is not between 512 and 4096 bytes")]
+    UdpPayload(u16),
+    /// More upstreams than are tried in turn.
+    #[error("{0} upstreams are more than the 15 that are allowed")]
+    TooManyUpstreams(usize),
+}
+
+/// Why a server could not be set up or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    /// The configuration is not valid.
+    #[error("DNS configuration")]
+    Config(#[from] ConfigError),
+    /// A socket could not be set up.
+    #[error("{call} on {address}/{protocol}")]
+    Socket {
+        /// The system call.
+        call: &'static str,
+        /// The address to listen on.
+        address: SocketAddr,
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("starting the thread that answers {address}/udp")]
+    Thread {
+        /// The address it would have served.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
