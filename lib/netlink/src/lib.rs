@@ -1,1 +1,52 @@
-//! Placeholder.
+//! The few netlink verbs that Sluice needs, network namespaces, and the names by which we know what is ours.
+//!
+//! This is the only user of rtnetlink and of `setns` in Sluice. It is synchronous on purpose: the kernel
+//! answers before `send` returns, the plugin must start in a millisecond, and an async caller wraps what it
+//! needs in a blocking task.
+//!
+//! ```no_run
+//! use sluice_netlink::{LinkChange, Netlink, VethEnd};
+//! # fn main() -> sluice_netlink::Result<()> {
+//! let mut netlink = Netlink::open()?;
+//! netlink.create_veth(&VethEnd::new("left"), &VethEnd::new("right"))?;
+//! let left = netlink.link("left")?;
+//! netlink.change_link(left.index, &LinkChange::new().up(true).mtu(1400))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What callers may rely on:
+//!
+//! - A list is whole. A dump that the kernel marks as interrupted is repeated; one that stays interrupted, or
+//!   that cannot be read, is an error and never a shorter list.
+//! - An error names the verb, the object, the kernel's errno and, where it gave one, the kernel's own words.
+//! - A [`Netlink`] belongs to the namespace it was opened in, whatever its thread does afterwards.
+//!
+//! Not here: anything that decides. Verbs do what they say and no more.
+
+mod address;
+mod attributes;
+mod create;
+mod error;
+mod link;
+mod mac;
+mod neighbour;
+pub mod netns;
+pub mod owned;
+mod port;
+mod route;
+mod socket;
+pub mod sysctl;
+mod watch;
+
+pub use address::{Address, AddressFlags};
+pub use create::{BridgeSpec, VethEnd};
+pub use error::{Error, Result};
+pub use link::{Link, LinkChange, LinkFlags, OperState};
+pub use mac::{InvalidMac, MacAddress};
+pub use neighbour::Neighbour;
+pub use netns::Namespace;
+pub use port::BridgePort;
+pub use route::{Route, RouteFilter, RouteKind, RouteScope, TABLE_MAIN};
+pub use socket::Netlink;
+pub use watch::{Event, Topic, Watch};

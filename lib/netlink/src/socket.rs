@@ -1,0 +1,245 @@
+//! The socket: requests, acknowledgements, dumps.
+
+use std::{
+    fmt::Display,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+
+use crate::{
+    Error, Result,
+    attributes::{self, Malformed},
+};
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// What the kernel packs into one message of a dump, at most.
+const BUFFER_BYTES: usize = 32 * 1024;
+/// A dump of a table that changes all the time is repeated this often before it counts as an error.
+const DUMP_ATTEMPTS: u32 = 16;
+
+/// A connection to rtnetlink in the network namespace that it was opened in.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+    buffer: Box<[u8]>,
+}
+
+/// Verb and object, for errors.
+#[derive(Clone, Copy)]
+pub(crate) struct Action<'a> {
+    pub(crate) verb: &'static str,
+    pub(crate) object: &'a dyn Display,
+}
+
+impl Action<'_> {
+    pub(crate) fn io(&self, source: io::Error) -> Error {
+        self.refused(source, None)
+    }
+
+    fn refused(&self, source: io::Error, message: Option<String>) -> Error {
+        Error::Request { verb: self.verb, object: self.object.to_string(), message, source }
+    }
+
+    fn malformed(&self, reason: &Malformed) -> Error {
+        Error::Decode { verb: self.verb, object: self.object.to_string(), reason: reason.0.clone() }
+    }
+}
+
+/// What one message of an answer means.
+enum Answer<'a> {
+    Data(u16, &'a [u8]),
+    /// Acknowledged, or the end of a dump.
+    Done,
+    /// Belongs to an earlier request, or means nothing.
+    Other,
+}
+
+impl Netlink {
+    /// Opens a connection in the calling thread's namespace.
+    pub fn open() -> Result<Self> {
+        let action = Action { verb: "open", object: &"a netlink socket" };
+        let socket = Socket::new(NETLINK_ROUTE).map_err(|error| action.io(error))?;
+        // Short acknowledgements, the kernel's words in errors, and dumps that obey their filters. Kernels since
+        // 4.20 have all three; on others the verbs that need a filter apply it once more themselves.
+        let _ = socket.set_cap_ack(true);
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_netlink_get_strict_chk(true);
+        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER_BYTES].into_boxed_slice() })
+    }
+
+    /// Sends a request and waits for the kernel's acknowledgement.
+    pub(crate) fn execute(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        action: Action<'_>,
+    ) -> Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags, action)?;
+        self.receive(action, |_, _| Ok(()))?;
+        Ok(())
+    }
+
+    /// Sends a request that is answered by one object.
+    pub(crate) fn get<T>(
+        &mut self,
+        message: RouteNetlinkMessage,
+        action: Action<'_>,
+        mut parse: impl FnMut(u16, &[u8]) -> Result<T, Malformed>,
+    ) -> Result<T> {
+        let mut found = None;
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK, action)?;
+        self.receive(action, |kind, payload| {
+            found = Some(parse(kind, payload)?);
+            Ok(())
+        })?;
+        found.ok_or_else(|| action.malformed(&Malformed("it is empty".to_owned())))
+    }
+
+    /// Sends a request that is answered by a list: all of it, or an error.
+    pub(crate) fn dump<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        action: Action<'_>,
+        mut parse: impl FnMut(u16, &[u8]) -> Result<Option<T>, Malformed>,
+    ) -> Result<Vec<T>> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut list = Vec::new();
+            self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, action)?;
+            let whole = self.receive(action, |kind, payload| {
+                list.extend(parse(kind, payload)?);
+                Ok(())
+            });
+            match whole {
+                Ok(true) => return Ok(list),
+                Ok(false) => {}
+                Err(error) if error.errno() == Some(Errno::EINTR as i32) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Interrupted {
+            verb: action.verb,
+            object: action.object.to_string(),
+            attempts: DUMP_ATTEMPTS,
+        })
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16, action: Action<'_>) -> Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        let kernel = SocketAddr::new(0, 0);
+        loop {
+            match self.socket.send_to(&bytes, &kernel, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(action.io(error)),
+            }
+        }
+    }
+
+    /// Reads the answer to the last request to its end. `Ok(false)` means that the kernel marked it as interrupted.
+    /// It is always read to the end, so that an error does not leave the rest of it to the next request.
+    fn receive(
+        &mut self,
+        action: Action<'_>,
+        mut each: impl FnMut(u16, &[u8]) -> Result<(), Malformed>,
+    ) -> Result<bool> {
+        let mut whole = true;
+        let mut failed = None;
+        loop {
+            let length = self.read(action)?;
+            let mut rest = &self.buffer[..length];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest)
+                    .map_err(|error| action.malformed(&Malformed(error.to_string())))?;
+                whole &= message.flags() & NLM_F_DUMP_INTR == 0;
+                match interpret(&message, self.sequence, action)? {
+                    Answer::Data(kind, payload) => {
+                        if failed.is_none() {
+                            failed = each(kind, payload).err();
+                        }
+                    }
+                    Answer::Done => {
+                        return match failed {
+                            Some(reason) => Err(action.malformed(&reason)),
+                            None => Ok(whole),
+                        };
+                    }
+                    Answer::Other => {}
+                }
+                let aligned = (message.length() as usize).next_multiple_of(4).min(rest.len());
+                rest = &rest[aligned..];
+            }
+        }
+    }
+
+    fn read(&mut self, action: Action<'_>) -> Result<usize> {
+        loop {
+            match self.socket.recv(&mut &mut self.buffer[..], nix::libc::MSG_TRUNC) {
+                Ok(length) if length > self.buffer.len() => {
+                    return Err(action.malformed(&Malformed(format!("a message of {length} bytes"))));
+                }
+                Ok(length) => return Ok(length),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(action.io(error)),
+            }
+        }
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn interpret<'a>(message: &NetlinkBuffer<&'a [u8]>, sequence: u32, action: Action<'_>) -> Result<Answer<'a>> {
+    if message.sequence_number() != sequence {
+        return Ok(Answer::Other);
+    }
+    let payload = message.payload();
+    match message.message_type() {
+        NLMSG_NOOP => Ok(Answer::Other),
+        kind @ (NLMSG_ERROR | NLMSG_DONE) => {
+            // The end of a dump may come without a code, which means success.
+            let code =
+                payload.get(..4).map_or(Ok(0), attributes::i32).map_err(|error| action.malformed(&error))?;
+            if code == 0 {
+                return Ok(Answer::Done);
+            }
+            let words =
+                (message.flags() & NLM_F_ACK_TLVS != 0).then(|| kernel_words(kind, payload)).flatten();
+            Err(action.refused(io::Error::from_raw_os_error(-code), words))
+        }
+        kind => Ok(Answer::Data(kind, payload)),
+    }
+}
+
+/// The explanation that came with an error. It stands after the code and, in an acknowledgement, after the
+/// header of the request (capped acknowledgements do not repeat the request itself).
+fn kernel_words(kind: u16, payload: &[u8]) -> Option<String> {
+    let skip = if kind == NLMSG_ERROR { 4 + 16 } else { 4 };
+    let mut words = None;
+    let _ = attributes::for_each(payload.get(skip..)?, |attribute, value| {
+        if attribute == NLMSGERR_ATTR_MSG {
+            words = Some(attributes::text(value));
+        }
+        Ok(())
+    });
+    words
+}

@@ -1,0 +1,41 @@
+//! Settings below `/proc/sys`, of the calling thread's network namespace.
+//!
+//! Names are paths below `/proc/sys`, with slashes (an interface name may hold a dot).
+
+use std::fs;
+
+use crate::{Error, Result};
+
+fn path(name: &str) -> String {
+    format!("/proc/sys/{name}")
+}
+
+/// The value, without the newline at its end.
+pub fn read(name: &str) -> Result<String> {
+    match fs::read_to_string(path(name)) {
+        Ok(mut value) => {
+            value.truncate(value.trim_end().len());
+            Ok(value)
+        }
+        Err(source) => Err(Error::Sysctl { verb: "read", name: name.to_owned(), source }),
+    }
+}
+
+/// Sets the value.
+pub fn set(name: &str, value: &str) -> Result<()> {
+    // Opened without O_CREAT and O_TRUNC: a missing setting is an error, and there is nothing to cut.
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(path(name))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()));
+    written.map_err(|source| Error::Sysctl { verb: "set", name: name.to_owned(), source })
+}
+
+/// Sets the value unless it is that already: some settings take the kernel's lock for all links to write, and
+/// none to read. Says whether it was changed.
+pub fn ensure(name: &str, value: &str) -> Result<bool> {
+    if read(name)? == value {
+        return Ok(false);
+    }
+    set(name, value).map(|()| true)
+}
