@@ -4,4 +4,6 @@
 //! is the only other user.
 
 pub mod convert;
+pub mod endpoints;
 pub mod folder;
+pub mod source;

@@ -77,8 +77,8 @@ impl Manifest {
                 Ok(None) => {}
                 Ok(Some(value)) => manifest.document(&value, offset),
                 Err(error) => {
-                    let line = offset + error.location().map_or(1, |place| place.line().max(1));
-                    manifest.complain(line, ManifestProblem::Syntax(message(&error)));
+                    let (message, line) = syntax_error(&error);
+                    manifest.complain(offset + line, ManifestProblem::Syntax(message));
                 }
             }
         }
@@ -179,15 +179,22 @@ fn documents(text: &str) -> impl Iterator<Item = (u64, &str)> {
     starts.into_iter().zip(ends).map(move |((lines, start), end)| (lines, &text[start..end]))
 }
 
-/// What the parser says, in one line and without the place, which is reported with the file's lines.
-fn message(error: &serde_saphyr::Error) -> String {
+/// What the parser says, in one line and without the place, and the line of the place within the document.
+/// Of something that is never closed the line where it was opened is told, not the end of the document.
+fn syntax_error(error: &serde_saphyr::Error) -> (String, u64) {
     let text = error.without_snippet().to_string();
     let first = text.lines().next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
-    match first.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
-        Some((_, rest)) => rest.to_owned(),
-        None => first.to_owned(),
-    }
+    let first = match first.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
+        Some((_, rest)) => rest,
+        None => first,
+    };
+    let line = error.location().map_or(1, |place| place.line().max(1));
+    let opened = first.rsplit_once(" at line ").and_then(|(rest, place)| {
+        let (number, _) = place.split_once(',')?;
+        Some((rest.to_owned(), number.parse().ok()?))
+    });
+    opened.unwrap_or_else(|| (first.to_owned(), line))
 }
 
 #[cfg(test)]

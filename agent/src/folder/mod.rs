@@ -1,12 +1,22 @@
 //! The folder source: a directory of ordinary manifests in the place of an API server.
 //!
 //! ```text
-//! manifests   ─ manifest ─┐
-//! pod records ────────────┼─ merge ─▶ objects ─ endpoints ─▶ changes
-//! other nodes' pod status ┘  (pure: state.rs)
-//!      ▲
-//!      watch.rs (inotify)
+//! manifests ── manifest.rs ─ files.rs ─┐
+//! pod records (the plugin's) ──────────┼─ view.rs ─▶ deltas ─▶ the loop
+//! other nodes' pods ── status.rs ──────┘     ▲ └ endpoints/
+//!      ▲                                     pure
+//!   watch.rs (inotify) ─ source.rs
 //! ```
 
+mod files;
 mod located;
 pub mod manifest;
+mod status;
+mod view;
+
+pub use files::Note;
+pub use status::PodStatus;
+pub use view::{PodAddresses, View};
+
+#[cfg(test)]
+mod tests;
