@@ -1,0 +1,68 @@
+//! Real servers to talk to: HTTP by busybox, UDP by socat.
+
+use std::time::Duration;
+
+use super::Host;
+use crate::{Error, Result, Running, wait_for};
+
+/// Servers on a host that say who they are.
+#[derive(Debug)]
+pub struct Servers {
+    running: Vec<Running>,
+}
+
+/// How long a server may take to listen.
+const START: Duration = Duration::from_secs(5);
+
+impl Servers {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { running: Vec::new() }
+    }
+
+    /// HTTP on a port, both families. `/` answers `answer` and a line feed; `/large` is `LARGE` bytes long.
+    pub fn http(&mut self, host: &Host, port: u16, answer: &str) -> Result<()> {
+        let folder = host.bed().subfolder(format!("{}-www", host.name()))?;
+        let index = folder.join("index.html");
+        std::fs::write(&index, format!("{answer}\n")).map_err(Error::file("write", &index))?;
+        let large = folder.join("large");
+        let file = std::fs::File::create(&large).map_err(Error::file("make", &large))?;
+        file.set_len(Self::LARGE).map_err(Error::file("size", &large))?;
+        let listen = format!("[::]:{port}");
+        let folder = folder.display().to_string();
+        let arguments = ["httpd", "-f", "-p", &listen, "-h", &folder];
+        self.running.push(host.start("http", "busybox", &arguments)?);
+        listening(host, "t", port)
+    }
+
+    /// UDP on a port, both families: every datagram is answered with `answer` and a line feed.
+    pub fn udp(&mut self, host: &Host, port: u16, answer: &str) -> Result<()> {
+        let listen = format!("UDP6-RECVFROM:{port},fork,ipv6only=0");
+        let reply = format!("SYSTEM:read line; echo {answer}");
+        self.running.push(host.start("udp", "socat", &[&listen, &reply])?);
+        listening(host, "u", port)
+    }
+
+    /// Leaves them running when this guard goes; the bed's removal ends them.
+    pub fn leave(self) {
+        self.running.into_iter().for_each(Running::leave);
+    }
+
+    /// The length of `/large`: long enough to be still under way when a download is looked at.
+    pub const LARGE: u64 = 64 << 20;
+}
+
+impl Default for Servers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits until a socket is bound to the port: `kind` is `t` for TCP, `u` for UDP.
+fn listening(host: &Host, kind: &str, port: u16) -> Result<()> {
+    wait_for(&format!("port {port} of {}", host.name()), START, || {
+        let filter = format!("sport = :{port}");
+        let listed = host.succeed("ss", &["-Hln", &format!("-{kind}"), &filter])?;
+        Ok((!listed.trim().is_empty()).then_some(()))
+    })
+}

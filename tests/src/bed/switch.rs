@@ -1,0 +1,49 @@
+//! A switch: a namespace with a bridge, and wires from its ports to hosts.
+
+use std::cell::Cell;
+
+use super::{Host, Testbed};
+use crate::Result;
+
+/// The switch's bridge.
+const BRIDGE: &str = "lan";
+
+/// A switch; removed, with its wires, when dropped.
+#[derive(Debug)]
+pub struct Switch {
+    host: Host,
+    ports: Cell<u32>,
+}
+
+impl Switch {
+    pub(super) fn make(bed: &Testbed, name: &str) -> Result<Self> {
+        let host = bed.host(name)?;
+        // Spanning tree and its delay are off by default; multicast snooping would swallow neighbour discovery
+        // until the first query.
+        host.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0\nlink set {BRIDGE} up\n"))?;
+        Ok(Self { host, ports: Cell::new(0) })
+    }
+
+    /// A wire to `host`, which gets `device` with these addresses (with prefix lengths).
+    pub fn connect(&self, host: &Host, device: &str, addresses: &[&str]) -> Result<()> {
+        let number = self.ports.get();
+        self.ports.set(number + 1);
+        let port = format!("port{number}");
+        let mut here = format!("link add {port} type veth peer name {device} netns {}\n", host.netns());
+        here += &format!("link set {port} master {BRIDGE}\nlink set {port} up\n");
+        self.host.ip(&here)?;
+        let mut there = String::new();
+        for address in addresses {
+            // Nobody else has the address, so nothing waits for duplicate address detection.
+            let nodad = if address.contains(':') { " nodad" } else { "" };
+            there += &format!("address add {address} dev {device}{nodad}\n");
+        }
+        host.ip(&format!("{there}link set {device} up\n"))?;
+        Ok(())
+    }
+
+    /// The switch itself, for captures and faults.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+}
