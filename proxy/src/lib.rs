@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The service proxy's user side.
+//!
+//! ```text
+//! Snapshot ─▶ desired ─▶ plan(observed, desired) ─▶ MapOps in a safe order ─▶ maps
+//!             (pure)      (pure)                                              (store)
+//! ```
+//!
+//! [`Datapath`] is the part that loads, pins and attaches the programs and holds what is not a service: pods,
+//! networks, addresses. [`Proxy`] keeps the services' maps as the cluster wants them.
+
+mod attach;
+mod counters;
+mod datapath;
+mod desired;
+mod error;
+mod flows;
+mod load;
+mod observed;
+mod pin;
+mod plan;
+mod proxy;
+mod store;
+mod tables;
+
+pub use attach::Hook;
+pub use counters::MapUsage;
+pub use datapath::{Datapath, DatapathConfig};
+pub use desired::{DesiredService, NodeView, ServiceKey, desired_services};
+pub use error::DatapathError;
+pub use observed::{MapOp, Observed};
+pub use pin::Pins;
+pub use plan::{Ids, plan_service};
+pub use proxy::{Proxy, ProxyConfig, SyncError, SyncReport};
+pub use store::{MapStore, PinnedStore, StoreError};

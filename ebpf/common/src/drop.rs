@@ -46,6 +46,31 @@ drop_reasons! {
     TtlExpired = 9, "ttl_expired";
 }
 
+impl DropReason {
+    /// A result as one word, for functions that can return no more: 0 is success.
+    #[inline(always)]
+    pub const fn code(result: Result<(), Self>) -> u32 {
+        match result {
+            Ok(()) => 0,
+            Err(reason) => reason as u32 + 1,
+        }
+    }
+
+    /// The result that [`Self::code`] was made of. Only those that a called function returns are told
+    /// apart; the rest count as malformed.
+    #[inline(always)]
+    pub const fn from_code(code: u32) -> Result<(), Self> {
+        const EXHAUSTED: u32 = DropReason::NatExhausted as u32 + 1;
+        const FULL: u32 = DropReason::FlowTableFull as u32 + 1;
+        match code {
+            0 => Ok(()),
+            EXHAUSTED => Err(Self::NatExhausted),
+            FULL => Err(Self::FlowTableFull),
+            _ => Err(Self::Malformed),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

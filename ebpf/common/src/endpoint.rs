@@ -14,7 +14,8 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// Always 0.
     pub flags: u32,
-    /// The address of the pod's own end of the veth.
+    /// The address of the pod's own end of the veth. It and the next field are what a frame to the pod begins
+    /// with, and are copied as such.
     pub pod_mac: Mac,
     /// The address that packets come from, as the pod sees it: the bridge's.
     pub gateway_mac: Mac,
@@ -22,14 +23,20 @@ pub struct Endpoint {
     pub pad: u32,
 }
 
-/// Key of map `networks`, a longest-prefix-match trie (`struct bpf_lpm_trie_key`).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NetworkKey {
-    /// Prefix length in bits of the 128-bit form (an IPv4 prefix is 96 longer), host byte order.
-    pub prefix: u32,
-    /// The network's address.
-    pub addr: Addr,
+/// Two link-layer addresses as a frame begins with them: destination, then source.
+pub const fn mac_words(dst: &Mac, src: &Mac) -> [u16; 6] {
+    const fn half(mac: &Mac, at: usize) -> u16 {
+        u16::from_ne_bytes([mac[at], mac[at + 1]])
+    }
+    [half(dst, 0), half(dst, 2), half(dst, 4), half(src, 0), half(src, 2), half(src, 4)]
+}
+
+impl Endpoint {
+    /// The link-layer addresses of a frame to the pod.
+    #[inline(always)]
+    pub const fn macs(&self) -> [u16; 6] {
+        mac_words(&self.pod_mac, &self.gateway_mac)
+    }
 }
 
 /// [`Network::flags`]: traffic to this network keeps the pod's source address (pod networks and what the
@@ -38,7 +45,8 @@ pub const NETWORK_NO_MASQUERADE: u32 = 1;
 /// [`Network::flags`]: addresses of this network are pods of this node (row 7 of the behaviour table).
 pub const NETWORK_LOCAL_PODS: u32 = 1 << 1;
 
-/// Value of map `networks`. Written by the agent.
+/// Value of map `networks`, a longest-prefix-match trie over [`Addr`] (an IPv4 prefix is 96 bits longer there
+/// than it is written). Written by the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Network {

@@ -26,17 +26,15 @@ pub struct FlowKey {
     pub sport: Be16,
     /// Destination port, network byte order.
     pub dport: Be16,
-    /// IANA protocol number.
-    pub proto: u8,
-    /// Always 0.
-    pub pad: [u8; 3],
+    /// IANA protocol number, host byte order; a whole word, so that no byte of the key is padding.
+    pub proto: u32,
 }
 
 impl FlowKey {
     /// The tuple of a packet in the other direction.
     #[inline(always)]
     pub const fn inverse(&self) -> Self {
-        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, proto: self.proto, pad: [0; 3] }
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, proto: self.proto }
     }
 }
 
@@ -84,8 +82,8 @@ pub struct Flow {
 impl Flow {
     /// The tuple that a packet of this flow leaves with.
     #[inline(always)]
-    pub const fn tuple(&self, proto: u8) -> FlowKey {
-        FlowKey { src: self.src, dst: self.dst, sport: self.sport, dport: self.dport, proto, pad: [0; 3] }
+    pub const fn tuple(&self, proto: u32) -> FlowKey {
+        FlowKey { src: self.src, dst: self.dst, sport: self.sport, dport: self.dport, proto }
     }
 
     /// An entry that makes a packet leave with this tuple.
@@ -127,7 +125,6 @@ mod tests {
             sport: Be16(3),
             dport: Be16(4),
             proto: 6,
-            pad: [0; 3],
         };
         let leaves = FlowKey { dst: Addr::from_v4_word(9), dport: Be16(8), ..forward };
         let entry = Flow::to(&leaves, FLOW_SERVICE, 0);

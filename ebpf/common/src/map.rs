@@ -35,7 +35,7 @@ pub mod map_name {
     pub const FLOWS: &str = "flows";
     /// `Addr` to `Endpoint`, hash.
     pub const ENDPOINTS: &str = "endpoints";
-    /// `NetworkKey` to `Network`, LPM trie.
+    /// `Addr` prefix to `Network`, LPM trie.
     pub const NETWORKS: &str = "networks";
     /// `Addr` of the node to u32 (0), hash: where node ports are served.
     pub const NODE_ADDRESSES: &str = "node_addresses";
@@ -47,7 +47,18 @@ pub mod map_name {
     pub const PEERS: &str = "peers";
     /// All of them.
     pub const ALL: [&str; 12] = [
-        FRONTENDS, SERVICES, SLOTS, BACKENDS, IDS, FLOWS, ENDPOINTS, NETWORKS, NODE_ADDRESSES, UPLINKS, DROPS, PEERS,
+        FRONTENDS,
+        SERVICES,
+        SLOTS,
+        BACKENDS,
+        IDS,
+        FLOWS,
+        ENDPOINTS,
+        NETWORKS,
+        NODE_ADDRESSES,
+        UPLINKS,
+        DROPS,
+        PEERS,
     ];
 }
 

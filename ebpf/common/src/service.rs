@@ -32,10 +32,10 @@ pub struct FrontendKey {
     pub addr: Addr,
     /// Destination port, network byte order.
     pub port: Be16,
-    /// IANA protocol number.
-    pub proto: u8,
+    /// IANA protocol number, host byte order.
+    pub proto: u16,
     /// Always 0.
-    pub pad: u8,
+    pub pad: u32,
 }
 
 /// [`Frontend::flags`]: reached from outside the cluster (node port, load balancer, external address):
@@ -79,6 +79,9 @@ pub struct SlotKey {
 }
 
 /// Value of map `backends`, keyed by the backend's id (u32, host byte order; never 0).
+///
+/// Ids belong to one service each: an endpoint that two services share is two backends, so that leaving one
+/// service is seen by that service's flows alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
@@ -86,8 +89,8 @@ pub struct Backend {
     pub addr: Addr,
     /// The port, network byte order.
     pub port: Be16,
-    /// IANA protocol number.
-    pub proto: u8,
     /// Always 0.
-    pub pad: u8,
+    pub pad: u16,
+    /// Key into `services`.
+    pub service: u32,
 }

@@ -32,7 +32,7 @@ impl From<Ipv4Addr> for Addr {
 impl From<Ipv6Addr> for Addr {
     fn from(address: Ipv6Addr) -> Self {
         let o = address.octets();
-        Self([0, 4, 8, 12].map(|i| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]])))
+        Self::from_words([0, 4, 8, 12].map(|i| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]])))
     }
 }
 
@@ -51,7 +51,7 @@ impl From<Addr> for IpAddr {
             return Self::V4(Ipv4Addr::from(addr.v4_word().to_ne_bytes()));
         }
         let mut octets = [0; 16];
-        for (chunk, word) in octets.chunks_exact_mut(4).zip(addr.0) {
+        for (chunk, word) in octets.chunks_exact_mut(4).zip(addr.words()) {
             chunk.copy_from_slice(&word.to_ne_bytes());
         }
         Self::V6(Ipv6Addr::from(octets))

@@ -1,0 +1,89 @@
+//! Where a packet goes once its tuple is right.
+
+use aya_ebpf::programs::TcContext;
+use sluice_ebpf_common::{DropReason, Endpoint, Flow, NODE_MAC, mac_words};
+
+use crate::{
+    kernel::{self, Route, RouteKind},
+    maps,
+    packet::Packet,
+    pipeline::Hook,
+    rewrite,
+    verdict::{PASS, Verdict},
+};
+
+/// Rewrites a packet of a flow and sends it on: to a pod of this node, to the node itself, or along the
+/// kernel's routes.
+#[inline(always)]
+pub fn translated(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict {
+    // Past this hook there is only the device that the kernel has chosen.
+    if hook == Hook::ToWire {
+        rewrite::apply(ctx, packet, flow, false)?;
+        return Ok(PASS);
+    }
+    if let Some(endpoint) = maps::endpoint(&flow.dst) {
+        let hop = hook == Hook::FromWire;
+        if hop && packet.ttl <= 1 {
+            return Err(DropReason::TtlExpired);
+        }
+        rewrite::apply(ctx, packet, flow, hop)?;
+        return to_pod(ctx, endpoint, hook);
+    }
+    if maps::is_node_address(&flow.dst) {
+        rewrite::apply(ctx, packet, flow, false)?;
+        return to_node(ctx);
+    }
+    routed(ctx, packet, flow, hook)
+}
+
+/// Into a pod of this node.
+#[inline(always)]
+pub fn to_pod(ctx: &TcContext, endpoint: &Endpoint, hook: Hook) -> Verdict {
+    rewrite::link(ctx, &endpoint.macs())?;
+    Ok(match hook {
+        Hook::FromPod | Hook::FromWire => kernel::redirect_peer(ctx, endpoint.ifindex),
+        // Only an ingress hook can skip the veth's queue.
+        Hook::FromHost | Hook::ToWire => kernel::redirect_egress(endpoint.ifindex),
+    })
+}
+
+/// The link-layer addresses of a packet that the node sends itself.
+const NODE_TO_NODE: [u16; 6] = mac_words(&NODE_MAC, &NODE_MAC);
+
+/// To a socket of the node: the packet arrives on the service device, from where any source is believed. It
+/// may bear a service's address or one of the node's own, which the kernel takes for forged elsewhere.
+#[inline(always)]
+fn to_node(ctx: &TcContext) -> Verdict {
+    rewrite::link(ctx, &NODE_TO_NODE)?;
+    Ok(kernel::redirect_ingress(maps::service_ifindex()))
+}
+
+/// Out of the node, by the kernel's routing tables.
+#[inline(always)]
+fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict {
+    // The node's own packets have not been forwarded by anybody yet.
+    let hop = hook != Hook::FromHost;
+    if hop && packet.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    let mut route = Route::default();
+    kernel::route(ctx, &mut route, flow, maps::service_ifindex());
+    match route.kind {
+        RouteKind::Direct => {
+            rewrite::apply(ctx, packet, flow, hop)?;
+            rewrite::link(ctx, &route.macs)?;
+            Ok(kernel::redirect_egress(route.ifindex))
+        }
+        RouteKind::Neighbour => {
+            rewrite::apply(ctx, packet, flow, hop)?;
+            Ok(kernel::redirect_neighbour(route.ifindex, &route.next_hop))
+        }
+        // With its own source the kernel forwards it, or tells the sender why it cannot (too large for the
+        // way, no way); with the node's it would be taken for forged.
+        RouteKind::Kernel if hook == Hook::FromPod && flow.src == packet.key.src => {
+            rewrite::apply(ctx, packet, flow, false)?;
+            Ok(PASS)
+        }
+        RouteKind::Kernel => Err(DropReason::NoRoute),
+    }
+}

@@ -1,0 +1,216 @@
+//! The kernel's helpers that the stages use, with types instead of pointers.
+
+#![expect(unsafe_code, reason = "every helper is a foreign function")]
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{bpf_fib_lookup, bpf_redir_neigh, bpf_sock_tuple},
+    helpers::generated as helper,
+    programs::TcContext,
+};
+use sluice_ebpf_common::{Addr, Be16, Flow, FlowKey, PROTO_TCP, mac_words};
+
+/// `AF_INET`.
+pub const AF_INET: u8 = 2;
+/// `AF_INET6`.
+pub const AF_INET6: u8 = 10;
+/// The current network namespace, where a helper wants one (`BPF_F_CURRENT_NETNS`).
+const CURRENT_NETNS: u64 = u64::MAX;
+/// `PACKET_HOST` of linux/if_packet.h.
+const PACKET_HOST: u32 = 0;
+/// `BPF_FIB_LKUP_RET_SUCCESS`.
+const FIB_SUCCESS: i64 = 0;
+/// `BPF_FIB_LKUP_RET_NO_NEIGH`.
+const FIB_NO_NEIGHBOUR: i64 = 7;
+/// `BPF_F_INGRESS`.
+const INGRESS: u64 = 1;
+
+/// Seconds of the monotonic clock, to the precision of a timer tick (kernel 5.11).
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: takes nothing, returns a number.
+    (unsafe { helper::bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+}
+
+/// A random number.
+#[inline(always)]
+pub fn random() -> u32 {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { helper::bpf_get_prandom_u32() }
+}
+
+/// The index of the device that the program runs on.
+#[inline(always)]
+pub fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Sends the packet out of a device. Returns the verdict.
+#[inline(always)]
+pub fn redirect_egress(ifindex: u32) -> i32 {
+    // SAFETY: takes and returns numbers.
+    (unsafe { helper::bpf_redirect(ifindex, 0) }) as i32
+}
+
+/// Lets the packet arrive on a device. Returns the verdict.
+#[inline(always)]
+pub fn redirect_ingress(ifindex: u32) -> i32 {
+    // SAFETY: takes and returns numbers.
+    (unsafe { helper::bpf_redirect(ifindex, INGRESS) }) as i32
+}
+
+/// Lets the packet arrive on the other end of a veth, in its namespace, without a queue in between (kernel
+/// 5.10; from ingress hooks only). Returns the verdict.
+#[inline(always)]
+pub fn redirect_peer(ctx: &TcContext, ifindex: u32) -> i32 {
+    // SAFETY: the context is valid while the program runs. The packet was addressed to the bridge or to a
+    // neighbour on it, which the receiver of the other end would take for somebody else's.
+    unsafe {
+        if (*ctx.skb.skb).pkt_type != PACKET_HOST {
+            helper::bpf_skb_change_type(ctx.skb.skb, PACKET_HOST);
+        }
+        helper::bpf_redirect_peer(ifindex, 0) as i32
+    }
+}
+
+/// How a packet leaves the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum RouteKind {
+    /// The kernel must look at it: too large for the way, or no way.
+    Kernel,
+    /// With these link-layer addresses.
+    Direct,
+    /// To a next hop whose link-layer address is not known yet.
+    Neighbour,
+}
+
+/// What the kernel's routing said.
+pub struct Route {
+    /// How.
+    pub kind: RouteKind,
+    /// Out of which device.
+    pub ifindex: u32,
+    /// The frame's addresses, destination and source, if direct.
+    pub macs: [u16; 6],
+    /// The next hop, if its link-layer address is not known.
+    pub next_hop: Addr,
+}
+
+impl Default for Route {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { kind: RouteKind::Kernel, ifindex: 0, macs: [0; 6], next_hop: Addr::ANY_V6 }
+    }
+}
+
+/// Asks the kernel's routing tables where a flow's packets go, as if they had come in on `iif`. A function of
+/// its own for its share of the stack.
+#[inline(never)]
+pub fn route(ctx: &TcContext, route: &mut Route, flow: &Flow, iif: u32) -> u32 {
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    params.ifindex = iif;
+    // Protocol and ports are left out: rules that match on them are rare, and hashing by address keeps
+    // the two directions of multipath routes together.
+    if flow.dst.is_v4() {
+        params.family = AF_INET;
+        params.__bindgen_anon_3.ipv4_src = flow.src.v4_word();
+        params.__bindgen_anon_4.ipv4_dst = flow.dst.v4_word();
+    } else {
+        params.family = AF_INET6;
+        params.__bindgen_anon_3.ipv6_src = flow.src.words();
+        params.__bindgen_anon_4.ipv6_dst = flow.dst.words();
+    }
+    // SAFETY: the struct and its size go together.
+    let result =
+        unsafe { helper::bpf_fib_lookup(ctx.as_ptr(), &mut params, size_of::<bpf_fib_lookup>() as i32, 0) };
+    route.ifindex = params.ifindex;
+    match result {
+        FIB_SUCCESS => {
+            route.kind = RouteKind::Direct;
+            route.macs = mac_words(&params.dmac, &params.smac);
+        }
+        FIB_NO_NEIGHBOUR => {
+            route.kind = RouteKind::Neighbour;
+            // SAFETY: the helper has left the next hop in the destination's place, in the family's form.
+            route.next_hop = unsafe {
+                if params.family == AF_INET {
+                    Addr::from_v4_word(params.__bindgen_anon_4.ipv4_dst)
+                } else {
+                    Addr::from_words(params.__bindgen_anon_4.ipv6_dst)
+                }
+            };
+        }
+        _ => route.kind = RouteKind::Kernel,
+    }
+    0
+}
+
+/// Sends the packet out of a device to a next hop, resolving its link-layer address (kernel 5.10). Returns
+/// the verdict.
+#[inline(always)]
+pub fn redirect_neighbour(ifindex: u32, hop: &Addr) -> i32 {
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut params: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    if hop.is_v4() {
+        params.nh_family = u32::from(AF_INET);
+        params.__bindgen_anon_1.ipv4_nh = hop.v4_word();
+    } else {
+        params.nh_family = u32::from(AF_INET6);
+        params.__bindgen_anon_1.ipv6_nh = hop.words();
+    }
+    // SAFETY: the struct and its size go together.
+    (unsafe { helper::bpf_redirect_neigh(ifindex, &mut params, size_of::<bpf_redir_neigh>() as i32, 0) })
+        as i32
+}
+
+/// Whether a socket of this node would take packets of this tuple (TCP and UDP).
+#[inline(always)]
+pub fn socket_exists(ctx: &TcContext, tuple: &FlowKey) -> bool {
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut key: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = if tuple.dst.is_v4() {
+        // SAFETY: a plain union; the size passed below says which of its forms is meant.
+        let v4 = unsafe { &mut key.__bindgen_anon_1.ipv4 };
+        v4.saddr = tuple.src.v4_word();
+        v4.daddr = tuple.dst.v4_word();
+        v4.sport = tuple.sport.0;
+        v4.dport = tuple.dport.0;
+        12
+    } else {
+        // SAFETY: as above.
+        let v6 = unsafe { &mut key.__bindgen_anon_1.ipv6 };
+        v6.saddr = tuple.src.words();
+        v6.daddr = tuple.dst.words();
+        v6.sport = tuple.sport.0;
+        v6.dport = tuple.dport.0;
+        36
+    };
+    // SAFETY: the tuple and its size go together; a socket found is released before anything else happens.
+    unsafe {
+        let socket = if tuple.proto as u8 == PROTO_TCP {
+            helper::bpf_sk_lookup_tcp(ctx.as_ptr(), &mut key, size, CURRENT_NETNS, 0)
+        } else {
+            helper::bpf_sk_lookup_udp(ctx.as_ptr(), &mut key, size, CURRENT_NETNS, 0)
+        };
+        if socket.is_null() {
+            return false;
+        }
+        helper::bpf_sk_release(socket.cast());
+    }
+    true
+}
+
+/// Changes a layer-4 checksum by a difference. Returns whether the kernel did.
+#[inline(always)]
+pub fn l4_checksum(ctx: &TcContext, offset: usize, difference: u32, flags: u64) -> bool {
+    // SAFETY: the context is valid while the program runs; the kernel checks the offset.
+    unsafe { helper::bpf_l4_csum_replace(ctx.skb.skb, offset as u32, 0, u64::from(difference), flags) == 0 }
+}
+
+/// A random port of those that are handed out for masquerade: 1024 to 65535.
+#[inline(always)]
+pub fn random_port() -> Be16 {
+    Be16::from_host(1024 + sluice_ebpf_common::pick_slot(random(), 65_536 - 1024) as u16)
+}

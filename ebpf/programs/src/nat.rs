@@ -1,0 +1,135 @@
+//! New connections: the pair of entries, and the source port.
+
+use aya_ebpf::programs::TcContext;
+use sluice_ebpf_common::{
+    Addr, Be16, DropReason, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SERVICE, Flow, FlowKey, PROTO_ICMP,
+    PROTO_ICMPV6, PROTO_TCP, PROTO_UDP,
+};
+
+use crate::{
+    kernel,
+    maps::{self, FlowError},
+    packet::Packet,
+};
+
+/// How many ports are tried before a connection is refused for want of one.
+const ATTEMPTS: u32 = 24;
+
+/// What a new connection shall become.
+pub struct Target {
+    /// Destination.
+    pub dst: Addr,
+    /// Destination port.
+    pub dport: Be16,
+    /// The node's address that takes the place of the source; all zeroes keep the source.
+    pub masquerade: Addr,
+    /// The service's id, or 0.
+    pub service: u32,
+    /// The backend's id, or 0.
+    pub backend: u32,
+}
+
+impl Target {
+    #[inline(always)]
+    fn masquerades(&self) -> bool {
+        self.masquerade != Addr::ANY_V6
+    }
+}
+
+/// Enters a connection into the table. The source port stays where it is free, which it is not where another
+/// connection's replies would look the same, or where a socket of the node holds it.
+#[inline(always)]
+pub fn establish(ctx: &TcContext, packet: &Packet, target: &Target) -> Result<(), DropReason> {
+    DropReason::from_code(enter(ctx, &packet.key, target))
+}
+
+/// A function of its own for its share of the stack (512 bytes for the program and all it calls). Returns a
+/// [`DropReason`]'s code: a called BPF function returns one word.
+#[inline(never)]
+fn enter(ctx: &TcContext, key: &FlowKey, target: &Target) -> u32 {
+    DropReason::code(try_enter(ctx, key, target))
+}
+
+#[inline(always)]
+fn try_enter(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), DropReason> {
+    let is_echo = matches!(key.proto as u8, PROTO_ICMP | PROTO_ICMPV6);
+    let mut entry = Flow::to(&key.inverse(), FLOW_REPLY, kernel::now());
+    entry.service = target.service;
+    entry.backend = target.backend;
+
+    // The reply's key: source and destination are the other way round.
+    let mut reply_key = FlowKey {
+        src: target.dst,
+        dst: if target.masquerades() { target.masquerade } else { key.src },
+        sport: if is_echo { key.sport } else { target.dport },
+        dport: key.sport,
+        proto: key.proto,
+    };
+    let mut attempt = 0;
+    while !reserve(ctx, &reply_key, &entry, target.masquerades())? {
+        attempt += 1;
+        if attempt == ATTEMPTS {
+            return Err(DropReason::NatExhausted);
+        }
+        reply_key.dport = kernel::random_port();
+        if is_echo {
+            reply_key.sport = reply_key.dport;
+        }
+    }
+
+    entry.flags = if target.backend != 0 { FLOW_SERVICE } else { 0 };
+    if target.masquerades() {
+        entry.flags |= FLOW_MASQUERADE;
+    }
+    entry.src = reply_key.dst;
+    entry.dst = reply_key.src;
+    entry.sport = reply_key.dport;
+    entry.dport = reply_key.sport;
+    match maps::flow_add(key, &entry) {
+        Ok(()) => Ok(()),
+        Err(FlowError::Full) => {
+            maps::flow_remove(&reply_key);
+            Err(DropReason::FlowTableFull)
+        }
+        // Another CPU was faster with a packet of the same connection: its choice holds.
+        Err(FlowError::Exists) => {
+            let same = maps::flow(key).is_some_and(|first| {
+                first.src == entry.src
+                    && first.dst == entry.dst
+                    && first.sport == entry.sport
+                    && first.dport == entry.dport
+            });
+            if !same {
+                maps::flow_remove(&reply_key);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Takes a reply key. `false` where it is taken.
+#[inline(always)]
+fn reserve(ctx: &TcContext, reply_key: &FlowKey, reply: &Flow, masquerade: bool) -> Result<bool, DropReason> {
+    if masquerade
+        && matches!(reply_key.proto as u8, PROTO_TCP | PROTO_UDP)
+        && kernel::socket_exists(ctx, reply_key)
+    {
+        return Ok(false);
+    }
+    match maps::flow_add(reply_key, reply) {
+        Ok(()) => Ok(true),
+        Err(FlowError::Full) => Err(DropReason::FlowTableFull),
+        // The same connection's, left when its other entry was evicted or removed, may be taken over.
+        Err(FlowError::Exists) => Ok(maps::flow(reply_key).is_some_and(|held| {
+            let same = held.flags & FLOW_REPLY != 0
+                && held.dst == reply.dst
+                && held.dport == reply.dport
+                && held.src == reply.src
+                && held.sport == reply.sport;
+            if same {
+                *held = *reply;
+            }
+            same
+        })),
+    }
+}

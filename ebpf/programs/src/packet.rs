@@ -1,0 +1,229 @@
+//! From bytes to a [`Packet`]: the tuple, where the headers are, and nothing else.
+
+#![expect(unsafe_code, reason = "direct packet access; each access follows a check against the packet's end")]
+
+use aya_ebpf::programs::TcContext;
+use sluice_ebpf_common::{Addr, Be16, DropReason, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP};
+
+/// Length of an Ethernet header. Every device that the programs attach to has one.
+pub const ETH_LEN: usize = 14;
+/// Length of an IPv4 header without options.
+pub const IPV4_LEN: usize = 20;
+/// Length of the fixed IPv6 header.
+pub const IPV6_LEN: usize = 40;
+/// How many IPv6 extension headers are looked past.
+const MAX_EXTENSIONS: usize = 4;
+
+const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// Ethernet header (IEEE 802.3).
+#[repr(C)]
+pub struct Ethernet {
+    /// Destination and source, six bytes each, as words: the datapath copies them together or not at all.
+    pub macs: [u16; 6],
+    /// Type, network byte order.
+    pub ethertype: u16,
+}
+
+/// IPv4 header (RFC 791), without options. Multi-byte fields are in network byte order.
+#[repr(C)]
+pub struct Ipv4 {
+    pub version_ihl: u8,
+    pub tos: u8,
+    pub total_len: u16,
+    pub id: u16,
+    pub fragment: u16,
+    pub ttl: u8,
+    pub proto: u8,
+    pub checksum: u16,
+    pub src: u32,
+    pub dst: u32,
+}
+
+/// IPv6 header (RFC 8200). Multi-byte fields are in network byte order.
+#[repr(C)]
+pub struct Ipv6 {
+    pub version_class_flow: u32,
+    pub payload_len: u16,
+    pub next: u8,
+    pub hop_limit: u8,
+    pub src: [u32; 4],
+    pub dst: [u32; 4],
+}
+
+/// A packet that the datapath may have an opinion on: TCP, UDP or ICMP echo, not a fragment.
+pub struct Packet {
+    /// The tuple as it stands in the packet.
+    pub key: FlowKey,
+    /// Where the layer-4 header starts.
+    pub l4: usize,
+    /// TCP flags (`TCP_*`), otherwise 0.
+    pub tcp_flags: u8,
+    /// Time to live or hop limit.
+    pub ttl: u8,
+    /// IPv4 or IPv6.
+    pub v4: bool,
+}
+
+/// What [`parse`] found.
+pub enum Parsed {
+    /// A packet to look at.
+    Packet(Packet),
+    /// Not IP, or link-scope IPv6 (neighbour discovery): the kernel's, whatever the hook.
+    Foreign,
+    /// IP that the datapath does not translate; with its source and destination.
+    Opaque(Addr, Addr),
+}
+
+/// A pointer to a `T` in the packet, if it is there whole.
+#[inline(always)]
+pub fn at<T>(ctx: &TcContext, offset: usize) -> Option<*mut T> {
+    let start = ctx.data() + offset;
+    if start + size_of::<T>() > ctx.data_end() { None } else { Some(start as *mut T) }
+}
+
+/// Reads the headers.
+#[inline(always)]
+pub fn parse(ctx: &TcContext) -> Result<Parsed, DropReason> {
+    let Some(eth) = at::<Ethernet>(ctx, 0) else { return Ok(Parsed::Foreign) };
+    // SAFETY: `at` has checked that the header is there.
+    match unsafe { (*eth).ethertype } {
+        ETHERTYPE_IPV4 => parse_v4(ctx),
+        ETHERTYPE_IPV6 => parse_v6(ctx),
+        _ => Ok(Parsed::Foreign),
+    }
+}
+
+/// Makes the headers reachable where the packet's linear part is short of them.
+#[inline(always)]
+fn header<T>(ctx: &TcContext, offset: usize) -> Result<*mut T, DropReason> {
+    if let Some(header) = at::<T>(ctx, offset) {
+        return Ok(header);
+    }
+    let wanted = (offset + size_of::<T>()) as u32;
+    if ctx.len() < wanted || ctx.pull_data(wanted).is_err() {
+        return Err(DropReason::Malformed);
+    }
+    at::<T>(ctx, offset).ok_or(DropReason::Malformed)
+}
+
+#[inline(always)]
+fn parse_v4(ctx: &TcContext) -> Result<Parsed, DropReason> {
+    /// More fragments, or an offset: everything of the field but "don't fragment".
+    const FRAGMENT: u16 = 0x3fff_u16.to_be();
+
+    let ip = header::<Ipv4>(ctx, ETH_LEN)?;
+    // SAFETY: `header` has checked that it is there; the fields are copied before the packet is touched.
+    let (version_ihl, fragment, ttl, proto, src, dst) =
+        unsafe { ((*ip).version_ihl, (*ip).fragment, (*ip).ttl, (*ip).proto, (*ip).src, (*ip).dst) };
+    let (src, dst) = (Addr::from_v4_word(src), Addr::from_v4_word(dst));
+    if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
+        return Err(DropReason::Malformed);
+    }
+    if fragment & FRAGMENT != 0 {
+        return Ok(Parsed::Opaque(src, dst));
+    }
+    let l4 = ETH_LEN + usize::from(version_ihl & 0xf) * 4;
+    transport(ctx, Packet { key: tuple(src, dst, proto), l4, tcp_flags: 0, ttl, v4: true })
+}
+
+#[inline(always)]
+fn parse_v6(ctx: &TcContext) -> Result<Parsed, DropReason> {
+    let ip = header::<Ipv6>(ctx, ETH_LEN)?;
+    // SAFETY: `header` has checked that it is there; the fields are copied before the packet is touched.
+    let (mut next, ttl, src, dst) =
+        unsafe { ((*ip).next, (*ip).hop_limit, Addr::from_words((*ip).src), Addr::from_words((*ip).dst)) };
+    if src.is_v6_link_scope() || dst.is_v6_link_scope() {
+        return Ok(Parsed::Foreign);
+    }
+    let mut l4 = ETH_LEN + IPV6_LEN;
+    if !is_transport(next) {
+        (next, l4) = match skip_extensions(ctx, next) {
+            Some(found) => found,
+            None => return Ok(Parsed::Opaque(src, dst)),
+        };
+    }
+    transport(ctx, Packet { key: tuple(src, dst, next), l4, tcp_flags: 0, ttl, v4: false })
+}
+
+#[inline(always)]
+fn is_transport(proto: u8) -> bool {
+    matches!(proto, PROTO_TCP | PROTO_UDP | PROTO_ICMPV6)
+}
+
+/// Looks past hop-by-hop, routing and destination options (RFC 8200 section 4). A fragment header, or
+/// anything else, ends the walk without a result.
+#[inline(never)]
+fn skip_extensions(ctx: &TcContext, first: u8) -> Option<(u8, usize)> {
+    let (mut next, mut offset) = (first, ETH_LEN + IPV6_LEN);
+    for _ in 0..MAX_EXTENSIONS {
+        if !matches!(next, 0 | 43 | 60) {
+            return None;
+        }
+        let option: [u8; 2] = ctx.load(offset).ok()?;
+        next = option[0];
+        offset += (usize::from(option[1]) + 1) * 8;
+        if is_transport(next) {
+            return Some((next, offset));
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn tuple(src: Addr, dst: Addr, proto: u8) -> FlowKey {
+    FlowKey { src, dst, sport: Be16(0), dport: Be16(0), proto: u32::from(proto) }
+}
+
+/// Reads ports, TCP flags and the ICMP identifier.
+#[inline(always)]
+fn transport(ctx: &TcContext, mut packet: Packet) -> Result<Parsed, DropReason> {
+    let proto = packet.key.proto as u8;
+    let bytes: [u8; 8] = match packet.l4 {
+        // Direct access needs an offset that the verifier can see; other offsets are rare.
+        V4_PLAIN => read(ctx, V4_PLAIN)?,
+        V6_PLAIN => read(ctx, V6_PLAIN)?,
+        offset => ctx.load(offset).map_err(|_| DropReason::Malformed)?,
+    };
+    match proto {
+        PROTO_TCP | PROTO_UDP => {
+            packet.key.sport = Be16(u16::from_ne_bytes([bytes[0], bytes[1]]));
+            packet.key.dport = Be16(u16::from_ne_bytes([bytes[2], bytes[3]]));
+            if proto == PROTO_TCP {
+                packet.tcp_flags = match packet.l4 {
+                    V4_PLAIN => read::<u8>(ctx, V4_PLAIN + 13)?,
+                    V6_PLAIN => read::<u8>(ctx, V6_PLAIN + 13)?,
+                    offset => ctx.load(offset + 13).map_err(|_| DropReason::Malformed)?,
+                };
+            }
+            Ok(Parsed::Packet(packet))
+        }
+        PROTO_ICMP if packet.v4 && matches!(bytes[0], 0 | 8) => Ok(Parsed::Packet(echo(packet, bytes))),
+        PROTO_ICMPV6 if !packet.v4 && matches!(bytes[0], 128 | 129) => {
+            Ok(Parsed::Packet(echo(packet, bytes)))
+        }
+        _ => Ok(Parsed::Opaque(packet.key.src, packet.key.dst)),
+    }
+}
+
+/// Offset of the layer-4 header behind an IPv4 header without options.
+const V4_PLAIN: usize = ETH_LEN + IPV4_LEN;
+/// Offset of the layer-4 header behind an IPv6 header without extensions.
+const V6_PLAIN: usize = ETH_LEN + IPV6_LEN;
+
+#[inline(always)]
+fn read<T: Copy>(ctx: &TcContext, offset: usize) -> Result<T, DropReason> {
+    let value = header::<T>(ctx, offset)?;
+    // SAFETY: `header` has checked that it is there.
+    Ok(unsafe { value.read_unaligned() })
+}
+
+/// An echo's identifier stands for both ports, so that request and reply are each other's inverse.
+#[inline(always)]
+fn echo(mut packet: Packet, bytes: [u8; 8]) -> Packet {
+    let id = Be16(u16::from_ne_bytes([bytes[4], bytes[5]]));
+    packet.key.sport = id;
+    packet.key.dport = id;
+    packet
+}

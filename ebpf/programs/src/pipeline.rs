@@ -1,0 +1,151 @@
+//! The order of the stages.
+
+use aya_ebpf::programs::TcContext;
+use sluice_ebpf_common::{Addr, DropReason, Flow, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
+
+use crate::{
+    flow, forward, kernel, maps,
+    nat::{self, Target},
+    packet::{self, Packet, Parsed},
+    service::{self, Choice},
+    verdict::{PASS, Verdict},
+};
+
+/// Where a program is attached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Ingress of a pod's host veth.
+    FromPod,
+    /// Ingress of an uplink.
+    FromWire,
+    /// Egress of an uplink.
+    ToWire,
+    /// Egress of the service device, of the loopback device and of the bridge.
+    FromHost,
+}
+
+/// Runs a packet through the stages.
+#[inline(always)]
+pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
+    let packet = match packet::parse(ctx)? {
+        Parsed::Packet(packet) => packet,
+        Parsed::Foreign => return Ok(PASS),
+        Parsed::Opaque(src, dst) => return opaque(ctx, &src, &dst, hook),
+    };
+    if hook == Hook::FromPod {
+        check_source(ctx, &packet.key.src)?;
+    }
+    let known = match flow::known(&packet) {
+        Some(flow) => flow,
+        None => match begin(ctx, &packet, hook)? {
+            Beginning::Flow(flow) => flow,
+            Beginning::Local => return Ok(PASS),
+            Beginning::None => return untranslated(ctx, &packet.key.dst, hook),
+        },
+    };
+    forward::translated(ctx, &packet, known, hook)
+}
+
+/// What a packet that belongs to no known flow begins.
+enum Beginning {
+    /// A connection, now entered into the table.
+    Flow(&'static Flow),
+    /// A conversation with a server that holds the address itself.
+    Local,
+    /// Nothing of the datapath's.
+    None,
+}
+
+/// Begins a connection: to a service's backend, or, on its way out, from the node's address.
+#[inline(always)]
+fn begin(ctx: &TcContext, packet: &Packet, hook: Hook) -> Result<Beginning, DropReason> {
+    let target = if hook == Hook::ToWire {
+        match masquerade(ctx, packet)? {
+            Some(target) => target,
+            None => return Ok(Beginning::None),
+        }
+    } else {
+        match service::choose(packet)? {
+            Choice::Backend { backend, id, service, external } => {
+                let masquerade = if needs_masquerade(packet, &backend.addr, external, hook) {
+                    node_address(packet, 0)?
+                } else {
+                    Addr::ANY_V6
+                };
+                Target { dst: backend.addr, dport: backend.port, masquerade, service, backend: id }
+            }
+            Choice::Local => return Ok(Beginning::Local),
+            Choice::None => return Ok(Beginning::None),
+        }
+    };
+    nat::establish(ctx, packet, &target)?;
+    // What was just entered: by this packet, or by another of the same connection on another CPU.
+    maps::flow(&packet.key).map(|flow| Beginning::Flow(flow)).ok_or(DropReason::FlowTableFull)
+}
+
+/// A pod sends from its own addresses only.
+#[inline(always)]
+fn check_source(ctx: &TcContext, src: &Addr) -> Result<(), DropReason> {
+    match maps::endpoint(src) {
+        Some(endpoint) if endpoint.ifindex == kernel::ifindex(ctx) => Ok(()),
+        _ => Err(DropReason::Spoofed),
+    }
+}
+
+/// A packet that no service wants.
+#[inline(always)]
+fn untranslated(ctx: &TcContext, dst: &Addr, hook: Hook) -> Verdict {
+    match hook {
+        Hook::FromPod => match maps::endpoint(dst) {
+            Some(endpoint) => forward::to_pod(ctx, endpoint, hook),
+            None => Ok(PASS),
+        },
+        // What is routed to the service device has a service's address and nowhere else to go: left to
+        // itself it would come in at the other end and be routed here again.
+        Hook::FromHost if kernel::ifindex(ctx) == maps::service_ifindex() => Err(DropReason::NoService),
+        _ => Ok(PASS),
+    }
+}
+
+/// IP that is not translated: fragments, ICMP other than echo, other protocols.
+#[inline(always)]
+fn opaque(ctx: &TcContext, src: &Addr, dst: &Addr, hook: Hook) -> Verdict {
+    if hook == Hook::FromPod {
+        check_source(ctx, src)?;
+    }
+    untranslated(ctx, dst, hook)
+}
+
+/// Pods reach what is outside the cluster with the node's address.
+#[inline(always)]
+fn masquerade(ctx: &TcContext, packet: &Packet) -> Result<Option<Target>, DropReason> {
+    let key = &packet.key;
+    if maps::endpoint(&key.src).is_none() || maps::network_flags(&key.dst) & NETWORK_NO_MASQUERADE != 0 {
+        return Ok(None);
+    }
+    let masquerade = node_address(packet, kernel::ifindex(ctx))?;
+    Ok(Some(Target { dst: key.dst, dport: key.dport, masquerade, service: 0, backend: 0 }))
+}
+
+/// Whether the connection must come from the node for its replies to pass here (rows 6, 8 and 17 of the
+/// behaviour table).
+#[inline(always)]
+fn needs_masquerade(packet: &Packet, backend: &Addr, external: bool, hook: Hook) -> bool {
+    let src = &packet.key.src;
+    match hook {
+        Hook::FromPod => {
+            external || *backend == *src || maps::network_flags(backend) & NETWORK_NO_MASQUERADE == 0
+        }
+        Hook::FromWire | Hook::ToWire => external || maps::network_flags(src) & NETWORK_LOCAL_PODS == 0,
+        Hook::FromHost => !maps::is_node_address(src) && (external || maps::endpoint(src).is_none()),
+    }
+}
+
+/// The node's address on an uplink, or its primary one, in the packet's family.
+#[inline(always)]
+fn node_address(packet: &Packet, ifindex: u32) -> Result<Addr, DropReason> {
+    let uplink = maps::uplink(&ifindex).or_else(|| maps::uplink(&0)).ok_or(DropReason::NoRoute)?;
+    let addr = if packet.v4 { uplink.v4 } else { uplink.v6 };
+    // An uplink without an address in this family has all zeroes there.
+    if addr == Addr::ANY_V6 { Err(DropReason::NoRoute) } else { Ok(addr) }
+}

@@ -1,0 +1,127 @@
+//! Gives a packet the tuple that its flow says.
+
+#![expect(unsafe_code, reason = "direct packet access; each access follows a check against the packet's end")]
+
+use aya_ebpf::programs::TcContext;
+use sluice_ebpf_common::{
+    DropReason, Flow, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, csum_add, csum_fold, csum_replace_addr,
+    csum_replace_u16,
+};
+
+use crate::{
+    kernel, maps,
+    packet::{ETH_LEN, Ethernet, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, Packet, at},
+};
+
+/// `BPF_F_PSEUDO_HDR`: the change is of the pseudo-header, which the kernel has summed even where it leaves
+/// the rest of the checksum to the device.
+const PSEUDO_HEADER: u64 = 1 << 4;
+/// `BPF_F_MARK_MANGLED_0`: a UDP checksum of zero means that there is none.
+const UDP_ZERO: u64 = 1 << 5;
+
+/// Changes addresses, ports and checksums; `hop` takes one from the time to live as well.
+#[inline(always)]
+pub fn apply(ctx: &TcContext, packet: &Packet, flow: &Flow, hop: bool) -> Result<(), DropReason> {
+    let key = &packet.key;
+    let sum = csum_replace_addr(csum_replace_addr(0, &key.src, &flow.src), &key.dst, &flow.dst);
+    transport_checksum(ctx, packet, flow, sum)?;
+    // The helpers may have moved the packet: its pointers are taken anew.
+    if packet.v4 {
+        let ip = at::<Ipv4>(ctx, ETH_LEN).ok_or(DropReason::RewriteFailed)?;
+        // SAFETY: `at` has checked that the header is there.
+        unsafe {
+            let mut header_sum = csum_add(u32::from(!(*ip).checksum), sum);
+            if hop {
+                let old = u16::from_ne_bytes([(*ip).ttl, (*ip).proto]);
+                (*ip).ttl -= 1;
+                header_sum = csum_replace_u16(header_sum, old, u16::from_ne_bytes([(*ip).ttl, (*ip).proto]));
+            }
+            (*ip).checksum = csum_fold(header_sum);
+            (*ip).src = flow.src.v4_word();
+            (*ip).dst = flow.dst.v4_word();
+        }
+    } else {
+        let ip = at::<Ipv6>(ctx, ETH_LEN).ok_or(DropReason::RewriteFailed)?;
+        // SAFETY: `at` has checked that the header is there.
+        unsafe {
+            if hop {
+                (*ip).hop_limit -= 1;
+            }
+            (*ip).src = flow.src.words();
+            (*ip).dst = flow.dst.words();
+        }
+    }
+    ports(ctx, packet, flow)
+}
+
+/// Changes the transport's checksum by what the addresses and ports change.
+#[inline(always)]
+fn transport_checksum(
+    ctx: &TcContext,
+    packet: &Packet,
+    flow: &Flow,
+    addresses: u32,
+) -> Result<(), DropReason> {
+    let key = &packet.key;
+    let (offset, flags, covers_addresses) = match key.proto as u8 {
+        PROTO_TCP => (packet.l4 + 16, 0, true),
+        PROTO_UDP => (packet.l4 + 6, UDP_ZERO, true),
+        PROTO_ICMPV6 => (packet.l4 + 2, 0, true),
+        _ => (packet.l4 + 2, 0, false),
+    };
+    if covers_addresses {
+        let family = if packet.v4 { 0 } else { maps::csum_v6_flag() };
+        if !kernel::l4_checksum(ctx, offset, addresses, flags | PSEUDO_HEADER | family) {
+            return Err(DropReason::RewriteFailed);
+        }
+    }
+    if key.sport != flow.sport || key.dport != flow.dport {
+        let mut change = csum_replace_u16(0, key.sport.0, flow.sport.0);
+        if !is_echo(key.proto as u8) {
+            change = csum_replace_u16(change, key.dport.0, flow.dport.0);
+        }
+        if !kernel::l4_checksum(ctx, offset, change, flags) {
+            return Err(DropReason::RewriteFailed);
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn is_echo(proto: u8) -> bool {
+    matches!(proto, PROTO_ICMP | PROTO_ICMPV6)
+}
+
+/// Writes the ports, or an echo's identifier.
+#[inline(always)]
+fn ports(ctx: &TcContext, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
+    const V4_PLAIN: usize = ETH_LEN + IPV4_LEN;
+    const V6_PLAIN: usize = ETH_LEN + IPV6_LEN;
+
+    let key = &packet.key;
+    if key.sport == flow.sport && key.dport == flow.dport {
+        return Ok(());
+    }
+    if is_echo(key.proto as u8) {
+        return ctx.store(packet.l4 + 4, &flow.sport.0, 0).map_err(|_| DropReason::RewriteFailed);
+    }
+    let both = [flow.sport.0, flow.dport.0];
+    let place = match packet.l4 {
+        V4_PLAIN => at::<[u16; 2]>(ctx, V4_PLAIN),
+        V6_PLAIN => at::<[u16; 2]>(ctx, V6_PLAIN),
+        offset => return ctx.store(offset, &both, 0).map_err(|_| DropReason::RewriteFailed),
+    };
+    let place = place.ok_or(DropReason::RewriteFailed)?;
+    // SAFETY: `at` has checked that the ports are there.
+    unsafe { place.write_unaligned(both) };
+    Ok(())
+}
+
+/// Gives the frame new link-layer addresses: destination, then source.
+#[inline(always)]
+pub fn link(ctx: &TcContext, macs: &[u16; 6]) -> Result<(), DropReason> {
+    let eth = at::<Ethernet>(ctx, 0).ok_or(DropReason::RewriteFailed)?;
+    // SAFETY: `at` has checked that the header is there.
+    unsafe { (*eth).macs = *macs };
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! The loaded datapath of one node: programs, links, and the maps that are not about services.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{LpmTrie, MapData, lpm_trie::Key},
+};
+use ipnet::IpNet;
+use sluice_ebpf_common::{Addr, DropReason, Endpoint, Network, Uplink, map_name};
+
+use crate::{
+    DatapathError, Hook, Pins, attach,
+    counters::{self, MapUsage},
+    flows::FlowCollector,
+    load,
+    tables::{self, Table},
+};
+
+/// What a node's datapath is made with.
+#[derive(Clone, Debug)]
+pub struct DatapathConfig {
+    /// The directory for pins, on a BPF file system.
+    pub bpffs: PathBuf,
+    /// The cgroup v2 directory above all processes of the node; `None` does without the socket programs.
+    pub cgroup_root: Option<PathBuf>,
+    /// The programs' object file; `None` takes the one built into this binary.
+    pub object: Option<PathBuf>,
+    /// Capacity of the table of connections, in entries; a connection takes two. Holds for a table that
+    /// is made anew: a pinned one keeps its capacity.
+    pub flow_entries: u32,
+    /// Index of the service device in this namespace.
+    pub service_ifindex: u32,
+}
+
+/// The loaded datapath. Dropping it leaves everything pinned and attached.
+pub struct Datapath {
+    ebpf: Ebpf,
+    pins: Pins,
+    cgroup_root: Option<PathBuf>,
+    endpoints: Table<Addr, Endpoint>,
+    node_addresses: Table<Addr, u32>,
+    uplinks: Table<u32, Uplink>,
+    networks: LpmTrie<MapData, Addr, Network>,
+    flows: FlowCollector,
+}
+
+impl Datapath {
+    /// Loads the programs. Maps that are pinned are taken over with all they hold; links that are pinned go on
+    /// with the programs that they have until [`Self::attach`] gives them these.
+    pub fn open(config: &DatapathConfig) -> Result<Self, DatapathError> {
+        let pins = Pins::new(&config.bpffs);
+        let ebpf = load::load(config, &pins, config.service_ifindex)?;
+        Ok(Self {
+            endpoints: Table::open(&pins, map_name::ENDPOINTS)?,
+            node_addresses: Table::open(&pins, map_name::NODE_ADDRESSES)?,
+            uplinks: Table::open(&pins, map_name::UPLINKS)?,
+            networks: tables::trie(&pins, map_name::NETWORKS)?,
+            flows: FlowCollector::open(&pins)?,
+            ebpf,
+            pins,
+            cgroup_root: config.cgroup_root.clone(),
+        })
+    }
+
+    /// The node's pins.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Attaches a program to a device of the caller's network namespace, or puts it behind the link that is
+    /// pinned. May be called again at any time; a device that was made anew gets a new link.
+    pub fn attach(&mut self, hook: Hook, device: &str) -> Result<(), DatapathError> {
+        attach::attach(&mut self.ebpf, &self.pins, hook, device)
+    }
+
+    /// Attaches the socket programs to the node's cgroup, if there is one in the configuration.
+    pub fn attach_sockets(&mut self) -> Result<(), DatapathError> {
+        match &self.cgroup_root {
+            Some(cgroup) => attach::attach_sockets(&mut self.ebpf, &self.pins, cgroup),
+            None => self.detach_sockets(),
+        }
+    }
+
+    /// Takes the socket programs away; connections made through them go on.
+    pub fn detach_sockets(&self) -> Result<(), DatapathError> {
+        attach::SOCKET_PROGRAMS
+            .iter()
+            .try_for_each(|program| attach::detach(&self.pins, program, attach::SOCKET_TARGET))
+    }
+
+    /// Takes a program away from a device.
+    pub fn detach(&self, hook: Hook, device: &str) -> Result<(), DatapathError> {
+        attach::detach(&self.pins, hook.program(), device)
+    }
+
+    /// The devices that a program has pinned links to.
+    pub fn attached(&self, hook: Hook) -> Result<BTreeSet<String>, DatapathError> {
+        let links = self.pins.links()?.into_iter();
+        Ok(links.filter(|(program, _)| program == hook.program()).map(|(_, device)| device).collect())
+    }
+
+    /// Sets the node's addresses, on which node ports are served and which need no masquerade.
+    pub fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), DatapathError> {
+        let wanted = addresses.iter().map(|address| (Addr::from(*address), 0)).collect();
+        replace(&mut self.node_addresses, &wanted)
+    }
+
+    /// Sets the source addresses for masquerade: by the index of the outgoing device, and at index 0 the
+    /// node's primary ones.
+    pub fn set_uplinks(&mut self, uplinks: &BTreeMap<u32, Uplink>) -> Result<(), DatapathError> {
+        replace(&mut self.uplinks, uplinks)
+    }
+
+    /// Sets what is known of networks (`NETWORK_*`). An address is judged by the longest prefix it is in, so
+    /// that a prefix here also has the flags of those that contain it.
+    pub fn set_networks(&mut self, networks: &BTreeMap<IpNet, u32>) -> Result<(), DatapathError> {
+        let wanted = merge_networks(networks);
+        let failed = |call, key: &dyn ToString| DatapathError::map(call, map_name::NETWORKS, key.to_string());
+        for ((prefix, addr), flags) in &wanted {
+            self.networks
+                .insert(&Key::new(*prefix, *addr), Network { flags: *flags }, 0)
+                .map_err(|error| failed("put", &format!("{addr}/{prefix}"))(error))?;
+        }
+        let mut stale = Vec::new();
+        for key in self.networks.keys() {
+            let key = key.map_err(|error| failed("read", &"")(error))?;
+            if !wanted.contains_key(&(key.prefix_len(), key.data())) {
+                stale.push(key);
+            }
+        }
+        for key in stale {
+            match self.networks.remove(&key) {
+                Err(error) if !tables::is_missing(&error) => {
+                    return Err(failed("remove", &key.data())(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The pods that the datapath knows.
+    pub fn endpoints(&self) -> Result<BTreeMap<IpAddr, Endpoint>, DatapathError> {
+        self.endpoints.entries().map(|entry| entry.map(|(addr, endpoint)| (addr.into(), endpoint))).collect()
+    }
+
+    /// Makes a pod's address known, or changes what is known of it.
+    pub fn put_endpoint(&mut self, address: IpAddr, endpoint: &Endpoint) -> Result<(), DatapathError> {
+        self.endpoints.put(&address.into(), endpoint)
+    }
+
+    /// Forgets a pod's address.
+    pub fn remove_endpoint(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+        self.endpoints.remove(&address.into())
+    }
+
+    /// Packets dropped so far, by reason.
+    pub fn drops(&self) -> Result<Vec<(DropReason, u64)>, DatapathError> {
+        counters::drops(&self.pins)
+    }
+
+    /// Removes connections that have expired at `now`, in seconds of the monotonic clock; returns how many
+    /// entries went. Looks at a part of the table in each call, so that a call's time is bounded.
+    pub fn collect_flows(&mut self, now: u32) -> Result<usize, DatapathError> {
+        self.flows.collect(now)
+    }
+
+    /// How full each map is.
+    pub fn map_usage(&self) -> Result<Vec<MapUsage>, DatapathError> {
+        counters::map_usage(&self.pins, self.flows.entries())
+    }
+}
+
+/// Makes a table hold just these entries: what is new first, what is gone last.
+fn replace<K, V>(table: &mut Table<K, V>, wanted: &BTreeMap<K, V>) -> Result<(), DatapathError>
+where
+    K: Pod + Ord + std::fmt::Debug,
+    V: Pod + PartialEq,
+{
+    let held: BTreeMap<K, V> = table.entries().collect::<Result<_, _>>()?;
+    for (key, value) in wanted {
+        if held.get(key) != Some(value) {
+            table.put(key, value)?;
+        }
+    }
+    held.keys().filter(|key| !wanted.contains_key(*key)).try_for_each(|key| table.remove(key))
+}
+
+/// Networks in the form of the trie: (prefix length over 128 bits, address), each with the flags of all the
+/// networks around it.
+fn merge_networks(networks: &BTreeMap<IpNet, u32>) -> BTreeMap<(u32, Addr), u32> {
+    networks
+        .keys()
+        .map(|network| {
+            let around = networks.iter().filter(|(other, _)| other.contains(network));
+            let flags = around.fold(0, |all, (_, flags)| all | flags);
+            let extra = if network.addr().is_ipv4() { 96 } else { 0 };
+            ((u32::from(network.prefix_len()) + extra, network.network().into()), flags)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_inside_another_has_the_flags_of_both() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let merged = merge_networks(
+            &[(net("10.244.0.0/16"), 1), (net("10.244.1.0/24"), 2), (net("fd00::/64"), 1)].into(),
+        );
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(merged[&(112, addr("10.244.0.0"))], 1);
+        assert_eq!(merged[&(120, addr("10.244.1.0"))], 3);
+        assert_eq!(merged[&(64, addr("fd00::"))], 1);
+    }
+}

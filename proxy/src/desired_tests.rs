@@ -1,0 +1,232 @@
+//! Tables for the semantics of services.
+
+use std::collections::BTreeMap;
+
+use sluice_model::{
+    Changes, EndpointPort, EndpointSlice, Hints, LoadBalancerIngress, Object, ServiceKind, TargetPort,
+    TrafficPolicy,
+};
+
+use super::*;
+
+fn web() -> Service {
+    Service {
+        name: ObjectName::new("default", "web"),
+        kind: ServiceKind::NodePort,
+        headless: false,
+        cluster_ips: vec!["10.96.0.7".parse().unwrap(), "fd00:96::7".parse().unwrap()],
+        external_name: None,
+        ports: vec![ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target_port: TargetPort::Number(8080),
+            node_port: Some(30080),
+        }],
+        selector: BTreeMap::new(),
+        external_ips: Vec::new(),
+        load_balancer: Vec::new(),
+        source_ranges: Vec::new(),
+        external_traffic_policy: TrafficPolicy::Cluster,
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        publish_not_ready_addresses: false,
+        health_check_node_port: None,
+        other_proxy: false,
+    }
+}
+
+fn endpoint(address: &str, ready: bool, serving: bool, terminating: bool) -> Endpoint {
+    Endpoint {
+        addresses: vec![address.parse().unwrap()],
+        ready,
+        serving,
+        terminating,
+        hostname: None,
+        node: None,
+        zone: None,
+        hints: Hints::default(),
+        pod: None,
+    }
+}
+
+fn slice(name: &str, port: u16, endpoints: Vec<Endpoint>) -> EndpointSlice {
+    EndpointSlice {
+        name: ObjectName::new("default", name),
+        service: ObjectName::new("default", "web"),
+        family: IpFamily::V4,
+        ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port }],
+        endpoints,
+        last_change: None,
+    }
+}
+
+fn snapshot(service: Service, slices: Vec<EndpointSlice>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let mut changes = Changes::default();
+    snapshot.apply(Object::Service(service), &mut changes);
+    for slice in slices {
+        snapshot.apply(Object::EndpointSlice(slice), &mut changes);
+    }
+    snapshot
+}
+
+fn desired(snapshot: &Snapshot, node: &NodeView) -> BTreeMap<ServiceKey, DesiredService> {
+    desired_services(snapshot, &ObjectName::new("default", "web"), node)
+}
+
+/// The IPv4 backends, as text.
+fn backends(slices: Vec<EndpointSlice>) -> (Vec<String>, Vec<String>) {
+    let all = desired(&snapshot(web(), slices), &NodeView::default());
+    let v4 = all.into_iter().find(|(key, _)| key.family == IpFamily::V4).unwrap().1;
+    let text = |set: BTreeSet<(Addr, Be16)>| set.into_iter().map(|(a, p)| format!("{a}:{p}")).collect();
+    (text(v4.backends), text(v4.draining))
+}
+
+fn frontends(service: Service, node: &NodeView) -> Vec<String> {
+    let all = desired(&snapshot(service, Vec::new()), node);
+    let mut list: Vec<String> = all
+        .values()
+        .flat_map(|service| &service.frontends)
+        .map(|(key, flags)| format!("{} port {} flags {flags}", key.addr, key.port))
+        .collect();
+    list.sort();
+    list
+}
+
+#[test]
+fn a_node_port_service_has_its_addresses_in_both_families() {
+    assert_eq!(
+        frontends(web(), &NodeView::default()),
+        [
+            "0.0.0.0 port 30080 flags 1",
+            "10.96.0.7 port 80 flags 0",
+            ":: port 30080 flags 1",
+            "fd00:96::7 port 80 flags 0",
+        ]
+    );
+}
+
+#[test]
+fn a_single_stack_service_has_no_node_port_in_the_other_family() {
+    let mut service = web();
+    service.cluster_ips.truncate(1);
+    assert_eq!(
+        frontends(service, &NodeView::default()),
+        ["0.0.0.0 port 30080 flags 1", "10.96.0.7 port 80 flags 0"]
+    );
+}
+
+#[test]
+fn load_balancers_in_proxy_mode_are_not_short_circuited() {
+    let mut service = web();
+    service.cluster_ips.truncate(1);
+    service.ports[0].node_port = None;
+    service.external_ips = vec!["198.51.100.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    service.load_balancer = vec![
+        LoadBalancerIngress { address: "203.0.113.1".parse().unwrap(), proxy_mode: false },
+        LoadBalancerIngress { address: "203.0.113.2".parse().unwrap(), proxy_mode: true },
+    ];
+    assert_eq!(
+        frontends(service, &NodeView::default()),
+        [
+            "10.96.0.7 port 80 flags 0",
+            "198.51.100.1 port 80 flags 1",
+            "2001:db8::1 port 80 flags 1",
+            "203.0.113.1 port 80 flags 1",
+        ]
+    );
+}
+
+#[test]
+fn services_that_are_not_proxied_leave_nothing() {
+    let cases: [(&str, fn(&mut Service)); 4] = [
+        ("headless", |s| s.headless = true),
+        ("ExternalName with an address", |s| s.kind = ServiceKind::ExternalName),
+        ("another proxy's", |s| s.other_proxy = true),
+        ("no address yet", |s| s.cluster_ips.clear()),
+    ];
+    for (what, change) in cases {
+        let mut service = web();
+        change(&mut service);
+        assert_eq!(desired(&snapshot(service, Vec::new()), &NodeView::default()), BTreeMap::new(), "{what}");
+    }
+}
+
+#[test]
+fn the_cluster_dns_port_is_answered_on_the_node() {
+    let mut service = web();
+    service.cluster_ips.truncate(1);
+    service.ports[0].node_port = None;
+    service.ports[0].port = 53;
+    let mut metrics = service.ports[0].clone();
+    (metrics.name, metrics.port) = ("metrics".into(), 9153);
+    service.ports.push(metrics);
+    let node = NodeView { local_dns: Some(service.name.clone()), ..NodeView::default() };
+    assert_eq!(frontends(service, &node), ["10.96.0.7 port 53 flags 2", "10.96.0.7 port 9153 flags 0"]);
+}
+
+#[test]
+fn endpoints_are_chosen_by_their_conditions() {
+    let cases: [(&str, Vec<Endpoint>, &[&str], &[&str]); 4] = [
+        (
+            "ready ones beat those that terminate",
+            vec![endpoint("10.244.0.1", true, true, false), endpoint("10.244.0.2", false, true, true)],
+            &["10.244.0.1:8080"],
+            &["10.244.0.2:8080"],
+        ),
+        (
+            "without a ready one, those that terminate and serve",
+            vec![endpoint("10.244.0.1", false, false, true), endpoint("10.244.0.2", false, true, true)],
+            &["10.244.0.2:8080"],
+            &[],
+        ),
+        (
+            "neither ready nor terminating is not used",
+            vec![endpoint("10.244.0.1", false, true, false)],
+            &[],
+            &["10.244.0.1:8080"],
+        ),
+        (
+            "ready although terminating (publishNotReadyAddresses)",
+            vec![endpoint("10.244.0.1", true, true, true)],
+            &["10.244.0.1:8080"],
+            &[],
+        ),
+    ];
+    for (what, endpoints, usable, draining) in cases {
+        let (got_usable, got_draining) = backends(vec![slice("web-1", 8080, endpoints)]);
+        assert_eq!(
+            (&got_usable[..], &got_draining[..]),
+            (
+                &usable.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()[..],
+                &draining.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()[..]
+            ),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn slices_merge_and_named_ports_may_differ() {
+    let (usable, _) = backends(vec![
+        slice("web-1", 8080, vec![endpoint("10.244.0.1", false, true, true)]),
+        slice("web-2", 8080, vec![endpoint("10.244.0.1", true, true, false)]),
+        slice("web-3", 9090, vec![endpoint("10.244.0.3", true, true, false)]),
+    ]);
+    assert_eq!(usable, ["10.244.0.1:8080", "10.244.0.3:9090"]);
+}
+
+#[test]
+fn the_fast_path_is_for_tcp_without_affinity() {
+    let node = NodeView { fast_path: true, ..NodeView::default() };
+    let flags =
+        |service: Service| desired(&snapshot(service, Vec::new()), &node).into_values().next().unwrap().flags;
+    assert_eq!(flags(web()), SERVICE_FAST_PATH);
+    let mut udp = web();
+    udp.ports[0].protocol = Protocol::Udp;
+    assert_eq!(flags(udp), 0);
+    let mut sticky = web();
+    sticky.affinity = Some(std::time::Duration::from_secs(10_800));
+    assert_eq!(flags(sticky), 0);
+}

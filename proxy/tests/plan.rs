@@ -1,0 +1,362 @@
+//! The order of change, held against every prefix of every plan; and the loop's convergence.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    rc::Rc,
+};
+
+use proptest::prelude::*;
+use sluice_ebpf_common::{Backend, FrontendKey, SlotKey};
+use sluice_model::{
+    Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Object, ObjectKey, ObjectName, Protocol,
+    Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
+};
+use sluice_proxy::{MapOp, MapStore, NodeView, Observed, Proxy, StoreError, desired_services};
+
+/// Maps in memory, which check the invariant after every single operation.
+#[derive(Default)]
+struct Maps {
+    held: Observed,
+    /// What a connection may meet at this moment: for each frontend, the backends of the old and of the new
+    /// state of the cluster. `None` in a list means that the frontend may be absent.
+    allowed: BTreeMap<FrontendKey, Vec<Option<BTreeSet<(IpAddr, u16)>>>>,
+    /// The backends, old and new, of the services that an address led or leads to.
+    reachable: BTreeMap<FrontendKey, BTreeSet<(IpAddr, u16)>>,
+    /// Ids of backends that were removed: never to be seen again.
+    retired: BTreeSet<u32>,
+    operations: usize,
+    /// Fails the operation with this number.
+    fail_at: Option<usize>,
+}
+
+#[derive(Clone, Default)]
+struct Checked(Rc<RefCell<Maps>>);
+
+impl MapStore for Checked {
+    fn dump(&self) -> Result<Observed, StoreError> {
+        Ok(self.0.borrow().held.clone())
+    }
+
+    fn apply(&mut self, op: &MapOp) -> Result<(), StoreError> {
+        let mut maps = self.0.borrow_mut();
+        maps.operations += 1;
+        if maps.fail_at == Some(maps.operations) {
+            return Err(StoreError::Full { map: "slots", capacity: 0 });
+        }
+        if let MapOp::PutBackend { id, .. } = op {
+            assert!(!maps.retired.contains(id), "id {id} is used a second time");
+            assert!(
+                u64::from(*id) < maps.held.next_backend,
+                "id {id} is used before it is marked as handed out"
+            );
+        }
+        if let MapOp::RemoveBackend { id } = op {
+            maps.retired.insert(*id);
+        }
+        maps.held.apply(op);
+        maps.check(op);
+        Ok(())
+    }
+}
+
+impl Maps {
+    /// Every lookup that a packet can make finds a complete, valid answer.
+    fn check(&self, op: &MapOp) {
+        for (key, frontend) in &self.held.frontends {
+            let met = self.backends_behind(frontend.service, op);
+            if let Some(allowed) = self.allowed.get(key) {
+                // While one list of backends becomes another, a connection may go to either's.
+                // So may one through an address that is going, which leads to the service until it is gone.
+                let union: BTreeSet<_> = self.reachable.get(key).into_iter().flatten().copied().collect();
+                let may_refuse = allowed.iter().any(|state| state.as_ref().is_none_or(BTreeSet::is_empty));
+                assert!(met.is_subset(&union), "after {op}: {met:?} is neither old nor new");
+                assert!(
+                    !met.is_empty() || may_refuse,
+                    "after {op}: refused, though endpoints were there throughout"
+                );
+            }
+        }
+        for (key, allowed) in &self.allowed {
+            let may_be_absent = allowed.iter().any(Option::is_none);
+            assert!(
+                may_be_absent || self.held.frontends.contains_key(key),
+                "after {op}: a frontend was gone"
+            );
+        }
+    }
+
+    fn backends_behind(&self, service: u32, op: &MapOp) -> BTreeSet<(IpAddr, u16)> {
+        let entry =
+            self.held.services.get(&service).unwrap_or_else(|| panic!("after {op}: no service {service}"));
+        (0..entry.count)
+            .map(|index| {
+                let id = self.held.slots.get(&SlotKey { service, index });
+                let id = id.unwrap_or_else(|| panic!("after {op}: no slot {service}/{index}"));
+                let backend = self.held.backends.get(id);
+                let backend: &Backend = backend.unwrap_or_else(|| panic!("after {op}: no backend {id}"));
+                assert_eq!(backend.service, service, "after {op}: backend {id} belongs elsewhere");
+                (backend.addr.into(), backend.port.to_host())
+            })
+            .collect()
+    }
+
+    /// Prepares the check for a change from one snapshot to another.
+    fn expect(&mut self, states: &[&Snapshot]) {
+        self.allowed.clear();
+        self.reachable.clear();
+        let per_state: Vec<_> = states.iter().map(|snapshot| wanted(snapshot)).collect();
+        let mut of_service: BTreeMap<ObjectName, BTreeSet<(IpAddr, u16)>> = BTreeMap::new();
+        for (service, backends) in per_state.iter().flat_map(BTreeMap::values) {
+            of_service.entry(service.clone()).or_default().extend(backends);
+        }
+        for key in per_state.iter().flat_map(BTreeMap::keys) {
+            let states = per_state.iter().map(|state| state.get(key));
+            self.allowed.insert(
+                *key,
+                states.clone().map(|state| state.map(|(_, backends)| backends.clone())).collect(),
+            );
+            let services = states.flatten().flat_map(|(service, _)| &of_service[service]).copied().collect();
+            self.reachable.insert(*key, services);
+        }
+    }
+}
+
+fn node() -> NodeView {
+    NodeView { name: "n1".into(), local_dns: None, fast_path: true }
+}
+
+/// What a snapshot says of every frontend.
+fn wanted(snapshot: &Snapshot) -> BTreeMap<FrontendKey, (ObjectName, BTreeSet<(IpAddr, u16)>)> {
+    snapshot
+        .services
+        .keys()
+        .flat_map(|name| desired_services(snapshot, name, &node()))
+        .flat_map(|(name, service)| {
+            let backends: BTreeSet<(IpAddr, u16)> =
+                service.backends.iter().map(|(addr, port)| ((*addr).into(), port.to_host())).collect();
+            service.frontends.into_keys().map(move |key| (key, (name.service.clone(), backends.clone())))
+        })
+        .collect()
+}
+
+/// A step of the cluster's life: service `service` gets these endpoints, or goes.
+#[derive(Clone, Debug)]
+struct Step {
+    service: u8,
+    endpoints: Option<BTreeSet<u8>>,
+    draining: BTreeSet<u8>,
+    node_port: bool,
+    restart: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let endpoints = proptest::collection::btree_set(1u8..12, 0..8);
+    let draining = proptest::collection::btree_set(1u8..12, 0..3);
+    (
+        0u8..4,
+        proptest::option::weighted(0.85, endpoints),
+        draining,
+        any::<bool>(),
+        proptest::bool::weighted(0.1),
+    )
+        .prop_map(|(service, endpoints, draining, node_port, restart)| Step {
+            service,
+            endpoints,
+            draining,
+            node_port,
+            restart,
+        })
+}
+
+fn name(service: u8) -> ObjectName {
+    ObjectName::new("default", format!("svc{service}"))
+}
+
+fn service_object(step: &Step) -> Service {
+    Service {
+        name: name(step.service),
+        kind: if step.node_port { ServiceKind::NodePort } else { ServiceKind::ClusterIp },
+        headless: false,
+        cluster_ips: vec![Ipv4Addr::new(10, 96, 0, step.service + 1).into()],
+        external_name: None,
+        ports: vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target_port: TargetPort::Number(8080),
+            node_port: step.node_port.then_some(30_000 + u16::from(step.service)),
+        }],
+        selector: BTreeMap::new(),
+        external_ips: Vec::new(),
+        load_balancer: Vec::new(),
+        source_ranges: Vec::new(),
+        external_traffic_policy: TrafficPolicy::Cluster,
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        publish_not_ready_addresses: false,
+        health_check_node_port: None,
+        other_proxy: false,
+    }
+}
+
+fn slice_object(step: &Step, endpoints: &BTreeSet<u8>) -> EndpointSlice {
+    let endpoint = |last: &u8, ready: bool| Endpoint {
+        addresses: vec![Ipv4Addr::new(10, 244, 0, *last).into()],
+        ready,
+        serving: true,
+        terminating: !ready,
+        hostname: None,
+        node: None,
+        zone: None,
+        hints: Hints::default(),
+        pod: None,
+    };
+    let ready = endpoints.iter().map(|last| endpoint(last, true));
+    let draining = step.draining.difference(endpoints).map(|last| endpoint(last, false));
+    EndpointSlice {
+        name: name(step.service),
+        service: name(step.service),
+        family: IpFamily::V4,
+        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: ready.chain(draining).collect(),
+        last_change: None,
+    }
+}
+
+fn advance(snapshot: &mut Snapshot, step: &Step) -> Changes {
+    let mut changes = Changes::default();
+    match &step.endpoints {
+        Some(endpoints) => {
+            snapshot.apply(Object::Service(service_object(step)), &mut changes);
+            snapshot.apply(Object::EndpointSlice(slice_object(step, endpoints)), &mut changes);
+        }
+        None => {
+            snapshot.remove(&ObjectKey::Service(name(step.service)), &mut changes);
+            snapshot.remove(&ObjectKey::EndpointSlice(name(step.service)), &mut changes);
+        }
+    }
+    changes
+}
+
+/// The maps hold what the snapshot says, and nothing else.
+fn assert_converged(maps: &Maps, snapshot: &Snapshot) {
+    let held: BTreeMap<FrontendKey, BTreeSet<(IpAddr, u16)>> = maps
+        .held
+        .frontends
+        .iter()
+        .map(|(key, frontend)| {
+            (*key, maps.backends_behind(frontend.service, &MapOp::RemoveService { id: 0 }))
+        })
+        .collect();
+    let wanted: BTreeMap<_, _> =
+        wanted(snapshot).into_iter().map(|(key, (_, backends))| (key, backends)).collect();
+    assert_eq!(held, wanted);
+    let used: BTreeSet<u32> = maps.held.frontends.values().map(|frontend| frontend.service).collect();
+    assert_eq!(maps.held.service_ids(), used, "remains of services that are gone");
+    let slots: u32 = maps.held.services.values().map(|service| service.count).sum();
+    assert_eq!(maps.held.slots.len(), slots as usize, "remains of slots");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_prefix_of_every_plan_is_valid(steps in proptest::collection::vec(step(), 1..25)) {
+        let store = Checked::default();
+        let mut proxy = Proxy::new(store.clone(), node()).unwrap();
+        let mut snapshot = Snapshot::default();
+        for step in steps {
+            let before = snapshot.clone();
+            let mut changes = advance(&mut snapshot, &step);
+            if step.restart {
+                // A new process with the same maps, which looks at everything.
+                proxy = Proxy::new(store.clone(), node()).unwrap();
+                changes = Changes::everything();
+            }
+            store.0.borrow_mut().expect(&[&before, &snapshot]);
+            let report = proxy.sync(&snapshot, &changes);
+            prop_assert!(report.errors.is_empty(), "{:?}", report.errors);
+            assert_converged(&store.0.borrow(), &snapshot);
+            prop_assert_eq!(&proxy.repair(&snapshot).operations, &0, "a second pass changed something");
+        }
+    }
+
+    #[test]
+    fn a_failed_operation_is_made_good_on_the_next_pass(
+        steps in proptest::collection::vec(step(), 2..10),
+        fail_at in 1usize..60,
+    ) {
+        let store = Checked::default();
+        store.0.borrow_mut().fail_at = Some(fail_at);
+        let mut proxy = Proxy::new(store.clone(), node()).unwrap();
+        let mut snapshot = Snapshot::default();
+        for step in steps {
+            let changes = advance(&mut snapshot, &step);
+            let report = proxy.sync(&snapshot, &changes);
+            if !report.errors.is_empty() {
+                prop_assert!(proxy.is_unfinished());
+                let again = proxy.sync(&snapshot, &Changes::default());
+                prop_assert!(again.errors.is_empty(), "{:?}", again.errors);
+            }
+            assert_converged(&store.0.borrow(), &snapshot);
+        }
+    }
+}
+
+#[test]
+fn one_endpoint_more_costs_a_fixed_number_of_operations() {
+    let store = Checked::default();
+    let mut proxy = Proxy::new(store, node()).unwrap();
+    let mut snapshot = Snapshot::default();
+    let many = Step {
+        service: 0,
+        endpoints: Some((1..=200).collect()),
+        draining: BTreeSet::new(),
+        node_port: true,
+        restart: false,
+    };
+    let changes = advance(&mut snapshot, &many);
+    proxy.sync(&snapshot, &changes);
+    let more = Step { endpoints: Some((1..=201).collect()), ..many.clone() };
+    let changes = advance(&mut snapshot, &more);
+    // Ids, backend, slot, count.
+    assert_eq!(proxy.sync(&snapshot, &changes).operations, 4);
+    let changes = advance(&mut snapshot, &many);
+    // Count, slot beyond, backend.
+    assert_eq!(proxy.sync(&snapshot, &changes).operations, 3);
+}
+
+#[test]
+fn two_services_with_one_address_are_an_error_that_names_both() {
+    let store = Checked::default();
+    let mut proxy = Proxy::new(store.clone(), node()).unwrap();
+    let mut snapshot = Snapshot::default();
+    let mut changes = Changes::default();
+    let first = Step {
+        service: 0,
+        endpoints: Some([1].into()),
+        draining: BTreeSet::new(),
+        node_port: false,
+        restart: false,
+    };
+    for service in
+        [service_object(&first), Service { name: ObjectName::new("default", "zz"), ..service_object(&first) }]
+    {
+        snapshot.apply(Object::Service(service), &mut changes);
+    }
+    let report = proxy.sync(&snapshot, &changes);
+    let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        ["default/zz port \"\" TCP IPv4: 10.96.0.1:80/TCP belongs to default/svc0 port \"\" TCP IPv4"]
+    );
+
+    // The address passes to the second when the first goes.
+    let mut changes = Changes::default();
+    snapshot.remove(&ObjectKey::Service(name(0)), &mut changes);
+    let report = proxy.sync(&snapshot, &changes);
+    assert!(report.errors.is_empty(), "{:?}", report.errors);
+    assert_eq!(store.0.borrow().held.frontends.len(), 1);
+}
