@@ -3,7 +3,9 @@
 //! A library so that scenario tests can render a folder of manifests without a process; the binary `sluice`
 //! is the only other user.
 
+pub mod config;
 pub mod convert;
 pub mod endpoints;
 pub mod folder;
+pub mod schedule;
 pub mod source;

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use sluice_model::ObjectKey;
+use sluice_model::{Object, ObjectKey, Service, ServiceKind};
 
 use super::manifest::{Complaint, Entry, Manifest};
 
@@ -49,6 +49,13 @@ pub enum Note {
         /// File and line that do not.
         second: (Arc<str>, u64),
     },
+    /// A service without a cluster address: nobody allocates one here.
+    NoAddress {
+        /// The file's name.
+        file: Arc<str>,
+        /// The service.
+        object: ObjectKey,
+    },
     /// A kind that is no business of Sluice's.
     Ignored {
         /// The file's name.
@@ -74,6 +81,11 @@ impl fmt::Display for Note {
                 first.1,
                 second.0,
                 second.1
+            ),
+            Self::NoAddress { file, object } => write!(
+                f,
+                "{file}: {} has no spec.clusterIP, and without an API server nobody allocates one: it is not served",
+                Title(object)
             ),
             Self::Ignored { file, what } => write!(f, "{file}: {what} is none of our business"),
         }
@@ -106,6 +118,11 @@ impl Files {
                 let (first, second) = ((file.clone(), first.line), (file.clone(), entry.line));
                 notes.push(Note::Duplicate { object, first, second });
             } else {
+                if let Object::Service(service) = &entry.object
+                    && lacks_address(service)
+                {
+                    notes.push(Note::NoAddress { file: file.clone(), object: object.clone() });
+                }
                 defined.insert(object, entry);
             }
         }
@@ -179,6 +196,11 @@ impl Files {
     }
 }
 
+/// Whether the service needs a cluster address and has none.
+fn lacks_address(service: &Service) -> bool {
+    service.cluster_ips.is_empty() && !service.headless && service.kind != ServiceKind::ExternalName
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +226,7 @@ mod tests {
         assert_eq!(held(&files), ["one", "three", "two"]);
         assert_eq!(files.bad(), 1);
         let said: Vec<_> = notes.drain(..).map(|note| note.to_string()).collect();
-        assert!(said[0].starts_with("a.yaml: line 8: not valid YAML"), "{said:?}");
+        assert!(said[0].starts_with("a.yaml: line 9: not valid YAML"), "{said:?}");
         assert_eq!(
             said[1],
             "a.yaml: until it is mended, what it defined before stays in force: Namespace two"

@@ -11,12 +11,16 @@
 mod files;
 mod located;
 pub mod manifest;
+mod source;
 mod status;
 mod view;
+mod watch;
 
 pub use files::Note;
+pub use source::{FolderError, FolderSource, Input};
 pub use status::PodStatus;
 pub use view::{PodAddresses, View};
+pub use watch::Notice;
 
 #[cfg(test)]
 mod tests;

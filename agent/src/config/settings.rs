@@ -1,0 +1,166 @@
+//! What can be set: one structure for the file and for the flags, so that they cannot drift apart.
+//!
+//! The comment of a field is its help text.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::value::{Period, ServiceName};
+
+/// Everything that can be set, each field as yet unset or set. In a file the names are in camelCase
+/// (`nodeName`), as flags in kebab-case (`--node-name`); a flag wins over the file.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    /// This node's name [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The folder of Kubernetes manifests that stands in the place of an API server
+    #[arg(long, value_name = "FOLDER")]
+    pub manifests: Option<PathBuf>,
+    /// Tell the other nodes that share the folder of manifests the addresses of this node's pods, in the
+    /// file .sluice/NODE.yaml below it [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub publish_pod_status: Option<bool>,
+    /// The folder that the agent shares with the plugin [default: /var/lib/sluice]
+    #[arg(long, value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+    /// The folder, on a BPF file system, that holds what survives the agent [default: /sys/fs/bpf/sluice]
+    #[arg(long, value_name = "FOLDER")]
+    pub bpffs_dir: Option<PathBuf>,
+    /// The cgroup v2 folder of all sockets of this node [default: where cgroup2 is mounted]
+    #[arg(long, value_name = "FOLDER")]
+    pub cgroup_root: Option<PathBuf>,
+    /// The datapath's object file, in the place of the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub datapath_object: Option<PathBuf>,
+    /// How many entries the table of connections has; two make a connection [default: 262144]
+    #[arg(long, value_name = "COUNT")]
+    pub flow_entries: Option<u32>,
+    /// The bridge that pods are attached to [default: sluice0]
+    #[arg(long, value_name = "DEVICE")]
+    pub bridge: Option<String>,
+    /// The devices that lead out of the node [default: those of the default routes and of the node's addresses]
+    #[arg(long, value_name = "DEVICE,..", value_delimiter = ',')]
+    pub uplinks: Option<Vec<String>>,
+    /// The largest packet of a pod, in bytes [default: that of the uplink]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// The networks that cluster addresses of services are taken from
+    #[arg(long = "service-cidrs", value_name = "CIDR,..", value_delimiter = ',')]
+    #[serde(rename = "serviceCIDRs")]
+    pub service_cidrs: Option<Vec<IpNet>>,
+    /// Networks outside the cluster that pods reach with their own addresses, without masquerade; the
+    /// networks of pods and the addresses of nodes always belong to them
+    #[arg(long = "non-masquerade-cidrs", value_name = "CIDR,..", value_delimiter = ',')]
+    #[serde(rename = "nonMasqueradeCIDRs")]
+    pub non_masquerade_cidrs: Option<Vec<IpNet>>,
+    /// The domain of the cluster's names [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN")]
+    pub cluster_domain: Option<String>,
+    /// The addresses at which pods reach the cluster's DNS [default: those of the service --dns-service]
+    #[arg(long = "cluster-dns", value_name = "ADDRESS,..", value_delimiter = ',')]
+    #[serde(rename = "clusterDNS")]
+    pub cluster_dns: Option<Vec<IpAddr>>,
+    /// The service that stands for the cluster's DNS; it need not exist [default: kube-system/kube-dns]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub dns_service: Option<ServiceName>,
+    /// Servers for the names outside the cluster, address or address:port [default: those of --resolv-conf]
+    #[arg(long, value_name = "ADDRESS,..", value_delimiter = ',')]
+    pub dns_upstreams: Option<Vec<String>>,
+    /// The file whose nameserver lines name the servers for the names outside the cluster
+    /// [default: /etc/resolv.conf]
+    #[arg(long, value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
+    /// Time to live of the cluster's DNS records, in seconds [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub dns_ttl: Option<u32>,
+    /// Serve services: load, attach and feed the datapath [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub proxy: Option<bool>,
+    /// Serve the cluster's DNS on this node [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub dns: Option<bool>,
+    /// Route to the pods of other nodes [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub routes: Option<bool>,
+    /// Turn connect() to a service into a connection to its backend at once where that changes nothing but
+    /// the speed [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub fast_path: Option<bool>,
+    /// Where /healthz and /livez are served; "none" serves them nowhere [default: 0.0.0.0:10256]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub healthz_address: Option<Listen>,
+    /// Where /metrics is served; "none" serves it nowhere [default: 127.0.0.1:10249]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_address: Option<Listen>,
+    /// How often everything is compared with what the kernel holds, and repaired [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub resync_period: Option<Period>,
+    /// How logs are written [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: a level, or levels for modules, as in "info,sluice_proxy=debug" [default: info]
+    #[arg(long, value_name = "FILTER", env = "SLUICE_LOG")]
+    pub log_level: Option<String>,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// An address to listen on, or nowhere.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl std::str::FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|address| Self(Some(address))) }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// `a.or(b)` for each field.
+macro_rules! first_set {
+    ($first:expr, $second:expr; $($field:ident),+ $(,)?) => {{
+        let (first, second) = ($first, $second);
+        // Written as a pattern so that the compiler names a field that is forgotten here.
+        let Settings { $($field),+ } = first;
+        Settings { $($field: $field.or(second.$field)),+ }
+    }};
+}
+
+impl Settings {
+    /// These settings, and those of `other` where these say nothing.
+    pub fn or(self, other: Self) -> Self {
+        first_set!(self, other;
+            node_name, manifests, publish_pod_status, state_dir, bpffs_dir, cgroup_root, datapath_object,
+            flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, cluster_domain,
+            cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, proxy, dns, routes, fast_path,
+            healthz_address, metrics_address, resync_period, log_format, log_level,
+        )
+    }
+}

@@ -1,0 +1,55 @@
+//! Values of settings that have a form of their own.
+
+use std::{str::FromStr, time::Duration};
+
+use serde::Deserialize;
+use sluice_model::{InvalidName, ObjectName};
+
+/// A length of time such as `30s` or `2m`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Period(pub Duration);
+
+/// A text that is not a length of time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a length of time such as 30s, 500ms or 2m")]
+pub struct InvalidPeriod(String);
+
+impl FromStr for Period {
+    type Err = InvalidPeriod;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPeriod> {
+        let parsed: Option<jiff::SignedDuration> = text.parse().ok();
+        let positive = parsed.and_then(|duration| Duration::try_from(duration).ok()).filter(|d| !d.is_zero());
+        positive.map(Self).ok_or_else(|| InvalidPeriod(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Period {
+    type Error = InvalidPeriod;
+
+    fn try_from(text: String) -> Result<Self, InvalidPeriod> {
+        text.parse()
+    }
+}
+
+/// The name of a service, `namespace/name`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct ServiceName(pub ObjectName);
+
+impl FromStr for ServiceName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for ServiceName {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
