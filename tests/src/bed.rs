@@ -144,7 +144,7 @@ impl Drop for Bed {
         match reaper.wait_with_output() {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
-                eprintln!("bed {}: {}", self.name, String::from_utf8_lossy(&output.stderr).trim_end())
+                eprintln!("bed {}: {}", self.name, String::from_utf8_lossy(&output.stderr).trim_end());
             }
             Err(error) => eprintln!("bed {}: its reaper: {error}", self.name),
         }

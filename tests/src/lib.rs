@@ -13,12 +13,15 @@
 //! agent are the built binaries: what is tested does not test itself.
 
 pub mod bed;
+pub mod cluster;
 mod command;
 pub mod enter;
 mod error;
 pub mod programs;
 pub mod reaper;
+pub mod upstream;
 
 pub use bed::Testbed;
+pub use cluster::Cluster;
 pub use command::{Output, Running, run, wait_for};
 pub use error::{Error, Result};

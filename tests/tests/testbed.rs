@@ -1,10 +1,10 @@
 //! The testbed itself: quick to make, and nothing of it outlives its owner, however that ends.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sluice_tests::bed::Servers;
-use sluice_tests::{Result, Testbed, wait_for};
+use sluice_tests::{Result, Running, Testbed, wait_for};
 
 /// In the environment of the test's own child: it makes a bed and waits to be killed.
 const CHILD: &str = "SLUICE_TEST_CHILD";
@@ -74,16 +74,17 @@ fn a_bed_whose_owner_is_killed_leaves_nothing() -> Result<()> {
         std::thread::sleep(Duration::from_secs(60)); // until the kill
         return Ok(());
     }
-    let own = std::env::current_exe().unwrap();
-    let arguments = ["--exact", "--nocapture", "a_bed_whose_owner_is_killed_leaves_nothing"];
-    let mut child = Command::new(own).args(arguments).env(CHILD, "1").stdout(Stdio::piped()).spawn().unwrap();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let name =
-        lines.map_while(|line| line.ok()).find_map(|line| Some(line.split_once("bed ")?.1.trim().to_owned()));
-    let name = name.expect("the child names its bed");
+    let log = std::env::temp_dir().join(format!("sluice-test-child-{}", std::process::id()));
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--nocapture", "a_bed_whose_owner_is_killed_leaves_nothing"]).env(CHILD, "1");
+    let mut child = Running::start(&mut command, &log)?;
+    let name = wait_for("the child's bed", Duration::from_secs(10), || {
+        let named = child.log().lines().find_map(|line| Some(line.split_once("bed ")?.1.trim().to_owned()));
+        Ok(named)
+    })?;
     assert!(!Testbed::traces(&name)?.is_empty());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill()?;
+    std::fs::remove_file(&log).unwrap();
     wait_for("nothing left of the bed", Duration::from_secs(10), || {
         let traces = Testbed::traces(&name)?;
         if traces.is_empty() {

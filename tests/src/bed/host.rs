@@ -110,6 +110,11 @@ impl Host {
         std::fs::write(&path, contents).map_err(Error::file("write", &path))
     }
 
+    /// Fetches a URL with curl, within five seconds; returns the body.
+    pub fn curl(&self, url: &str) -> Result<String> {
+        self.succeed("curl", &["-sS", "--noproxy", "*", "--max-time", "5", url])
+    }
+
     /// The addresses of a device, without link-local ones.
     pub fn addresses(&self, device: &str) -> Result<Vec<IpAddr>> {
         let listed = self.ip_json(&["address", "show", "dev", device, "scope", "global"])?;

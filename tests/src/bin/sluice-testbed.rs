@@ -1,10 +1,11 @@
 //! The testbed's helper: enters namespaces, removes beds. Started by the library, never by a person, except
 //! for `sweep`.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sluice_tests::{Result, enter, reaper};
+use sluice_tests::{Result, enter, reaper, upstream};
 
 /// The testbed's helper.
 #[derive(Parser)]
@@ -18,6 +19,11 @@ enum Cli {
     },
     /// Remove the beds that nobody owns any more.
     Sweep,
+    /// Serve DNS: every name has these addresses.
+    Upstream {
+        /// The addresses.
+        addresses: Vec<IpAddr>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -25,6 +31,7 @@ fn main() -> ExitCode {
         Cli::Enter(entry) => entry.enter().map(|never| match never {}),
         Cli::Reap { bed } => reaper::watch(&bed),
         Cli::Sweep => reaper::sweep(),
+        Cli::Upstream { addresses } => upstream::serve(&addresses),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

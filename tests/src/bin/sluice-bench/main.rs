@@ -1,0 +1,75 @@
+//! The benchmarks: `run` measures and prints; `serve`, `rr` and `crr` are its load, started in namespaces.
+
+mod load;
+mod path;
+mod report;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use sluice_tests::{Error, Result};
+
+/// Sluice's benchmarks.
+#[derive(Parser)]
+enum Cli {
+    /// Measure, print a table, write the numbers.
+    Run {
+        /// The suite; all of them without one.
+        suite: Option<Suite>,
+        /// Where to write the numbers as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// How often each case is measured.
+        #[arg(long, default_value_t = 7)]
+        rounds: u32,
+    },
+    /// Answer exchanges: *rr* on this port, *crr* on the next.
+    Serve {
+        /// The first port.
+        port: u16,
+    },
+    /// Measure exchanges a second, and print the number.
+    Load {
+        /// Which.
+        exchange: load::Exchange,
+        /// With whom.
+        target: SocketAddr,
+        /// For how long.
+        #[arg(long, default_value_t = 1000)]
+        milliseconds: u64,
+    },
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Suite {
+    /// Requests, connections and throughput between two pods of a node.
+    Path,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse() {
+        Cli::Run { suite: None | Some(Suite::Path), json, rounds } => run(json, rounds),
+        Cli::Serve { port } => load::serve(port).map_err(Error::file("serve on", port.to_string())),
+        Cli::Load { exchange, target, milliseconds } => {
+            let rate = load::measure(exchange, target, Duration::from_millis(milliseconds));
+            rate.map(|rate| println!("{rate}")).map_err(Error::file("measure", target.to_string()))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sluice-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(json: Option<PathBuf>, rounds: u32) -> Result<()> {
+    let report = path::run(rounds)?;
+    report.print();
+    json.map_or(Ok(()), |file| report::write(&file, &[report]))
+}

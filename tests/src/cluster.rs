@@ -1,0 +1,154 @@
+//! A cluster on a bed: nodes that run the agent and share a folder of manifests, a switch between them, and a
+//! host outside.
+//!
+//! ```text
+//!   outside 192.168.77.100, fd77::100   (and 203.0.113.1, 2001:db8:1::1: the wide world)
+//!      |
+//!   lan ---- node1 192.168.77.1, fd77::1   pods 10.244.1.0/24, fd00:244:1::/64
+//!       \--- node2 192.168.77.2, fd77::2   pods 10.244.2.0/24, fd00:244:2::/64
+//!
+//!   services 10.96.0.0/16, fd00:96::/108   DNS 10.96.0.10, fd00:96::a
+//! ```
+
+mod manifests;
+mod node;
+mod pod;
+
+use std::path::{Path, PathBuf};
+
+pub use manifests::{Workload, service};
+pub use node::Node;
+pub use pod::Pod;
+
+use crate::bed::{Host, Switch};
+use crate::{Error, Result, Running, Testbed, programs};
+
+/// The networks that service addresses are taken from.
+pub const SERVICE_CIDRS: [&str; 2] = ["10.96.0.0/16", "fd00:96::/108"];
+/// The addresses of the cluster's DNS.
+pub const DNS_ADDRESSES: [&str; 2] = ["10.96.0.10", "fd00:96::a"];
+/// The outside host on the switch.
+pub const OUTSIDE: [&str; 2] = ["192.168.77.100", "fd77::100"];
+/// Addresses behind the outside host, which nobody but the nodes' default route leads to.
+pub const WORLD: [&str; 2] = ["203.0.113.1", "2001:db8:1::1"];
+
+/// How the nodes are set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many nodes.
+    pub nodes: u8,
+    /// Whether connections to services are translated at connect() where that is possible.
+    pub fast_path: bool,
+    /// More lines for the agents' configuration.
+    pub agent: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 2, fast_path: true, agent: String::new() }
+    }
+}
+
+/// A cluster; its parts are removed when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped in this order: what runs before what it runs in.
+    _upstream: Running,
+    nodes: Vec<Node>,
+    outside: Host,
+    manifests: PathBuf,
+    _lan: Switch,
+    bed: Testbed,
+}
+
+impl Cluster {
+    /// A cluster on a new bed, its agents ready.
+    pub fn new(options: &Options) -> Result<Self> {
+        Self::on(&Testbed::new()?, options)
+    }
+
+    /// A cluster on a bed, its agents ready.
+    pub fn on(bed: &Testbed, options: &Options) -> Result<Self> {
+        let cluster = Self::without_agents(bed, options)?;
+        for node in &cluster.nodes {
+            node.start_agent()?;
+        }
+        for node in &cluster.nodes {
+            node.wait_ready()?;
+        }
+        Ok(cluster)
+    }
+
+    /// A cluster on a bed, with everything but running agents.
+    pub fn without_agents(bed: &Testbed, options: &Options) -> Result<Self> {
+        let lan = bed.switch("lan")?;
+        let outside = bed.host("outside")?;
+        lan.connect(&outside, "eth0", &OUTSIDE.map(with_length).each_ref().map(String::as_str))?;
+        let [world4, world6] = WORLD;
+        outside.ip(&format!("address add {world4}/32 dev lo\naddress add {world6}/128 dev lo\n"))?;
+        let manifests = bed.subfolder("manifests")?;
+        let mut upstream = outside.command(&programs::built("sluice-testbed")?.to_string_lossy())?;
+        upstream.args(["upstream", world4, world6]);
+        let upstream = Running::start(&mut upstream, &outside.log_path("dns"))?;
+        let nodes = (1..=options.nodes).map(|index| Node::make(bed, &lan, index, &manifests, options));
+        let nodes = nodes.collect::<Result<Vec<_>>>()?;
+        let cluster = Self { _upstream: upstream, nodes, outside, manifests, _lan: lan, bed: bed.clone() };
+        cluster.apply("cluster.yaml", &manifests::nodes(&cluster.nodes))?;
+        Ok(cluster)
+    }
+
+    /// The node of this number, from 1.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such node.
+    pub fn node(&self, number: usize) -> &Node {
+        &self.nodes[number - 1]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The host outside the cluster.
+    pub fn outside(&self) -> &Host {
+        &self.outside
+    }
+
+    /// The bed.
+    pub fn bed(&self) -> &Testbed {
+        &self.bed
+    }
+
+    /// The folder of manifests.
+    pub fn manifests(&self) -> &Path {
+        &self.manifests
+    }
+
+    /// Writes a manifest, whole at once, in the place of one of the same name.
+    pub fn apply(&self, file: &str, text: &str) -> Result<()> {
+        let beside = self.bed.folder().join(format!("{file}.new"));
+        std::fs::write(&beside, text).map_err(Error::file("write", &beside))?;
+        let path = self.manifests.join(file);
+        std::fs::rename(&beside, &path).map_err(Error::file("write", path))
+    }
+
+    /// Removes a manifest.
+    pub fn withdraw(&self, file: &str) -> Result<()> {
+        let path = self.manifests.join(file);
+        std::fs::remove_file(&path).map_err(Error::file("remove", path))
+    }
+
+    /// Leaves everything running when this process ends.
+    pub fn keep(self) -> Result<()> {
+        self.bed.keep()?;
+        std::mem::forget(self);
+        Ok(())
+    }
+}
+
+/// An address of the switch's networks with their prefix length.
+fn with_length(address: &str) -> String {
+    format!("{address}/{}", if address.contains(':') { 64 } else { 24 })
+}

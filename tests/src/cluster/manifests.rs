@@ -1,0 +1,66 @@
+//! Manifests that nearly every test needs, so that its own text is what the test is about.
+
+use std::fmt::Write as _;
+
+use super::Node;
+
+/// Nodes and namespaces.
+pub(super) fn nodes(nodes: &[Node]) -> String {
+    let mut text = String::new();
+    for name in ["default", "kube-system"] {
+        let _infallible = write!(text, "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n");
+    }
+    for node in nodes {
+        let [ip4, ip6] = node.addresses();
+        let [pods4, pods6] = node.pod_cidrs();
+        let name = node.name();
+        let _infallible = write!(
+            text,
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {{kubernetes.io/hostname: {name}}}\n\
+             spec:\n  podCIDR: {pods4}\n  podCIDRs: [{pods4}, '{pods6}']\n\
+             status:\n  addresses:\n  - {{type: InternalIP, address: {ip4}}}\n  \
+             - {{type: InternalIP, address: '{ip6}'}}\n  - {{type: Hostname, address: {name}}}\n---\n"
+        );
+    }
+    text
+}
+
+/// A pod's manifest.
+#[derive(Debug, Clone)]
+pub struct Workload<'a> {
+    /// Its name, in the namespace `default`.
+    pub name: &'a str,
+    /// The node that it runs on.
+    pub node: &'a str,
+    /// The value of its label `app`.
+    pub app: &'a str,
+    /// More lines of its `spec`, without indentation, such as `hostname` and `subdomain`.
+    pub spec: &'a str,
+}
+
+impl Workload<'_> {
+    /// The text of the manifest.
+    pub fn manifest(&self) -> String {
+        let Self { name, node, app, spec } = self;
+        let mut text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: default\n  labels: {{app: {app}}}\n\
+             spec:\n  nodeName: {node}\n  containers:\n  - name: main\n    image: example/{app}\n"
+        );
+        for line in spec.lines() {
+            let _infallible = writeln!(text, "  {line}");
+        }
+        text + "---\n"
+    }
+}
+
+/// A service of the pods whose label `app` is its name. `spec` has the rest of the specification, one line a field,
+/// such as `clusterIPs: [10.96.0.20, 'fd00:96::20']`.
+pub fn service(name: &str, spec: &str) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n  selector: {{app: {name}}}\n"
+    );
+    for line in spec.lines() {
+        let _infallible = writeln!(text, "  {line}");
+    }
+    text + "---\n"
+}

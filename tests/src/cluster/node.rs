@@ -1,0 +1,146 @@
+//! A node: a namespace with an uplink, a cgroup, a bpffs and a state folder of its own, and the agent in it.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{DNS_ADDRESSES, OUTSIDE, Options, Pod, SERVICE_CIDRS, with_length};
+use crate::bed::{Host, Switch};
+use crate::{Error, Result, Running, Testbed, programs, wait_for};
+
+/// How long an agent may take until it is ready.
+const READY: Duration = Duration::from_secs(10);
+
+/// A node; its agent is killed and its namespace removed when dropped.
+#[derive(Debug)]
+pub struct Node {
+    agent: RefCell<Option<Running>>,
+    host: Host,
+    index: u8,
+    bpffs: PathBuf,
+    state: PathBuf,
+    config: PathBuf,
+    containers: Cell<u32>,
+}
+
+impl Node {
+    pub(super) fn make(
+        bed: &Testbed,
+        lan: &Switch,
+        index: u8,
+        manifests: &Path,
+        options: &Options,
+    ) -> Result<Self> {
+        let host = bed.host(&format!("node{index}"))?;
+        let name = host.name();
+        let state = bed.subfolder(format!("{name}-state"))?;
+        let bpffs = bed.mount_bpffs(format!("{name}-bpf"))?;
+        let config = bed.folder().join(format!("{name}.yaml"));
+        let node =
+            Self { agent: RefCell::default(), index, bpffs, state, config, host, containers: Cell::new(0) };
+        let addresses = node.addresses().map(|address| with_length(&address));
+        lan.connect(&node.host, "eth0", &addresses.each_ref().map(String::as_str))?;
+        let [gateway4, gateway6] = OUTSIDE;
+        node.host.ip(&format!("route add default via {gateway4}\nroute add default via {gateway6}\n"))?;
+        node.host.etc("resolv.conf", &format!("nameserver {gateway4}\n"))?;
+        node.write_config(manifests, options)?;
+        Ok(node)
+    }
+
+    fn write_config(&self, manifests: &Path, options: &Options) -> Result<()> {
+        let [services4, services6] = SERVICE_CIDRS;
+        let [dns4, dns6] = DNS_ADDRESSES;
+        let text = format!(
+            "nodeName: {}\nmanifests: {}\npublishPodStatus: true\nstateDir: {}\nbpffsDir: {}\ncgroupRoot: {}\n\
+             flowEntries: 65536\nserviceCIDRs: [{services4}, '{services6}']\nclusterDNS: [{dns4}, '{dns6}']\n\
+             fastPath: {}\nhealthzAddress: 127.0.0.1:10256\nlogLevel: debug\n{}",
+            self.name(),
+            manifests.display(),
+            self.state.display(),
+            self.bpffs.join("sluice").display(),
+            self.host.cgroup().display(),
+            options.fast_path,
+            options.agent,
+        );
+        std::fs::write(&self.config, text).map_err(Error::file("write", &self.config))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.host.name()
+    }
+
+    /// Its namespace.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its addresses on the switch, IPv4 and IPv6.
+    pub fn addresses(&self) -> [String; 2] {
+        [format!("192.168.77.{}", self.index), format!("fd77::{}", self.index)]
+    }
+
+    /// The networks of its pods, IPv4 and IPv6.
+    pub fn pod_cidrs(&self) -> [String; 2] {
+        [format!("10.244.{}.0/24", self.index), format!("fd00:244:{}::/64", self.index)]
+    }
+
+    /// Its BPF file system's folder for pins.
+    pub fn bpffs(&self) -> PathBuf {
+        self.bpffs.join("sluice")
+    }
+
+    /// The folder that agent and plugin share.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// A new id for a container of this node.
+    pub(super) fn container_id(&self) -> String {
+        let count = self.containers.get() + 1;
+        self.containers.set(count);
+        format!("{}-{count:04}", self.name())
+    }
+
+    /// A new pod on this node, wired by the plugin.
+    pub fn pod(&self, name: &str) -> Result<Pod> {
+        Pod::add(self, name)
+    }
+
+    /// Starts the agent.
+    pub fn start_agent(&self) -> Result<()> {
+        let program = programs::built("sluice")?;
+        let config = self.config.display().to_string();
+        let agent = self.host.start("agent", &program.to_string_lossy(), &["agent", "--config", &config])?;
+        *self.agent.borrow_mut() = Some(agent);
+        Ok(())
+    }
+
+    /// Waits until the agent says that it is ready.
+    pub fn wait_ready(&self) -> Result<()> {
+        let waited = wait_for(&format!("the agent on {}", self.name()), READY, || {
+            if !self.agent.borrow_mut().as_mut().is_some_and(Running::is_running) {
+                return Ok(Some(false));
+            }
+            let probe =
+                ["-s", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:10256/healthz"];
+            let code = self.host.run("curl", &probe)?.stdout;
+            if code == "200" { Ok(Some(true)) } else { Err(Error::answer("/healthz", code)) }
+        });
+        match waited {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::answer(format!("the agent on {}", self.name()), self.agent_log())),
+            Err(error) => Err(Error::answer(error.to_string(), self.agent_log())),
+        }
+    }
+
+    /// Kills the agent with SIGKILL.
+    pub fn kill_agent(&self) -> Result<()> {
+        self.agent.borrow_mut().take().map_or(Ok(()), |mut agent| agent.kill())
+    }
+
+    /// What the agents of this node have logged.
+    pub fn agent_log(&self) -> String {
+        std::fs::read_to_string(self.host.log_path("agent")).unwrap_or_default()
+    }
+}

@@ -1,0 +1,58 @@
+//! The DNS server of the wide world: every name has the addresses that were given, over UDP, and nothing else.
+//!
+//! Enough to see that a name outside the cluster was asked for elsewhere, and not more.
+
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+
+use crate::{Error, Result};
+
+/// An answer's header flags: response, authoritative, recursion desired and available, no error.
+const FLAGS: [u8; 2] = [0x85, 0x80];
+const TYPE_A: [u8; 2] = [0, 1];
+const TYPE_AAAA: [u8; 2] = [0, 28];
+const HEADER: usize = 12;
+
+/// Serves on port 53, both families.
+pub fn serve(addresses: &[IpAddr]) -> Result<()> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 53)).map_err(Error::file("listen on", "port 53"))?;
+    let mut buffer = [0_u8; 512];
+    loop {
+        let (length, client) = socket.recv_from(&mut buffer).map_err(Error::file("read from", "port 53"))?;
+        if let Some(answer) = answer(&buffer[..length], addresses) {
+            // A client that went away is not waited for.
+            let _gone = socket.send_to(&answer, client);
+        }
+    }
+}
+
+/// The answer to a query with one question.
+fn answer(query: &[u8], addresses: &[IpAddr]) -> Option<Vec<u8>> {
+    let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
+    let end = HEADER + name + 5;
+    let question = query.get(HEADER..end)?;
+    let kind = &question[name + 1..name + 3];
+    let records: Vec<Vec<u8>> = addresses.iter().filter_map(|address| record(kind, address)).collect();
+    let count = u8::try_from(records.len()).ok()?;
+    let mut answer = query[..2].to_vec();
+    answer.extend(FLAGS);
+    answer.extend([0, 1, 0, count, 0, 0, 0, 0]);
+    answer.extend(question);
+    answer.extend(records.concat());
+    Some(answer)
+}
+
+fn record(kind: &[u8], address: &IpAddr) -> Option<Vec<u8>> {
+    let (own, data) = match address {
+        IpAddr::V4(address) => (TYPE_A, address.octets().to_vec()),
+        IpAddr::V6(address) => (TYPE_AAAA, address.octets().to_vec()),
+    };
+    if kind != own {
+        return None;
+    }
+    // The name is a pointer to the question; class IN, 60 seconds.
+    let mut record = vec![0xc0, 0x0c];
+    record.extend(own);
+    record.extend([0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).ok()?]);
+    record.extend(data);
+    Some(record)
+}
