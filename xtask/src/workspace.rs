@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::toolchain::TARGET;
 
 /// The checkout that this program was built from.
 pub(crate) struct Workspace {
@@ -34,10 +35,14 @@ impl Workspace {
         self.target().join("ebpf")
     }
 
-    /// The built eBPF object. It changes only when its contents do, so that what embeds it is not rebuilt
-    /// for nothing.
+    /// The built eBPF object.
     pub(crate) fn ebpf_object(&self) -> PathBuf {
-        self.ebpf_target().join("sluice-ebpf.o")
+        self.ebpf_target().join(TARGET).join("bpf/sluice-ebpf")
+    }
+
+    /// Whether the target folder is where `proxy`'s build script looks of its own accord.
+    pub(crate) fn has_usual_target(&self) -> bool {
+        self.target() == self.root.join("target")
     }
 }
 
