@@ -15,8 +15,10 @@
 pub mod bed;
 pub mod cluster;
 mod command;
+pub mod datapath;
 pub mod enter;
 mod error;
+pub mod packet;
 pub mod programs;
 pub mod reaper;
 pub mod upstream;

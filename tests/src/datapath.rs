@@ -1,0 +1,228 @@
+//! The bench for packet tables: the real programs in a namespace of their own, fed one packet at a time through
+//! `BPF_PROG_TEST_RUN`. Nothing is attached and nothing is sent; a packet's fate is the verdict and its bytes.
+
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a bench that cannot be set up fails the test that wants it"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use ipnet::IpNet;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use sluice_ebpf_common::{
+    Backend, Be16, DropReason, Endpoint, Frontend, FrontendKey, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE,
+    NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Service, SlotKey, Uplink,
+};
+use sluice_proxy::{Datapath, DatapathConfig, Hook, MapOp, MapStore, PinnedStore};
+
+use crate::packet::{Packet, Shown};
+
+/// The node's IPv4 address.
+pub const NODE_V4: &str = "192.0.2.1";
+/// The node's IPv6 address.
+pub const NODE_V6: &str = "2001:db8::1";
+/// Where the pins are, in the bench's own mount namespace.
+const BPFFS: &str = "/run/bpf";
+
+/// What became of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Left to the kernel, as this.
+    Pass(String),
+    /// Sent on by the datapath, as this.
+    Redirect(String),
+    /// Dropped for this reason.
+    Drop(&'static str),
+}
+
+/// The bench: a node with two pods, `pod 1` and `pod 2`, on devices of their own.
+pub struct Bench {
+    datapath: Datapath,
+    store: PinnedStore,
+    programs: BTreeMap<&'static str, SchedClassifier>,
+    devices: BTreeMap<&'static str, u32>,
+    next: u32,
+}
+
+/// Runs a test on a bench, on a thread of its own; everything is gone with the thread.
+pub fn with_bench(test: impl FnOnce(&mut Bench) + Send) {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| test(&mut Bench::new()));
+        if let Err(panic) = run.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+impl Bench {
+    fn new() -> Self {
+        own_namespaces();
+        let mut link = sluice_netlink::Netlink::open().expect("netlink");
+        for (name, peer) in [
+            (SERVICE_DEVICE, SERVICE_PEER_DEVICE),
+            ("pod1", "pod1-in"),
+            ("pod2", "pod2-in"),
+            ("wire", "wire-out"),
+        ] {
+            let end = sluice_netlink::VethEnd::new(name).up();
+            let end = if name == SERVICE_DEVICE { end.mac(NODE_MAC.into()).noarp() } else { end };
+            link.create_veth(&end, &sluice_netlink::VethEnd::new(peer).up()).expect("veth");
+        }
+        let devices = ["pod1", "pod2", "wire", SERVICE_DEVICE, "lo"]
+            .map(|name| (name, link.link(name).expect("a device just made").index));
+        let devices = BTreeMap::from(devices);
+        let config = DatapathConfig {
+            bpffs: BPFFS.into(),
+            cgroup_root: None,
+            object: None,
+            flow_entries: 4096,
+            service_ifindex: devices[SERVICE_DEVICE],
+        };
+        let mut datapath = Datapath::open(&config).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let pins = datapath.pins().clone();
+        let store = PinnedStore::open(&pins).expect("the services' maps");
+        let programs = [Hook::FromPod, Hook::FromWire, Hook::ToWire, Hook::FromHost].map(|hook| {
+            let name = hook.program();
+            (name, SchedClassifier::from_pin(pins.program(name)).expect("a pinned program"))
+        });
+        let node: BTreeSet<IpAddr> = [ip(NODE_V4), ip(NODE_V6)].into();
+        datapath.set_node_addresses(&node).expect("node addresses");
+        let uplink = Uplink { v4: ip(NODE_V4).into(), v6: ip(NODE_V6).into() };
+        datapath.set_uplinks(&[(0, uplink)].into()).expect("uplinks");
+        let networks = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| (network(net), NETWORK_NO_MASQUERADE));
+        let local = ["10.244.1.0/24", "fd00:10:244:1::/64"].map(|net| (network(net), NETWORK_LOCAL_PODS));
+        datapath.set_networks(&networks.into_iter().chain(local).collect()).expect("networks");
+        let mut bench = Self { datapath, store, programs: programs.into(), devices, next: 1 };
+        for (device, addresses, mac) in [
+            ("pod1", ["10.244.1.11", "fd00:10:244:1::11"], 0x11),
+            ("pod2", ["10.244.1.12", "fd00:10:244:1::12"], 0x12),
+        ] {
+            let ifindex = bench.devices[device];
+            let endpoint =
+                Endpoint { ifindex, pod_mac: [mac; 6], gateway_mac: [0xaa; 6], ..Endpoint::default() };
+            for address in addresses {
+                bench.datapath.put_endpoint(ip(address), &endpoint).expect("an endpoint");
+            }
+        }
+        bench
+    }
+
+    /// A service with these frontends (address, protocol, flags) and backends; returns its id and the backends'.
+    pub fn service(&mut self, frontends: &[(&str, u16, u32)], backends: &[&str]) -> (u32, Vec<u32>) {
+        let service = self.id();
+        let ids: Vec<u32> = backends.iter().map(|_| self.id()).collect();
+        for (index, (backend, id)) in backends.iter().zip(&ids).enumerate() {
+            let at: SocketAddr = backend.parse().expect("a backend's address");
+            let backend = Backend { addr: at.ip().into(), port: Be16::from_host(at.port()), pad: 0, service };
+            self.apply(&MapOp::PutBackend { id: *id, backend });
+            self.apply(&MapOp::PutSlot { key: SlotKey { service, index: index as u32 }, backend: *id });
+        }
+        self.apply(&MapOp::PutService {
+            id: service,
+            service: Service { count: backends.len() as u32, flags: 0 },
+        });
+        for (frontend, proto, flags) in frontends {
+            let at: SocketAddr = frontend.parse().expect("a frontend's address");
+            let key =
+                FrontendKey { addr: at.ip().into(), port: Be16::from_host(at.port()), proto: *proto, pad: 0 };
+            self.apply(&MapOp::PutFrontend { key, frontend: Frontend { service, flags: *flags } });
+        }
+        (service, ids)
+    }
+
+    /// Applies one operation to the services' maps.
+    pub fn apply(&mut self, op: &MapOp) {
+        self.store.apply(op).unwrap_or_else(|error| panic!("{op}: {error}"));
+    }
+
+    /// The datapath.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Sends a packet through a program on a device; tells its fate.
+    pub fn send(&mut self, hook: Hook, device: &str, packet: &Packet) -> Fate {
+        self.send_frame(hook, device, &packet.frame())
+    }
+
+    /// Sends any bytes through a program.
+    pub fn send_frame(&mut self, hook: Hook, device: &str, frame: &[u8]) -> Fate {
+        let before = self.drops();
+        let mut out = vec![0; 2048];
+        // struct __sk_buff: the device's index is the eleventh word.
+        let mut ctx = [0u8; 192];
+        ctx[40..44].copy_from_slice(&self.devices[device].to_ne_bytes());
+        let program = &self.programs[hook.program()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&ctx),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).unwrap_or_else(|error| panic!("test run: {}", chain(&error)));
+        let text = || Shown(&out[..result.data_size_out as usize]).to_string();
+        match result.return_value as i32 {
+            -1 => Fate::Pass(text()),
+            7 => Fate::Redirect(text()),
+            2 => {
+                let after = self.drops();
+                let counted: Vec<_> =
+                    DropReason::ALL.iter().filter(|r| after[**r as usize] > before[**r as usize]).collect();
+                match counted[..] {
+                    [reason] => Fate::Drop(reason.label()),
+                    _ => panic!("a drop counted {} times", counted.len()),
+                }
+            }
+            other => panic!("verdict {other}"),
+        }
+    }
+
+    fn drops(&self) -> Vec<u64> {
+        self.datapath.drops().expect("the drop counters").into_iter().map(|(_, count)| count).collect()
+    }
+
+    fn id(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+}
+
+/// A network and a mount namespace for this thread, with a BPF file system that nobody else sees.
+fn own_namespaces() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("unshare (are you root?)");
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .expect("private mounts");
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
+    fs::create_dir(Path::new(BPFFS)).expect("a directory for the pins");
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).expect("a BPF file system");
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn network(text: &str) -> IpNet {
+    text.parse().expect("a network")
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}

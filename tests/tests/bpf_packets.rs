@@ -1,0 +1,176 @@
+//! Packet tables: what is not about a service. Pods among themselves, masquerade, odd packets.
+
+use sluice_proxy::Hook;
+use sluice_tests::{
+    datapath::{Fate, with_bench},
+    packet::{Packet, flag},
+};
+
+fn redirect(text: &str) -> Fate {
+    Fate::Redirect(text.to_owned())
+}
+
+fn pass(text: &str) -> Fate {
+    Fate::Pass(text.to_owned())
+}
+
+#[test]
+fn pods_of_a_node_reach_each_other_past_the_bridge() {
+    with_bench(|bench| {
+        let rows = [
+            (
+                Packet::tcp("10.244.1.11:4000", "10.244.1.12:80", flag::SYN),
+                redirect("10.244.1.11:4000 > 10.244.1.12:80 TCP ttl 64"),
+            ),
+            (
+                Packet::udp("[fd00:10:244:1::11]:4000", "[fd00:10:244:1::12]:80"),
+                redirect("[fd00:10:244:1::11]:4000 > [fd00:10:244:1::12]:80 UDP ttl 64"),
+            ),
+            (
+                Packet::ping("10.244.1.11:7", "10.244.1.12:7"),
+                redirect("10.244.1.11:7 > 10.244.1.12:7 ICMP ttl 64"),
+            ),
+            // Another node's pod, and the world: the kernel's routes.
+            (
+                Packet::tcp("10.244.1.11:4000", "10.244.2.12:80", flag::SYN),
+                pass("10.244.1.11:4000 > 10.244.2.12:80 TCP ttl 64"),
+            ),
+            (
+                Packet::tcp("10.244.1.11:4000", "203.0.113.5:80", flag::SYN),
+                pass("10.244.1.11:4000 > 203.0.113.5:80 TCP ttl 64"),
+            ),
+        ];
+        for (packet, fate) in rows {
+            assert_eq!(bench.send(Hook::FromPod, "pod1", &packet), fate, "{packet:?}");
+        }
+    });
+}
+
+#[test]
+fn a_pod_cannot_send_from_an_address_that_is_not_its_own() {
+    with_bench(|bench| {
+        for packet in [
+            Packet::tcp("10.244.1.12:4000", "10.244.1.12:80", flag::SYN),
+            Packet::udp("192.0.2.1:4000", "10.244.1.12:80"),
+            Packet::udp("[fd00:10:244:1::12]:4000", "[fd00:10:244:1::12]:80"),
+            Packet { fragment: 0x2000, ..Packet::udp("10.244.1.99:4000", "10.244.1.12:80") },
+        ] {
+            assert_eq!(bench.send(Hook::FromPod, "pod1", &packet), Fate::Drop("spoofed"), "{packet:?}");
+        }
+        // Neighbour discovery is the kernel's.
+        let solicitation = Packet::ping("[fe80::1]:1", "[ff02::1]:1");
+        assert_eq!(
+            bench.send(Hook::FromPod, "pod1", &solicitation),
+            pass("[fe80::1]:1 > [ff02::1]:1 ICMP ttl 64")
+        );
+    });
+}
+
+#[test]
+fn pods_leave_the_cluster_with_the_nodes_address() {
+    with_bench(|bench| {
+        let rows = [
+            (
+                Packet::tcp("10.244.1.11:4000", "203.0.113.5:443", flag::SYN),
+                "192.0.2.1:4000 > 203.0.113.5:443 TCP ttl 64",
+            ),
+            (
+                Packet::udp("[fd00:10:244:1::11]:4000", "[2001:db8:9::5]:53"),
+                "[2001:db8::1]:4000 > [2001:db8:9::5]:53 UDP ttl 64",
+            ),
+            (Packet::ping("10.244.1.11:77", "203.0.113.5:77"), "192.0.2.1:77 > 203.0.113.5:77 ICMP ttl 64"),
+            (
+                Packet::ping("[fd00:10:244:1::11]:77", "[2001:db8:9::5]:77"),
+                "[2001:db8::1]:77 > [2001:db8:9::5]:77 ICMP ttl 64",
+            ),
+            // Inside the cluster the pod's address stays.
+            (
+                Packet::tcp("10.244.1.11:4000", "10.244.2.5:443", flag::SYN),
+                "10.244.1.11:4000 > 10.244.2.5:443 TCP ttl 64",
+            ),
+            // So does what is not a pod's.
+            (
+                Packet::tcp("192.0.2.1:4000", "203.0.113.5:443", flag::SYN),
+                "192.0.2.1:4000 > 203.0.113.5:443 TCP ttl 64",
+            ),
+        ];
+        for (packet, becomes) in rows {
+            assert_eq!(bench.send(Hook::ToWire, "wire", &packet), pass(becomes), "{packet:?}");
+        }
+        let replies = [
+            (
+                Packet::tcp("203.0.113.5:443", "192.0.2.1:4000", flag::SYN | flag::ACK).ttl(50),
+                "203.0.113.5:443 > 10.244.1.11:4000 TCP ttl 49",
+            ),
+            (
+                Packet::udp("[2001:db8:9::5]:53", "[2001:db8::1]:4000"),
+                "[2001:db8:9::5]:53 > [fd00:10:244:1::11]:4000 UDP ttl 63",
+            ),
+            (Packet::pong("203.0.113.5:77", "192.0.2.1:77"), "203.0.113.5:77 > 10.244.1.11:77 ICMP ttl 63"),
+        ];
+        for (packet, becomes) in replies {
+            assert_eq!(bench.send(Hook::FromWire, "wire", &packet), redirect(becomes), "{packet:?}");
+        }
+    });
+}
+
+#[test]
+fn a_source_port_that_another_pod_has_taken_is_changed() {
+    with_bench(|bench| {
+        let first = Packet::tcp("10.244.1.11:4000", "203.0.113.5:443", flag::SYN);
+        assert_eq!(
+            bench.send(Hook::ToWire, "wire", &first),
+            pass("192.0.2.1:4000 > 203.0.113.5:443 TCP ttl 64")
+        );
+        let second = Packet::tcp("10.244.1.12:4000", "203.0.113.5:443", flag::SYN);
+        let Fate::Pass(text) = bench.send(Hook::ToWire, "wire", &second) else { panic!("not sent") };
+        let port =
+            text.strip_prefix("192.0.2.1:").and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+        assert_ne!(port, "4000");
+        let reply = Packet::tcp("203.0.113.5:443", &format!("192.0.2.1:{port}"), flag::SYN | flag::ACK);
+        assert_eq!(
+            bench.send(Hook::FromWire, "wire", &reply),
+            redirect("203.0.113.5:443 > 10.244.1.12:4000 TCP ttl 63")
+        );
+    });
+}
+
+#[test]
+fn odd_packets_are_left_alone_or_dropped_never_mangled() {
+    with_bench(|bench| {
+        bench.service(&[("10.96.0.7:80", 6, 0), ("10.96.0.7:53", 17, 0)], &["10.244.1.12:8080"]);
+        let tcp = Packet::tcp("10.244.1.11:4000", "10.96.0.7:80", flag::SYN);
+        // IPv4 options, and a UDP checksum that is absent.
+        assert_eq!(
+            bench.send(Hook::FromPod, "pod1", &Packet { options: 8, ..tcp.clone() }),
+            redirect("10.244.1.11:4000 > 10.244.1.12:8080 TCP ttl 64")
+        );
+        let mut no_checksum = Packet::udp("10.244.1.11:4000", "10.96.0.7:53");
+        no_checksum.transport = sluice_tests::packet::Transport::Udp(false);
+        assert_eq!(
+            bench.send(Hook::FromPod, "pod1", &no_checksum),
+            redirect("10.244.1.11:4000 > 10.244.1.12:8080 UDP ttl 64")
+        );
+        // Headers that are cut short or contradict themselves.
+        let frame = tcp.frame();
+        for length in [20, 33, 40, 46] {
+            assert_eq!(
+                bench.send_frame(Hook::FromPod, "pod1", &frame[..length]),
+                Fate::Drop("malformed"),
+                "{length}"
+            );
+        }
+        let mut bad_version = frame.clone();
+        bad_version[14] = 0x35;
+        assert_eq!(bench.send_frame(Hook::FromPod, "pod1", &bad_version), Fate::Drop("malformed"));
+    });
+}
+
+#[test]
+fn a_packet_at_the_end_of_its_life_is_not_forwarded() {
+    with_bench(|bench| {
+        bench.service(&[("0.0.0.0:30080", 6, 1)], &["10.244.1.12:8080"]);
+        let packet = Packet::tcp("198.51.100.9:4000", "192.0.2.1:30080", flag::SYN).ttl(1);
+        assert_eq!(bench.send(Hook::FromWire, "wire", &packet), Fate::Drop("ttl_expired"));
+    });
+}
