@@ -7,5 +7,7 @@ pub mod config;
 pub mod convert;
 pub mod endpoints;
 pub mod folder;
+pub mod node;
+pub mod routes;
 pub mod schedule;
 pub mod source;

@@ -1,0 +1,192 @@
+//! What the node should have, from the configuration, the snapshot and what is there. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use sluice_ebpf_common::{
+    Addr, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Uplink,
+};
+use sluice_model::{IpFamily, Snapshot};
+
+use super::found::{Found, uplinks};
+use crate::config::Config;
+
+/// The largest packet where neither the configuration nor an uplink says.
+const USUAL_MTU: u32 = 1500;
+
+/// The bridge that pods are attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// Its link-layer address if it must be made; one that is there keeps what it has, as pods know it.
+    pub mac: [u8; 6],
+    /// Its maximum packet size.
+    pub mtu: u32,
+    /// The gateway addresses of this node's pod networks.
+    pub addresses: Vec<IpNet>,
+}
+
+/// The device that service addresses are routed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceDevice {
+    /// Its maximum packet size.
+    pub mtu: u32,
+    /// The cluster's DNS addresses, as networks of one address.
+    pub addresses: BTreeSet<IpNet>,
+}
+
+/// What the node should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The bridge, where the node has pod networks.
+    pub bridge: Option<Bridge>,
+    /// The service device, where services or DNS are served.
+    pub service: Option<ServiceDevice>,
+    /// Settings below `/proc/sys`.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// What the datapath and the plugin are told of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The devices that lead out.
+    pub uplinks: BTreeSet<String>,
+    /// The source addresses for masquerade, by the index of the device; at index 0 the node's primary ones.
+    pub sources: BTreeMap<u32, Uplink>,
+    /// The node's addresses, on which node ports are served.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Networks with `NETWORK_*`.
+    pub networks: BTreeMap<IpNet, u32>,
+    /// This node's pod networks.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The largest packet of a pod.
+    pub mtu: u32,
+}
+
+/// What the datapath and the plugin are told of the node.
+pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
+    let node = snapshot.nodes.get(&config.node_name).map(|node| &**node);
+    let uplinks = uplinks(found, config.uplinks.as_deref(), node, &config.bridge);
+    let first = |device: &str, family: IpFamily| {
+        found.addresses_of(device).map(|network| network.addr()).find(|ip| IpFamily::of(*ip) == family)
+    };
+    // The Node's own address where the device holds it: a device may have others beside.
+    let primary: Vec<IpAddr> = node.map(|node| node.primary_addresses().collect()).unwrap_or_default();
+    let source = |device: &str, family: IpFamily| {
+        let held = primary.iter().copied().find(|ip| {
+            IpFamily::of(*ip) == family && found.addresses_of(device).any(|network| network.addr() == *ip)
+        });
+        held.or_else(|| first(device, family))
+    };
+    let uplink = |address: &dyn Fn(IpFamily) -> Option<IpAddr>| Uplink {
+        v4: address(IpFamily::V4).map(Addr::from).unwrap_or_default(),
+        v6: address(IpFamily::V6).map(Addr::from).unwrap_or_default(),
+    };
+    let mut sources = BTreeMap::new();
+    for name in &uplinks {
+        if let Some(device) = found.devices.get(name) {
+            sources.insert(device.index, uplink(&|family| source(name, family)));
+        }
+    }
+    let of_node = |family: IpFamily| {
+        let listed = primary.iter().copied().find(|ip| IpFamily::of(*ip) == family);
+        listed.or_else(|| uplinks.iter().find_map(|name| source(name, family)))
+    };
+    sources.insert(0, uplink(&of_node));
+    let on_uplinks = uplinks.iter().flat_map(|name| found.addresses_of(name)).map(|network| network.addr());
+    let listed = node.into_iter().flat_map(|node| node.addresses.iter().map(|entry| entry.address));
+    let mtu = config
+        .mtu
+        .or_else(|| uplinks.iter().filter_map(|name| found.devices.get(name)).map(|device| device.mtu).min());
+    Facts {
+        addresses: on_uplinks.chain(listed).collect(),
+        sources,
+        networks: networks(config, snapshot),
+        pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
+        mtu: mtu.unwrap_or(USUAL_MTU),
+        uplinks,
+    }
+}
+
+/// The networks to which pods talk with their own addresses: all pods, all nodes, and what is configured.
+fn networks(config: &Config, snapshot: &Snapshot) -> BTreeMap<IpNet, u32> {
+    let mut networks: BTreeMap<IpNet, u32> =
+        config.non_masquerade_cidrs.iter().map(|network| (*network, NETWORK_NO_MASQUERADE)).collect();
+    for node in snapshot.nodes.values() {
+        let local = if node.name == config.node_name { NETWORK_LOCAL_PODS } else { 0 };
+        for network in &node.pod_cidrs {
+            *networks.entry(*network).or_default() |= NETWORK_NO_MASQUERADE | local;
+        }
+        for entry in &node.addresses {
+            *networks.entry(IpNet::from(entry.address)).or_default() |= NETWORK_NO_MASQUERADE;
+        }
+    }
+    networks
+}
+
+/// The gateway address of each pod network: its first address.
+pub fn gateways(pod_cidrs: &[IpNet]) -> Vec<IpNet> {
+    let gateway = |network: &IpNet| {
+        let first = match network {
+            IpNet::V4(network) => IpAddr::from((u32::from(network.network()).wrapping_add(1)).to_be_bytes()),
+            IpNet::V6(network) => IpAddr::from((u128::from(network.network()).wrapping_add(1)).to_be_bytes()),
+        };
+        IpNet::new(first, network.prefix_len()).ok().filter(|_| network.contains(&first))
+    };
+    pod_cidrs.iter().filter_map(gateway).collect()
+}
+
+/// What the node should have. `dns` are the addresses at which this node serves the cluster's DNS;
+/// `bridge_mac` makes the address of a new bridge from its name and its first gateway.
+pub fn wanted(
+    config: &Config,
+    facts: &Facts,
+    found: &Found,
+    dns: &BTreeSet<IpAddr>,
+    bridge_mac: impl Fn(&str, &str) -> [u8; 6],
+) -> Wanted {
+    let addresses = gateways(&facts.pod_cidrs);
+    let bridge = addresses.first().map(|first| Bridge {
+        name: config.bridge.clone(),
+        mac: bridge_mac(&config.bridge, &first.addr().to_string()),
+        mtu: facts.mtu,
+        addresses: addresses.clone(),
+    });
+    let service = (config.proxy || config.dns)
+        .then(|| ServiceDevice { mtu: facts.mtu, addresses: dns.iter().copied().map(IpNet::from).collect() });
+    Wanted { sysctls: sysctls(facts, found, bridge.is_some(), service.is_some()), bridge, service }
+}
+
+fn sysctls(facts: &Facts, found: &Found, forwards: bool, serves: bool) -> Vec<(String, String)> {
+    let mut list = Vec::new();
+    let mut put = |name: String, value: &str| list.push((name, value.to_owned()));
+    if forwards || serves {
+        // A forwarding node takes no router advertisements unless it is told to; without them a node that has
+        // its default route from there would lose it.
+        for uplink in &facts.uplinks {
+            let name = format!("net/ipv6/conf/{uplink}/accept_ra");
+            if found.sysctls.get(&name).is_some_and(|value| value == "1") {
+                put(name, "2");
+            }
+        }
+        put("net/ipv4/ip_forward".to_owned(), "1");
+        put("net/ipv6/conf/all/forwarding".to_owned(), "1");
+    }
+    if serves {
+        // Replies to the node's own packets arrive here with the node's own address on them, or with a
+        // service's. The kernel takes the stricter of this setting and the one for all devices, except that
+        // 2 (loose) goes before 1 (strict).
+        let strict = found.sysctls.get("net/ipv4/conf/all/rp_filter").is_some_and(|value| value == "1");
+        put(format!("net/ipv4/conf/{SERVICE_DEVICE}/rp_filter"), if strict { "2" } else { "0" });
+        put(format!("net/ipv4/conf/{SERVICE_DEVICE}/accept_local"), "1");
+        put(format!("net/ipv6/conf/{SERVICE_DEVICE}/accept_dad"), "0");
+        put(format!("net/ipv6/conf/{SERVICE_DEVICE}/accept_ra"), "0");
+        put(format!("net/ipv6/conf/{SERVICE_PEER_DEVICE}/disable_ipv6"), "1");
+    }
+    // Settings that this kernel does not have (IPv6 switched off, say) are passed over when they are applied.
+    list
+}

@@ -1,0 +1,99 @@
+//! What is on the node, in plain data, and which of its devices lead out. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use sluice_ebpf_common::{SERVICE_DEVICE, SERVICE_PEER_DEVICE};
+use sluice_model::Node;
+
+/// A network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// Its link-layer address.
+    pub mac: Option<[u8; 6]>,
+    /// Its maximum packet size.
+    pub mtu: u32,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it does without address resolution.
+    pub noarp: bool,
+    /// Whether it is the loopback device.
+    pub loopback: bool,
+}
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRoute {
+    /// Where to.
+    pub destination: IpNet,
+    /// The next hop.
+    pub via: Option<IpAddr>,
+    /// The device, where there is just one.
+    pub device: Option<String>,
+    /// The source address of the node's own packets.
+    pub source: Option<IpAddr>,
+    /// The largest packet.
+    pub mtu: Option<u32>,
+    /// Whether we made it.
+    pub ours: bool,
+}
+
+/// What is on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Devices by name.
+    pub devices: BTreeMap<String, Device>,
+    /// Addresses, with the name of their device; link-local ones are left out.
+    pub addresses: Vec<(String, IpNet)>,
+    /// The routes of the main table.
+    pub routes: Vec<FoundRoute>,
+    /// Settings below `/proc/sys` that matter, where they exist.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+impl Found {
+    /// The addresses of a device.
+    pub fn addresses_of<'a>(&'a self, device: &'a str) -> impl Iterator<Item = IpNet> + 'a {
+        self.addresses.iter().filter(move |(name, _)| name == device).map(|(_, address)| *address)
+    }
+
+    /// The device whose network an address is in, and our address in that network.
+    pub fn neighbour(&self, address: IpAddr) -> Option<(&str, IpAddr)> {
+        let networks = self.addresses.iter().filter(|(_, network)| network.contains(&address));
+        let narrowest = networks.max_by_key(|(_, network)| network.prefix_len())?;
+        Some((&narrowest.0, narrowest.1.addr()))
+    }
+}
+
+/// The devices that lead out of the node: those that are configured; otherwise those of the default routes and
+/// those that hold an address of the Node object. Ours and the loopback device never do.
+pub fn uplinks(
+    found: &Found,
+    configured: Option<&[String]>,
+    node: Option<&Node>,
+    bridge: &str,
+) -> BTreeSet<String> {
+    if let Some(configured) = configured {
+        return configured.iter().filter(|name| found.devices.contains_key(*name)).cloned().collect();
+    }
+    let by_route = found
+        .routes
+        .iter()
+        .filter(|route| route.destination.prefix_len() == 0)
+        .filter_map(|route| route.device.clone());
+    let held = |address: &IpNet| {
+        node.is_some_and(|node| node.addresses.iter().any(|node| node.address == address.addr()))
+    };
+    let by_address =
+        found.addresses.iter().filter(|(_, address)| held(address)).map(|(name, _)| name.clone());
+    by_route
+        .chain(by_address)
+        .filter(|name| name != bridge && name != SERVICE_DEVICE && name != SERVICE_PEER_DEVICE)
+        .filter(|name| found.devices.get(name).is_some_and(|device| !device.loopback))
+        .collect()
+}

@@ -1,0 +1,19 @@
+//! The node's own set-up: the bridge, the device that service addresses are routed to, sysctls, uplinks.
+//!
+//! ```text
+//! observe ─▶ Found ─┐
+//! snapshot ─────────┼─ desired ─▶ Wanted ─ plan ─▶ NodeOps ─ apply
+//! configuration ────┘  (pure)               (pure)
+//! ```
+
+mod apply;
+mod desired;
+mod found;
+mod observe;
+mod plan;
+
+pub use apply::apply;
+pub use desired::{Bridge, Facts, ServiceDevice, Wanted, facts, gateways, wanted};
+pub use found::{Device, Found, FoundRoute, uplinks};
+pub use observe::observe;
+pub use plan::{NodeOp, plan};

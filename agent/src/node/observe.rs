@@ -1,0 +1,78 @@
+//! Reads what is on the node. Changes nothing.
+
+use std::collections::BTreeMap;
+
+use sluice_ebpf_common::{SERVICE_DEVICE, SERVICE_PEER_DEVICE};
+use sluice_netlink::{Netlink, RouteFilter, RouteKind, TABLE_MAIN, owned, sysctl};
+
+use super::found::{Device, Found, FoundRoute};
+
+/// Reads devices, addresses, routes and settings. A part that cannot be read is an error, never a shorter list.
+pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
+    let links = netlink.links()?;
+    let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
+    let devices: BTreeMap<String, Device> = links
+        .into_iter()
+        .map(|link| {
+            let device = Device {
+                index: link.index,
+                mac: link.mac.map(|mac| mac.0),
+                mtu: link.mtu,
+                up: link.flags.is_up(),
+                noarp: link.flags.is_noarp(),
+                loopback: link.flags.is_loopback(),
+            };
+            (link.name, device)
+        })
+        .collect();
+    let addresses = netlink
+        .addresses()?
+        .into_iter()
+        .filter(|entry| !is_link_local(&entry.address))
+        .filter_map(|entry| Some((names.get(&entry.index)?.clone(), entry.address)))
+        .collect();
+    let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
+    let routes = netlink
+        .routes(&filter)?
+        .into_iter()
+        .filter(|route| route.kind == RouteKind::Unicast)
+        .map(|route| FoundRoute {
+            destination: route.destination,
+            via: route.gateway,
+            device: route.device.and_then(|index| names.get(&index).cloned()),
+            source: route.source,
+            mtu: route.mtu,
+            ours: route.protocol == owned::ROUTE_PROTOCOL,
+        })
+        .collect();
+    let sysctls = sysctls(devices.keys());
+    Ok(Found { devices, addresses, routes, sysctls })
+}
+
+fn is_link_local(address: &ipnet::IpNet) -> bool {
+    match address.addr() {
+        std::net::IpAddr::V4(ip) => ip.is_link_local(),
+        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// The settings that [`super::desired`] looks at or sets. One that does not exist is left out.
+fn sysctls<'a>(devices: impl Iterator<Item = &'a String>) -> BTreeMap<String, String> {
+    let mut names: Vec<String> =
+        ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter"]
+            .map(str::to_owned)
+            .into();
+    for name in devices.filter(|name| !owned::is_host_veth_name(name)) {
+        names.push(format!("net/ipv6/conf/{name}/accept_ra"));
+        if name == SERVICE_DEVICE {
+            for setting in ["rp_filter", "accept_local"] {
+                names.push(format!("net/ipv4/conf/{name}/{setting}"));
+            }
+            names.push(format!("net/ipv6/conf/{name}/accept_dad"));
+        }
+        if name == SERVICE_PEER_DEVICE {
+            names.push(format!("net/ipv6/conf/{name}/disable_ipv6"));
+        }
+    }
+    names.into_iter().filter_map(|name| sysctl::read(&name).ok().map(|value| (name, value))).collect()
+}

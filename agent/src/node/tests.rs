@@ -1,0 +1,246 @@
+//! Tables for what the node should have and how it gets there.
+
+use std::collections::BTreeSet;
+
+use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
+use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, Snapshot};
+
+use super::*;
+use crate::{
+    config::{Config, Settings},
+    node::{
+        desired::{Facts, facts, gateways, wanted},
+        found::{Device, FoundRoute, uplinks},
+    },
+};
+
+fn config(change: impl FnOnce(&mut Settings)) -> Config {
+    let mut settings = Settings {
+        node_name: Some("one".into()),
+        manifests: Some("/m".into()),
+        non_masquerade_cidrs: Some(vec!["192.168.0.0/16".parse().unwrap()]),
+        ..Settings::default()
+    };
+    change(&mut settings);
+    Config::new(settings).unwrap()
+}
+
+fn node(name: &str, address: &str, cidrs: &[&str]) -> Node {
+    Node {
+        name: name.into(),
+        addresses: vec![NodeAddress { kind: NodeAddressKind::Internal, address: address.parse().unwrap() }],
+        pod_cidrs: cidrs.iter().map(|text| text.parse().unwrap()).collect(),
+        zone: None,
+        draining: false,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let cidrs = ["10.244.1.0/24", "fd00:1::/64"];
+    for node in [node("one", "192.0.2.1", &cidrs), node("two", "192.0.2.2", &["10.244.2.0/24"])] {
+        snapshot.apply(Object::Node(node), &mut Changes::default());
+    }
+    snapshot
+}
+
+/// A node as it comes: a loopback device, one with the node's address, one with the default route.
+fn fresh() -> Found {
+    let device = |index, loopback| Device { index, mtu: 1400, up: true, loopback, ..Device::default() };
+    let mut found = Found::default();
+    for (name, index) in [("lo", 1), ("eth0", 2), ("eth1", 3), ("eth2", 4)] {
+        found.devices.insert(name.into(), device(index, name == "lo"));
+    }
+    let address = |name: &str, text: &str| (name.to_owned(), text.parse().unwrap());
+    found.addresses = vec![
+        address("lo", "127.0.0.1/8"),
+        address("eth0", "192.0.2.77/24"),
+        address("eth0", "192.0.2.1/24"),
+        address("eth0", "2001:db8::1/64"),
+        address("eth1", "198.51.100.1/24"),
+        address("eth2", "203.0.113.1/24"),
+    ];
+    found.routes = vec![FoundRoute {
+        destination: "0.0.0.0/0".parse().unwrap(),
+        via: Some("198.51.100.254".parse().unwrap()),
+        device: Some("eth1".into()),
+        source: None,
+        mtu: None,
+        ours: false,
+    }];
+    found
+}
+
+fn names(set: &BTreeSet<String>) -> Vec<&str> {
+    set.iter().map(String::as_str).collect()
+}
+
+/// What the operations would make of the node.
+fn carry_out(found: &mut Found, ops: &[NodeOp]) {
+    for op in ops {
+        match op {
+            NodeOp::CreateBridge { name, mac, mtu } => {
+                let device = Device { index: 50, mac: Some(*mac), mtu: *mtu, ..Device::default() };
+                assert!(found.devices.insert(name.clone(), device).is_none());
+            }
+            NodeOp::CreateServicePair { mtu } => {
+                for (index, name) in [(60, SERVICE_DEVICE), (61, SERVICE_PEER_DEVICE)] {
+                    let device =
+                        Device { index, mac: Some(NODE_MAC), mtu: *mtu, noarp: true, ..Device::default() };
+                    found.devices.insert(name.into(), device);
+                }
+            }
+            NodeOp::SetMtu { device, mtu } => found.devices.get_mut(device).unwrap().mtu = *mtu,
+            NodeOp::SetMac { device, mac } => found.devices.get_mut(device).unwrap().mac = Some(*mac),
+            NodeOp::SetNoArp { device } => found.devices.get_mut(device).unwrap().noarp = true,
+            NodeOp::SetUp { device } => found.devices.get_mut(device).unwrap().up = true,
+            NodeOp::Sysctl { name, value } => drop(found.sysctls.insert(name.clone(), value.clone())),
+            NodeOp::AddAddress { device, address } => {
+                assert!(found.devices.contains_key(device), "{device} is there before its address");
+                found.addresses.push((device.clone(), *address));
+            }
+            NodeOp::RemoveAddress { device, address } => {
+                found.addresses.retain(|held| *held != (device.clone(), *address));
+            }
+        }
+    }
+}
+
+fn plan_for(config: &Config, found: &Found, dns: &[&str]) -> Vec<NodeOp> {
+    let facts = facts(config, &snapshot(), found);
+    let dns = dns.iter().map(|text| text.parse().unwrap()).collect();
+    plan(&wanted(config, &facts, found, &dns, |_, _| [2, 0, 0, 0, 0, 7]), found)
+}
+
+#[test]
+fn gateways_are_the_first_addresses() {
+    let table = [
+        ("10.244.1.0/24", Some("10.244.1.1/24")),
+        ("fd00:1::/64", Some("fd00:1::1/64")),
+        ("10.244.1.4/31", Some("10.244.1.5/31")),
+        ("10.244.1.4/32", None),
+    ];
+    for (network, expected) in table {
+        let found: Vec<_> = gateways(&[network.parse().unwrap()]).iter().map(ToString::to_string).collect();
+        assert_eq!(found.first().map(String::as_str), expected, "{network}");
+    }
+}
+
+#[test]
+fn uplinks_are_found_by_default_route_and_by_address_or_told() {
+    let found = fresh();
+    let snapshot = snapshot();
+    let this = snapshot.nodes.get("one").map(|node| &**node);
+    assert_eq!(names(&uplinks(&found, None, this, "sluice0")), ["eth0", "eth1"]);
+    assert_eq!(names(&uplinks(&found, None, None, "sluice0")), ["eth1"]);
+    let told = ["eth2".to_owned(), "missing".to_owned()];
+    assert_eq!(names(&uplinks(&found, Some(&told), this, "sluice0")), ["eth2"]);
+}
+
+#[test]
+fn what_the_datapath_is_told() {
+    let Facts { sources, addresses, networks, mtu, .. } = facts(&config(|_| {}), &snapshot(), &fresh());
+    let source = |index: u32| {
+        let uplink = sources[&index];
+        let text = |addr| std::net::IpAddr::from(addr).to_string();
+        (text(uplink.v4), text(uplink.v6))
+    };
+    // The Node's own address before another that the device holds.
+    assert_eq!(source(2), ("192.0.2.1".into(), "2001:db8::1".into()));
+    assert_eq!(source(3), ("198.51.100.1".into(), "::".into()));
+    assert_eq!(source(0), ("192.0.2.1".into(), "2001:db8::1".into()));
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.0.2.1", "192.0.2.77", "198.51.100.1", "2001:db8::1"]);
+    assert_eq!(mtu, 1400);
+    let flags = |text: &str| networks.get(&text.parse().unwrap()).copied();
+    assert_eq!(flags("10.244.1.0/24"), Some(NETWORK_NO_MASQUERADE | NETWORK_LOCAL_PODS));
+    assert_eq!(flags("10.244.2.0/24"), Some(NETWORK_NO_MASQUERADE));
+    assert_eq!(flags("192.0.2.2/32"), Some(NETWORK_NO_MASQUERADE));
+    assert_eq!(flags("192.168.0.0/16"), Some(NETWORK_NO_MASQUERADE));
+    assert_eq!(networks.len(), 6);
+}
+
+#[test]
+fn a_fresh_node_gets_everything_once() {
+    let mut found = fresh();
+    let config = config(|_| {});
+    let ops = plan_for(&config, &found, &["10.96.0.10", "fd00::a"]);
+    let said: Vec<_> = ops.iter().map(ToString::to_string).collect();
+    for expected in [
+        "create bridge sluice0 mtu 1400",
+        "create sluice-svc mtu 1400",
+        "switch on sluice0",
+        "set net/ipv4/ip_forward to 1",
+        "set net/ipv6/conf/all/forwarding to 1",
+        "set net/ipv4/conf/sluice-svc/rp_filter to 0",
+        "add 10.244.1.1/24 to sluice0",
+        "add fd00:1::1/64 to sluice0",
+        "add 10.96.0.10/32 to sluice-svc",
+        "add fd00::a/128 to sluice-svc",
+    ] {
+        assert!(said.iter().any(|op| op == expected), "{expected} in {said:#?}");
+    }
+    carry_out(&mut found, &ops);
+    assert_eq!(plan_for(&config, &found, &["10.96.0.10", "fd00::a"]), [], "nothing is left to do");
+}
+
+#[test]
+fn drift_is_repaired_and_nothing_else_touched() {
+    let mut found = fresh();
+    let config = config(|_| {});
+    let ops = plan_for(&config, &found, &["10.96.0.10"]);
+    carry_out(&mut found, &ops);
+    found.devices.get_mut(SERVICE_DEVICE).unwrap().up = false;
+    found.addresses.retain(|(_, address)| address.to_string() != "10.244.1.1/24");
+    found.addresses.push((config.bridge.clone(), "10.9.9.9/24".parse().unwrap()));
+    found.sysctls.insert("net/ipv4/ip_forward".into(), "0".into());
+    let said: Vec<_> = plan_for(&config, &found, &["10.96.0.11"]).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "switch on sluice-svc",
+            "set net/ipv4/ip_forward to 1",
+            "add 10.244.1.1/24 to sluice0",
+            "add 10.96.0.11/32 to sluice-svc",
+            "remove 10.96.0.10/32 from sluice-svc",
+        ]
+    );
+}
+
+#[test]
+fn a_pair_that_lost_one_end_is_made_anew() {
+    let mut found = fresh();
+    let config = config(|_| {});
+    let ops = plan_for(&config, &found, &[]);
+    carry_out(&mut found, &ops);
+    found.devices.remove(SERVICE_PEER_DEVICE);
+    assert!(plan_for(&config, &found, &[]).contains(&NodeOp::CreateServicePair { mtu: 1400 }));
+}
+
+#[test]
+fn advertisements_are_still_taken_and_strict_filters_loosened() {
+    let mut found = fresh();
+    found.sysctls.insert("net/ipv6/conf/eth1/accept_ra".into(), "1".into());
+    found.sysctls.insert("net/ipv6/conf/eth2/accept_ra".into(), "1".into());
+    found.sysctls.insert("net/ipv4/conf/all/rp_filter".into(), "1".into());
+    let said: Vec<_> = plan_for(&config(|_| {}), &found, &[]).iter().map(ToString::to_string).collect();
+    let place = |text: &str| said.iter().position(|op| op == text);
+    let ra = place("set net/ipv6/conf/eth1/accept_ra to 2").expect("accept_ra");
+    assert!(ra < place("set net/ipv6/conf/all/forwarding to 1").unwrap(), "before forwarding is switched on");
+    assert_eq!(place("set net/ipv6/conf/eth2/accept_ra to 2"), None, "eth2 is no uplink");
+    assert!(place("set net/ipv4/conf/sluice-svc/rp_filter to 2").is_some());
+}
+
+#[test]
+fn parts_that_are_off_make_nothing() {
+    let off = config(|settings| {
+        settings.proxy = Some(false);
+        settings.dns = Some(false);
+    });
+    let said: Vec<_> = plan_for(&off, &fresh(), &[]).iter().map(ToString::to_string).collect();
+    assert!(said.iter().all(|op| !op.contains(SERVICE_DEVICE)), "{said:?}");
+    // Without a Node object there is no pod network, and no bridge.
+    let facts = facts(&off, &Snapshot::default(), &fresh());
+    let wanted = wanted(&off, &facts, &fresh(), &BTreeSet::new(), |_, _| [0; 6]);
+    assert_eq!(plan(&wanted, &fresh()), []);
+}
