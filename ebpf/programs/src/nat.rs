@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How many ports are tried before a connection is refused for want of one.
-const ATTEMPTS: u32 = 24;
+const ATTEMPTS: u32 = 2;
 
 /// What a new connection shall become.
 pub struct Target {
