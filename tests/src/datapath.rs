@@ -141,6 +141,15 @@ impl Bench {
         (service, ids)
     }
 
+    /// How many instructions the verifier looked at, by program.
+    pub fn verified_instructions(&self) -> BTreeMap<&'static str, u32> {
+        let count = |program: &SchedClassifier| {
+            let info = program.info().expect("what the kernel says of a program");
+            info.verified_instruction_count().expect("a kernel that counts (5.16)")
+        };
+        self.programs.iter().map(|(name, program)| (*name, count(program))).collect()
+    }
+
     /// Applies one operation to the services' maps.
     pub fn apply(&mut self, op: &MapOp) {
         self.store.apply(op).unwrap_or_else(|error| panic!("{op}: {error}"));

@@ -175,3 +175,13 @@ fn a_packet_at_the_end_of_its_life_is_not_forwarded() {
         assert_eq!(bench.send(Hook::FromWire, "wire", &packet), Fate::Drop("ttl_expired"));
     });
 }
+
+#[test]
+fn the_verifier_has_room_to_spare() {
+    with_bench(|bench| {
+        let counts = bench.verified_instructions();
+        // The kernel's limit is a million; older kernels prune less, so half of it is ours.
+        assert!(counts.values().all(|&count| count < 500_000), "{counts:?}");
+        println!("{counts:?}");
+    });
+}

@@ -115,6 +115,19 @@ impl Host {
         self.succeed("curl", &["-sS", "--noproxy", "*", "--max-time", "5", url])
     }
 
+    /// The address that a [`super::Servers::who`] behind `target` sees this host come from; `protocol` is `TCP` or
+    /// `UDP`, `target` address and port.
+    pub fn seen_as(&self, protocol: &str, target: &str) -> Result<String> {
+        // A datagram must be sent to be answered; to a connection it does no harm.
+        let script = format!("echo | socat -T 3 -t 3 - {protocol}:{target}");
+        let seen = self.succeed("sh", &["-c", &script])?;
+        // socat writes IPv6 in brackets and with all its zeros.
+        let text = seen.lines().next().unwrap_or_default().trim_matches(['[', ']']);
+        let address: IpAddr =
+            text.parse().map_err(|error| Error::answer(format!("who at {target}: {seen:?}"), error))?;
+        Ok(address.to_canonical().to_string())
+    }
+
     /// The addresses of a device, without link-local ones.
     pub fn addresses(&self, device: &str) -> Result<Vec<IpAddr>> {
         let listed = self.ip_json(&["address", "show", "dev", device, "scope", "global"])?;

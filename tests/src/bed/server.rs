@@ -43,6 +43,18 @@ impl Servers {
         listening(host, "u", port)
     }
 
+    /// TCP and UDP on a port, both families: every connection and every datagram is answered with the address it
+    /// seems to come from.
+    pub fn who(&mut self, host: &Host, port: u16) -> Result<()> {
+        let tcp = format!("TCP6-LISTEN:{port},fork,reuseaddr,ipv6only=0");
+        let udp = format!("UDP6-RECVFROM:{port},fork,ipv6only=0");
+        for (what, listen) in [("who-tcp", tcp), ("who-udp", udp)] {
+            self.running.push(host.start(what, "socat", &[&listen, "SYSTEM:echo $SOCAT_PEERADDR"])?);
+        }
+        listening(host, "t", port)?;
+        listening(host, "u", port)
+    }
+
     /// Leaves them running when this guard goes; the bed's removal ends them.
     pub fn leave(self) {
         self.running.into_iter().for_each(Running::leave);

@@ -1,0 +1,127 @@
+//! ClusterIPs: from pods and from the node, TCP and UDP, both families, per packet and by the fast path.
+
+use sluice_tests::{Result, wait_for};
+
+use crate::site::{LIMIT, Site, WEB, ask_udp, bracketed, spread, url, web_service};
+
+fn connections_spread_over_all_backends(fast_path: bool) -> Result<()> {
+    let site = Site::usual(fast_path)?;
+    for address in WEB {
+        for host in [site.client(), site.cluster.node(1).host(), site.cluster.node(2).host()] {
+            let spread = spread(host, &url(address), 100)?;
+            assert_eq!(spread.len(), 2, "{} to {address}: {spread:?}", host.name());
+            // A fair choice gives fewer than 20 of 100 once in ten thousand million times.
+            assert!(spread.values().all(|&count| count >= 20), "{} to {address}: {spread:?}", host.name());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_spread_over_all_backends_per_packet() -> Result<()> {
+    connections_spread_over_all_backends(false)
+}
+
+#[test]
+fn connections_spread_over_all_backends_on_the_fast_path() -> Result<()> {
+    connections_spread_over_all_backends(true)
+}
+
+fn pods_keep_their_address(fast_path: bool) -> Result<()> {
+    let site = Site::usual(fast_path)?;
+    let own = site.pod("client").addresses();
+    for (family, address) in WEB.into_iter().enumerate() {
+        let target = format!("{}:90", bracketed(address));
+        for protocol in ["TCP", "UDP"] {
+            // Both backends, on this node and on the other, are asked in a few tries.
+            for _ in 0..8 {
+                assert_eq!(
+                    site.client().seen_as(protocol, &target)?,
+                    own[family].to_string(),
+                    "{protocol} {target}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn pods_keep_their_address_per_packet() -> Result<()> {
+    pods_keep_their_address(false)
+}
+
+#[test]
+fn pods_keep_their_address_on_the_fast_path() -> Result<()> {
+    pods_keep_their_address(true)
+}
+
+#[test]
+fn datagrams_reach_a_backend_and_come_back() -> Result<()> {
+    let site = Site::usual(true)?;
+    for address in WEB {
+        for host in [site.client(), site.cluster.node(2).host()] {
+            let answer = ask_udp(host, &format!("{}:70", bracketed(address)))?;
+            assert!(answer.starts_with("web-"), "{} to {address}: {answer}", host.name());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn large_answers_arrive_whole() -> Result<()> {
+    for fast_path in [false, true] {
+        let site = Site::usual(fast_path)?;
+        for address in WEB {
+            let words = ["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{size_download}"];
+            let large = format!("{}large", url(address));
+            let size = site.client().succeed("curl", &[&words[..], &[&large]].concat())?;
+            assert_eq!(size, sluice_tests::bed::Servers::LARGE.to_string(), "{address}");
+        }
+    }
+    Ok(())
+}
+
+fn a_service_without_endpoints_refuses(fast_path: bool) -> Result<()> {
+    let site = Site::usual(fast_path)?;
+    for pod in ["web-0", "web-1"] {
+        site.cluster.withdraw(&format!("{pod}.yaml"))?;
+    }
+    for address in WEB {
+        for host in [site.client(), site.cluster.node(1).host()] {
+            wait_for(&format!("{} to be refused by {address}", host.name()), LIMIT, || {
+                let output = host.run("curl", &["-sS", "-m", "5", &url(address)])?;
+                // 7: the connection failed, at once and not by a time-out, which is 28.
+                match output.code {
+                    Some(7) => Ok(Some(())),
+                    code => {
+                        Err(sluice_tests::Error::answer(format!("curl: exit code {code:?}"), output.stderr))
+                    }
+                }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_per_packet() -> Result<()> {
+    a_service_without_endpoints_refuses(false)
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_on_the_fast_path() -> Result<()> {
+    a_service_without_endpoints_refuses(true)
+}
+
+#[test]
+fn a_service_that_goes_takes_its_address_along() -> Result<()> {
+    let site = Site::usual(true)?;
+    site.cluster.withdraw("web.yaml")?;
+    wait_for("the service to be gone", LIMIT, || {
+        let output = site.client().run("curl", &["-sS", "-m", "1", &url(WEB[0])])?;
+        Ok((output.code != Some(0)).then_some(()))
+    })?;
+    site.cluster.apply("web.yaml", &web_service(""))?;
+    site.wait_spread(site.client(), &url(WEB[0]), 2)
+}

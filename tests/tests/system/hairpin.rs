@@ -1,0 +1,22 @@
+//! A pod that reaches itself through its own service.
+
+use sluice_tests::Result;
+use sluice_tests::cluster::Options;
+
+use crate::site::{NODE_PORTS, Site, WEB, ask_udp, bracketed, url};
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() -> Result<()> {
+    for fast_path in [false, true] {
+        let options = Options { nodes: 1, fast_path, ..Options::default() };
+        let site = Site::new(&options, &[("client", 1), ("web-0", 1)])?;
+        let pod = site.pod("web-0").host();
+        for (family, address) in WEB.into_iter().enumerate() {
+            site.wait_spread(pod, &url(address), 1)?;
+            assert_eq!(ask_udp(pod, &format!("{}:70", bracketed(address)))?, "web-0");
+            let node = bracketed(&site.cluster.node(1).addresses()[family]);
+            assert_eq!(pod.curl(&format!("http://{node}:{}/", NODE_PORTS[0]))?, "web-0\n");
+        }
+    }
+    Ok(())
+}

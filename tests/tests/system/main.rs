@@ -1,0 +1,14 @@
+//! The whole system on the testbed: real agents, the real plugin, real clients and servers. A file for each
+//! family of behaviour; one binary, as linking ten takes longer than running them.
+
+mod change;
+mod clusterip;
+mod foreign;
+mod hairpin;
+mod masquerade;
+mod names;
+mod nodeport;
+mod pods;
+mod restart;
+mod site;
+mod udp;

@@ -1,0 +1,73 @@
+//! Node ports: from outside, on nodes with and without a backend, from the node itself, from pods.
+
+use sluice_tests::Result;
+use sluice_tests::cluster::{OUTSIDE, Options};
+
+use crate::site::{NODE_PORTS, Site, ask_udp, bracketed};
+
+/// The only backend is on the first node.
+fn one_backend() -> Result<Site> {
+    Site::new(&Options::default(), &[("client", 1), ("web-0", 1)])
+}
+
+fn node_url(site: &Site, node: usize, family: usize) -> String {
+    format!("http://{}:{}/", bracketed(&site.cluster.node(node).addresses()[family]), NODE_PORTS[0])
+}
+
+#[test]
+fn every_node_serves_from_outside_with_or_without_a_backend() -> Result<()> {
+    let site = one_backend()?;
+    for node in [1, 2] {
+        for family in [0, 1] {
+            let url = node_url(&site, node, family);
+            site.wait_spread(site.cluster.outside(), &url, 1)?;
+            let target = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+            assert_eq!(ask_udp(site.cluster.outside(), &target)?, "web-0", "UDP {target}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_node_itself_and_its_pods_reach_node_ports() -> Result<()> {
+    let site = one_backend()?;
+    for family in [0, 1] {
+        for node in [1, 2] {
+            let url = node_url(&site, node, family);
+            site.wait_spread(site.client(), &url, 1)?;
+            site.wait_spread(site.cluster.node(1).host(), &url, 1)?;
+            site.wait_spread(site.cluster.node(2).host(), &url, 1)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_to_another_node_comes_back_the_same_way() -> Result<()> {
+    let site = one_backend()?;
+    for family in [0, 1] {
+        let address = &site.cluster.node(2).addresses()[family];
+        site.wait_spread(site.cluster.outside(), &node_url(&site, 2, family), 1)?;
+        let target = format!("{}:{}", bracketed(address), NODE_PORTS[1]);
+        for protocol in ["TCP", "UDP"] {
+            let seen = site.cluster.outside().seen_as(protocol, &target)?;
+            assert_ne!(
+                seen, OUTSIDE[family],
+                "{protocol}: the backend would answer past the node that translated"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_nodes_own_servers_are_left_alone() -> Result<()> {
+    let mut site = one_backend()?;
+    let node = site.cluster.node(2);
+    site.servers.http(node.host(), 8088, "the node's own")?;
+    for address in node.addresses() {
+        let answer = site.cluster.outside().curl(&format!("http://{}:8088/", bracketed(&address)))?;
+        assert_eq!(answer, "the node's own\n");
+    }
+    Ok(())
+}

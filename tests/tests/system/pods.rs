@@ -1,0 +1,55 @@
+//! Pods as the plugin makes and unmakes them.
+
+use std::collections::BTreeSet;
+
+use sluice_tests::Result;
+use sluice_tests::cluster::{Cluster, Options};
+
+use crate::site::Site;
+
+#[test]
+fn pods_have_addresses_of_their_node_a_route_and_the_wires_mtu() -> Result<()> {
+    let cluster = Cluster::new(&Options { nodes: 1, ..Options::default() })?;
+    let pod = cluster.node(1).pod("one")?;
+    let addresses: Vec<_> = pod.addresses().iter().map(ToString::to_string).collect();
+    assert!(
+        addresses[0].starts_with("10.244.1.") && addresses[1].starts_with("fd00:244:1:"),
+        "{addresses:?}"
+    );
+    let own: Vec<_> = pod.host().addresses("eth0")?.iter().map(ToString::to_string).collect();
+    assert_eq!(own, addresses);
+    assert_eq!(pod.host().ip_json(&["link", "show", "dev", "eth0"])?[0]["mtu"], 1500);
+    for family in ["-4", "-6"] {
+        let routes = pod.host().ip_json(&[family, "route", "show", "default"])?;
+        assert_eq!(routes[0]["dev"], "eth0", "{routes}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deleted_pod_leaves_the_node_as_it_was() -> Result<()> {
+    let mut site = Site::usual(true)?;
+    let node = site.cluster.node(1).host().netns().to_owned();
+    let links = |site: &Site| -> Result<BTreeSet<String>> {
+        assert_eq!(site.cluster.node(1).host().netns(), node);
+        let listed = site.cluster.node(1).host().ip_json(&["link", "show"])?;
+        let names = listed.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    };
+    let before = links(&site)?;
+    site.add("late-0", 1)?;
+    assert_eq!(links(&site)?.len(), before.len() + 1);
+    site.take("late-0")?.delete()?;
+    assert_eq!(links(&site)?, before);
+    Ok(())
+}
+
+#[test]
+fn addresses_are_never_given_twice() -> Result<()> {
+    let cluster = Cluster::new(&Options { nodes: 1, ..Options::default() })?;
+    let pods =
+        (0..12).map(|number| cluster.node(1).pod(&format!("pod-{number}"))).collect::<Result<Vec<_>>>()?;
+    let addresses: BTreeSet<_> = pods.iter().flat_map(|pod| pod.addresses().to_vec()).collect();
+    assert_eq!(addresses.len(), 24);
+    Ok(())
+}
