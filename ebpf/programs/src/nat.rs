@@ -1,6 +1,8 @@
 //! New connections: the pair of entries, and the source port.
 
-use aya_ebpf::programs::TcContext;
+#![expect(unsafe_code, reason = "a function that the verifier looks at by itself takes raw pointers")]
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Be16, DropReason, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SERVICE, Flow, FlowKey, PROTO_ICMP,
     PROTO_ICMPV6, PROTO_TCP, PROTO_UDP,
@@ -13,9 +15,10 @@ use crate::{
 };
 
 /// How many ports are tried before a connection is refused for want of one.
-const ATTEMPTS: u32 = 2;
+const ATTEMPTS: u32 = 32;
 
 /// What a new connection shall become.
+#[repr(C)]
 pub struct Target {
     /// Destination.
     pub dst: Addr,
@@ -40,14 +43,21 @@ impl Target {
 /// connection's replies would look the same, or where a socket of the node holds it.
 #[inline(always)]
 pub fn establish(ctx: &TcContext, packet: &Packet, target: &Target) -> Result<(), DropReason> {
-    DropReason::from_code(enter(ctx, &packet.key, target))
+    DropReason::from_code(enter_flow(ctx.skb.skb, &packet.key, target))
 }
 
-/// A function of its own for its share of the stack (512 bytes for the program and all it calls). Returns a
-/// [`DropReason`]'s code: a called BPF function returns one word.
+/// A global function in the sense of BTF: the verifier looks at it once, whatever the callers, where an inlined
+/// or static one would be walked through again for every kind of packet; and it has a share of the stack of
+/// its own. It returns a [`DropReason`]'s code, because a called function returns one word.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn enter(ctx: &TcContext, key: &FlowKey, target: &Target) -> u32 {
-    DropReason::code(try_enter(ctx, key, target))
+extern "C" fn enter_flow(skb: *mut __sk_buff, key: *const FlowKey, target: *const Target) -> u32 {
+    // SAFETY: the callers pass references; that the verifier does not know it costs a comparison.
+    let (key, target) = match unsafe { (key.as_ref(), target.as_ref()) } {
+        (Some(key), Some(target)) => (key, target),
+        _ => return DropReason::code(Err(DropReason::Malformed)),
+    };
+    DropReason::code(try_enter(&TcContext::new(skb), key, target))
 }
 
 #[inline(always)]
