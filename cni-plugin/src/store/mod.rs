@@ -486,6 +486,12 @@ impl Held {
         }
     }
 
+    /// The container and the interface that the record's name tells.
+    pub fn attachment(&self) -> Option<(String, String)> {
+        let (container_id, ifname) = self.path.file_name()?.to_str()?.split_once(':')?;
+        Some((container_id.to_owned(), ifname.to_owned()))
+    }
+
     /// Notes how far the attachment is: one byte, so that a reader sees the old state or the new one.
     pub fn set_state(&mut self, state: State) -> Result<()> {
         let Some(record) = &mut self.record else { return Ok(()) };

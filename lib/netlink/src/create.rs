@@ -8,7 +8,7 @@ use netlink_packet_route::{
     link::{InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use crate::{MacAddress, Namespace, Netlink, Result, socket::Action};
+use crate::{LinkChange, MacAddress, Namespace, Netlink, Result, socket::Action};
 
 /// One end of a veth pair to make.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl<'a> BridgeSpec<'a> {
         self.mac = Some(mac);
         self
     }
-    /// Its maximum packet size.
+    /// Its maximum packet size. One that is given here stays; otherwise it follows the smallest of its ports.
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = Some(mtu);
         self
@@ -174,7 +174,6 @@ impl Netlink {
         let attributes = &mut message.attributes;
         attributes.push(LinkAttribute::IfName(bridge.name.to_owned()));
         attributes.extend(bridge.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-        attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
         let mut data = vec![InfoBridge::MulticastSnooping(false)];
         if bridge.vlan_filtering {
             data.push(InfoBridge::VlanFiltering(true));
@@ -184,6 +183,12 @@ impl Netlink {
             LinkInfo::Data(InfoData::Bridge(data)),
         ]));
         let action = Action { verb: "create bridge", object: &bridge.name };
-        self.execute(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, action)
+        self.execute(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, action)?;
+        if let Some(mtu) = bridge.mtu {
+            // Only a change makes the kernel note that it was chosen; given at creation it follows the ports.
+            let index = self.link(bridge.name)?.index;
+            self.change_link(index, &LinkChange::new().mtu(mtu))?;
+        }
+        Ok(())
     }
 }

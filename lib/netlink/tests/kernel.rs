@@ -89,6 +89,15 @@ fn links_are_found_changed_and_gone() {
 }
 
 #[test]
+fn a_bridge_keeps_the_packet_size_it_was_given() {
+    let mut netlink = Namespace::create().unwrap().netlink().unwrap();
+    netlink.create_bridge(&BridgeSpec::new("br0").mtu(1300).up()).unwrap();
+    let bridge = netlink.link("br0").unwrap();
+    netlink.create_veth(&VethEnd::new("a").master(bridge.index), &VethEnd::new("b")).unwrap();
+    assert_eq!(netlink.link("br0").unwrap().mtu, 1300);
+}
+
+#[test]
 fn addresses_of_both_families_are_usable_at_once() {
     let mut netlink = Namespace::create().unwrap().netlink().unwrap();
     netlink.create_bridge(&BridgeSpec::new("br0").up()).unwrap();

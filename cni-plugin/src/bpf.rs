@@ -1,0 +1,177 @@
+//! The five commands of bpf(2) that the plugin needs, on what the agent has pinned.
+//!
+//! Not aya: opening a pinned program there probes the kernel's features first, by loading some twenty programs,
+//! which takes longer than the whole of ADD.
+
+#![expect(
+    unsafe_code,
+    reason = "bpf(2) takes pointers; there is no safe wrapper that does not probe the kernel first"
+)]
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use sluice_ebpf_common::{Addr, Endpoint};
+
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_TCX_INGRESS: u32 = 46;
+
+/// What the kernel reads for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjectAttributes {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// What the kernel reads for `BPF_MAP_*_ELEM`.
+#[repr(C)]
+struct ElementAttributes {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// What the kernel reads for `BPF_LINK_CREATE`, as far as TCX needs it.
+#[repr(C)]
+struct LinkAttributes {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    pad: u32,
+    expected_revision: u64,
+}
+
+/// What the kernel reads for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct InfoAttributes {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The start of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_int> {
+    // SAFETY: `attributes` is a live, exclusive, fully initialised `repr(C)` value without implicit padding, and
+    // its size is passed along; every pointer in it (see the callers) is to memory that outlives the call. The
+    // kernel takes shorter attributes than its own as if the rest were zero.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    libc::c_int::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// Opens what is pinned at `path`.
+pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attributes = ObjectAttributes { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins something at `path`, which must not exist.
+pub(crate) fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let bpf_fd = object.as_raw_fd() as u32;
+    bpf(BPF_OBJ_PIN, &mut ObjectAttributes { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 })
+        .map(drop)
+}
+
+/// Attaches a program to the ingress of a link, after what is attached there already. The attachment lasts as
+/// long as the link that is returned, or its pin.
+pub(crate) fn attach_ingress(program: &OwnedFd, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attributes = LinkAttributes {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: ifindex,
+        attach_type: BPF_TCX_INGRESS,
+        flags: 0,
+        relative: 0,
+        pad: 0,
+        expected_revision: 0,
+    };
+    let fd = bpf(BPF_LINK_CREATE, &mut attributes)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The map of endpoints.
+#[derive(Debug)]
+pub(crate) struct Endpoints(OwnedFd);
+
+impl Endpoints {
+    /// Opens the pinned map. One whose keys and values are of other sizes is refused: the kernel would read or
+    /// write beyond ours.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let map = open(path)?;
+        let mut info = MapInfo::default();
+        let mut attributes = InfoAttributes {
+            bpf_fd: map.as_raw_fd() as u32,
+            info_len: size_of::<MapInfo>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        };
+        bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+        if (info.key_size as usize, info.value_size as usize) != (size_of::<Addr>(), size_of::<Endpoint>()) {
+            let what = format!("its entries are of {} and {} bytes", info.key_size, info.value_size);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        Ok(Self(map))
+    }
+
+    fn element(&self, key: &Addr, value: u64) -> ElementAttributes {
+        let map_fd = self.0.as_raw_fd() as u32;
+        ElementAttributes { map_fd, pad: 0, key: std::ptr::from_ref(key) as u64, value, flags: 0 }
+    }
+
+    /// Enters an endpoint, in place of what was there.
+    pub(crate) fn put(&self, key: &Addr, endpoint: &Endpoint) -> io::Result<()> {
+        bpf(BPF_MAP_UPDATE_ELEM, &mut self.element(key, std::ptr::from_ref(endpoint) as u64)).map(drop)
+    }
+
+    /// Looks an endpoint up.
+    pub(crate) fn get(&self, key: &Addr) -> io::Result<Option<Endpoint>> {
+        let mut endpoint = Endpoint::default();
+        match bpf(BPF_MAP_LOOKUP_ELEM, &mut self.element(key, std::ptr::from_mut(&mut endpoint) as u64)) {
+            Ok(_) => Ok(Some(endpoint)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes an endpoint; that there is none is no error.
+    pub(crate) fn remove(&self, key: &Addr) -> io::Result<()> {
+        match bpf(BPF_MAP_DELETE_ELEM, &mut self.element(key, 0)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! From the environment and standard input to one JSON object on standard output.
+
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    process::ExitCode,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    add,
+    config::Config,
+    del,
+    environment::{Lookup, Target},
+    error::{Code, Error, Result},
+    help,
+    version::Version,
+};
+
+/// Runs the plugin on the process's own environment, arguments and standard streams.
+pub fn run() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let lookup = |name: &str| std::env::var(name).ok();
+    let by_hand = lookup("CNI_COMMAND").is_none() && io::stdin().is_terminal();
+    if let Some(text) = help::for_people(&arguments, by_hand) {
+        let code = if by_hand && arguments.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        return if write(text.as_bytes()).is_ok() { code } else { ExitCode::FAILURE };
+    }
+    let mut stdin = Vec::new();
+    let (output, code) = match io::stdin().read_to_end(&mut stdin) {
+        Ok(_) => respond(&lookup, &stdin),
+        Err(error) => {
+            let error = Error::new(Code::Io, format!("cannot read the network configuration: {error}"));
+            (Some(error.to_json(&Version::V1_1_0.to_string())), ExitCode::FAILURE)
+        }
+    };
+    let written = output.map_or(Ok(()), |json| write(format!("{json:#}\n").as_bytes()));
+    // An ADD whose result the runtime did not get is followed by a DEL.
+    if written.is_ok() { code } else { ExitCode::FAILURE }
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// What to print, and how to exit.
+fn respond(lookup: Lookup<'_>, stdin: &[u8]) -> (Option<Value>, ExitCode) {
+    match dispatch(lookup, stdin) {
+        Ok(output) => (output, ExitCode::SUCCESS),
+        Err(error) => (Some(error.to_json(&answer_version(stdin).to_string())), ExitCode::FAILURE),
+    }
+}
+
+/// The version to answer an error in: the configuration's, if it has one that we know.
+fn answer_version(stdin: &[u8]) -> Version {
+    #[derive(serde::Deserialize)]
+    struct OnlyVersion {
+        #[serde(rename = "cniVersion")]
+        version: Option<String>,
+    }
+    let text = serde_json::from_slice::<OnlyVersion>(stdin).ok().and_then(|only| only.version);
+    Version::parse(text.as_deref()).ok().filter(|_| text.is_some()).unwrap_or(Version::V1_1_0)
+}
+
+fn dispatch(lookup: Lookup<'_>, stdin: &[u8]) -> Result<Option<Value>> {
+    let Some(command) = lookup("CNI_COMMAND").filter(|command| !command.is_empty()) else {
+        let msg = "required environment variables are missing: CNI_COMMAND";
+        return Err(Error::new(Code::InvalidEnvironment, msg));
+    };
+    match command.as_str() {
+        "VERSION" => version(stdin).map(Some),
+        "ADD" => {
+            let target = Target::read(lookup, true)?;
+            let config = Config::parse(stdin)?;
+            let version = config.version()?;
+            let result = add::add(&config, &target)?;
+            Ok(Some(result.to_json(version, config.prev_result.as_ref())))
+        }
+        "DEL" => {
+            let target = Target::read(lookup, false)?;
+            del::del(&Config::parse(stdin)?, &target).map(|()| None)
+        }
+        other => {
+            let msg = format!("CNI_COMMAND={other:?} is not one of ADD, DEL, VERSION");
+            Err(Error::new(Code::InvalidEnvironment, msg))
+        }
+    }
+}
+
+fn version(stdin: &[u8]) -> Result<Value> {
+    let text = if stdin.trim_ascii().is_empty() {
+        None
+    } else {
+        let value: Value = serde_json::from_slice(stdin).map_err(|error| {
+            Error::new(Code::Decode, format!("the version request is not understood: {error}"))
+        })?;
+        value.get("cniVersion").and_then(Value::as_str).map(str::to_owned)
+    };
+    let supported: Vec<_> = Version::SUPPORTED.iter().map(ToString::to_string).collect();
+    Ok(json!({
+        "cniVersion": text.unwrap_or_else(|| Version::V1_1_0.to_string()),
+        "supportedVersions": supported,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(pairs: &[(&str, &str)], stdin: &str) -> Value {
+        let lookup =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        respond(&lookup, stdin.as_bytes()).0.unwrap()
+    }
+
+    #[test]
+    fn the_versions_are_told_in_the_version_that_asks() {
+        let answer = ask(&[("CNI_COMMAND", "VERSION")], r#"{"cniVersion":"0.4.0"}"#);
+        assert_eq!(answer["cniVersion"], "0.4.0");
+        assert_eq!(answer["supportedVersions"][0], "0.1.0");
+        assert_eq!(answer["supportedVersions"][6], "1.1.0");
+        assert_eq!(ask(&[("CNI_COMMAND", "VERSION")], "")["cniVersion"], "1.1.0");
+    }
+
+    #[test]
+    fn errors_are_answered_in_the_configurations_version_with_number_and_words() {
+        let answer = ask(&[("CNI_COMMAND", "ADD")], r#"{"cniVersion":"0.4.0","name":"n"}"#);
+        assert_eq!(answer["cniVersion"], "0.4.0");
+        assert_eq!(answer["code"], 4);
+        assert!(answer["msg"].as_str().unwrap().contains("CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME"));
+        assert_eq!(ask(&[], "")["code"], 4);
+        assert_eq!(ask(&[("CNI_COMMAND", "DANCE")], "")["code"], 4);
+        let attach =
+            [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c"), ("CNI_NETNS", "/n"), ("CNI_IFNAME", "e")];
+        let answer = ask(&attach, r#"{"cniVersion":"7.0.0","name":"n"}"#);
+        assert_eq!((&answer["code"], &answer["cniVersion"]), (&json!(1), &json!("1.1.0")));
+        assert_eq!(ask(&attach, "{")["code"], 6);
+    }
+}

@@ -1,0 +1,446 @@
+//! The network configuration on standard input.
+//!
+//! `docs/cni.md` explains the fields to users. Fields that are not here are passed over, as the specification
+//! wants it: a runtime and other plugins of a chain put their own into the same object.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Value;
+use sluice_netlink::{MacAddress, owned};
+
+use crate::{
+    environment::is_name,
+    error::{Code, Error, Result},
+    version::Version,
+};
+
+/// The state directory where the configuration names none.
+pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/sluice";
+/// The directory of the pins where neither the configuration nor the node names one.
+pub(crate) const DEFAULT_BPFFS: &str = "/sys/fs/bpf/sluice";
+/// The plugin's name in configurations.
+pub(crate) const TYPE: &str = "sluice-cni";
+
+/// A network configuration, as written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Config {
+    #[serde(default)]
+    pub(crate) cni_version: Option<String>,
+    #[serde(default)]
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) bridge: Option<String>,
+    #[serde(default = "yes")]
+    pub(crate) is_gateway: bool,
+    #[serde(default = "yes")]
+    pub(crate) is_default_gateway: bool,
+    #[serde(default)]
+    pub(crate) force_address: bool,
+    #[serde(default)]
+    pub(crate) hairpin_mode: bool,
+    #[serde(default)]
+    pub(crate) promisc_mode: bool,
+    #[serde(default)]
+    pub(crate) port_isolation: bool,
+    #[serde(default)]
+    pub(crate) enabledad: bool,
+    #[serde(default)]
+    pub(crate) mtu: Option<u32>,
+    #[serde(default)]
+    pub(crate) ipam: Ipam,
+    #[serde(default)]
+    pub(crate) dns: Dns,
+    #[serde(default)]
+    pub(crate) runtime_config: RuntimeConfig,
+    #[serde(default)]
+    pub(crate) args: ConfigArgs,
+    #[serde(default)]
+    pub(crate) state_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) bpffs: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) require_datapath: bool,
+    #[serde(default)]
+    pub(crate) prev_result: Option<Value>,
+    #[serde(default, rename = "cni.dev/valid-attachments")]
+    pub(crate) valid_attachments: Option<Vec<ValidAttachment>>,
+    #[serde(default, rename = "cni.dev/attachments")]
+    pub(crate) legacy_valid_attachments: Option<Vec<ValidAttachment>>,
+
+    // Options of the reference bridge plugin that are refused rather than passed over in silence.
+    #[serde(default)]
+    vlan: Option<Value>,
+    #[serde(default)]
+    vlan_trunk: Option<Value>,
+    #[serde(default)]
+    macspoofchk: Option<Value>,
+    #[serde(default)]
+    disable_container_interface: Option<Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where addresses come from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Ipam {
+    #[serde(default, rename = "type")]
+    pub(crate) kind: Option<String>,
+    /// One address is taken from each of these; the ranges within one are alternatives.
+    #[serde(default)]
+    pub(crate) ranges: Vec<Vec<RangeConfig>>,
+    // The short form of one range. Not a flattened `RangeConfig`: a mistake in it would read as its absence.
+    #[serde(default)]
+    subnet: Option<IpNet>,
+    #[serde(default)]
+    range_start: Option<IpAddr>,
+    #[serde(default)]
+    range_end: Option<IpAddr>,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) routes: Option<Vec<RouteConfig>>,
+}
+
+impl Ipam {
+    /// The range in the short form, if there is one.
+    pub(crate) fn single(&self) -> Option<RangeConfig> {
+        let Self { subnet, range_start, range_end, gateway, .. } = self;
+        subnet.map(|subnet| RangeConfig {
+            subnet,
+            range_start: *range_start,
+            range_end: *range_end,
+            gateway: *gateway,
+        })
+    }
+}
+
+/// A range of addresses, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RangeConfig {
+    pub(crate) subnet: IpNet,
+    #[serde(default)]
+    pub(crate) range_start: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) range_end: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+/// A route for the container.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct RouteConfig {
+    pub(crate) dst: IpNet,
+    #[serde(default)]
+    pub(crate) gw: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) mtu: Option<u32>,
+    #[serde(default)]
+    pub(crate) advmss: Option<u32>,
+    #[serde(default)]
+    pub(crate) priority: Option<u32>,
+}
+
+/// Name servers that the runtime is to write into the container.
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
+pub(crate) struct Dns {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) nameservers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) domain: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) search: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) options: Vec<String>,
+}
+
+/// What the runtime adds for one attachment, by the capabilities that the configuration claims.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RuntimeConfig {
+    #[serde(default)]
+    pub(crate) mac: Option<String>,
+    #[serde(default)]
+    pub(crate) ips: Vec<String>,
+    #[serde(default)]
+    pub(crate) ip_ranges: Vec<Vec<RangeConfig>>,
+    #[serde(default)]
+    pub(crate) dns: Option<RuntimeDns>,
+    #[serde(default)]
+    port_mappings: Vec<Value>,
+    #[serde(default)]
+    bandwidth: Option<Value>,
+}
+
+/// The `dns` capability, which spells its fields its own way.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RuntimeDns {
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
+    #[serde(default)]
+    pub(crate) searches: Vec<String>,
+    #[serde(default)]
+    pub(crate) options: Vec<String>,
+}
+
+/// `args` of the configuration.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ConfigArgs {
+    #[serde(default)]
+    pub(crate) cni: CniArgs,
+}
+
+/// `args.cni`.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct CniArgs {
+    #[serde(default)]
+    pub(crate) ips: Vec<String>,
+    #[serde(default)]
+    pub(crate) mac: Option<String>,
+}
+
+/// An attachment that GC is to leave alone.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    pub(crate) container_id: String,
+    pub(crate) ifname: String,
+}
+
+impl Config {
+    /// Parses a single configuration, or picks ours from a list.
+    pub(crate) fn parse(stdin: &[u8]) -> Result<Self> {
+        let decode = |error: serde_json::Error| {
+            Error::new(Code::Decode, format!("the network configuration is not understood: {error}"))
+        };
+        // An array would be read as the fields in their order.
+        if stdin.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err(Error::new(Code::Decode, "the network configuration is not a JSON object"));
+        }
+        let config: Self = if mentions_plugins(stdin) {
+            let value: Value = serde_json::from_slice(stdin).map_err(decode)?;
+            serde_json::from_value(pick(value)?).map_err(decode)?
+        } else {
+            serde_json::from_slice(stdin).map_err(decode)?
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The version it is in.
+    pub(crate) fn version(&self) -> Result<Version> {
+        Version::parse(self.cni_version.as_deref())
+    }
+
+    /// The bridge's name.
+    pub(crate) fn bridge(&self) -> &str {
+        self.bridge.as_deref().unwrap_or(owned::DEFAULT_BRIDGE)
+    }
+
+    /// The state directory.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.version()?;
+        if !is_name(&self.name) {
+            return Err(Error::config(format!(
+                "name {:?} must start with a letter or digit and hold only these, '_', '.' and '-'",
+                self.name
+            )));
+        }
+        let bridge = self.bridge();
+        if bridge.is_empty() || bridge.len() > 15 || bridge.contains(|c: char| c == '/' || c.is_whitespace())
+        {
+            return Err(Error::config(format!("bridge {bridge:?} is not a name that a device can have")));
+        }
+        if self.hairpin_mode && self.promisc_mode {
+            return Err(Error::config("hairpinMode and promiscMode exclude each other"));
+        }
+        for (key, value) in [
+            ("vlan", &self.vlan),
+            ("vlanTrunk", &self.vlan_trunk),
+            ("macspoofchk", &self.macspoofchk),
+            ("disableContainerInterface", &self.disable_container_interface),
+            ("runtimeConfig.bandwidth", &self.runtime_config.bandwidth),
+        ] {
+            let off = |value: &Value| {
+                value.is_null()
+                    || *value == Value::Bool(false)
+                    || value.as_u64() == Some(0)
+                    || value.as_array().is_some_and(Vec::is_empty)
+                    || value.as_object().is_some_and(serde_json::Map::is_empty)
+            };
+            if let Some(value) = value.as_ref().filter(|value| !off(value)) {
+                return Err(Error::unsupported(key, value));
+            }
+        }
+        if !self.runtime_config.port_mappings.is_empty() {
+            let value = Value::from(self.runtime_config.port_mappings.clone());
+            return Err(Error::unsupported("runtimeConfig.portMappings", value));
+        }
+        match self.ipam.kind.as_deref() {
+            None | Some("" | "sluice" | TYPE) => Ok(()),
+            // Its configuration means the same to us, and its work is what we do ourselves.
+            Some("host-local") => Ok(()),
+            Some(other) => Err(Error::unsupported("ipam.type", format_args!("{other:?}"))),
+        }
+    }
+
+    /// The addresses that the attachment must have, from wherever they were asked for.
+    pub(crate) fn requested_addresses(&self) -> Result<Vec<IpAddr>> {
+        let all = self.runtime_config.ips.iter().chain(&self.args.cni.ips);
+        all.map(|text| {
+            let bare = text.split('/').next().unwrap_or(text);
+            bare.parse().map_err(|_| Error::config(format!("ips: {text:?} is not an address")))
+        })
+        .collect()
+    }
+
+    /// The link-layer address that the container's interface must have.
+    pub(crate) fn requested_mac(&self, from_environment: Option<&str>) -> Result<Option<MacAddress>> {
+        let text = self.runtime_config.mac.as_deref().or(self.args.cni.mac.as_deref()).or(from_environment);
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let mac: MacAddress = text.parse().map_err(|error| Error::config(format!("mac: {error}")))?;
+        if mac.is_unicast() {
+            Ok(Some(mac))
+        } else {
+            Err(Error::config(format!("mac: {mac} is not a device's own address")))
+        }
+    }
+
+    /// The name servers for the container.
+    pub(crate) fn dns(&self) -> Dns {
+        match &self.runtime_config.dns {
+            None => self.dns.clone(),
+            Some(runtime) => Dns {
+                nameservers: runtime.servers.clone(),
+                domain: None,
+                search: runtime.searches.clone(),
+                options: runtime.options.clone(),
+            },
+        }
+    }
+
+    /// The attachments that GC leaves alone; `None` if the runtime named none, not even an empty list.
+    pub(crate) fn valid_attachments(&self) -> Option<&[ValidAttachment]> {
+        self.valid_attachments.as_deref().or(self.legacy_valid_attachments.as_deref())
+    }
+}
+
+/// A cheap look for a list's key before the whole is parsed twice.
+fn mentions_plugins(stdin: &[u8]) -> bool {
+    let key = b"\"plugins\"";
+    stdin.windows(key.len()).any(|window| window == key)
+}
+
+/// Our part of a configuration list, with the list's name and version, as a runtime would hand it to us.
+fn pick(value: Value) -> Result<Value> {
+    let Some(plugins) = value.get("plugins").and_then(Value::as_array) else { return Ok(value) };
+    let ours = plugins.iter().find(|plugin| plugin.get("type").and_then(Value::as_str) == Some(TYPE));
+    let Some(Value::Object(ours)) = ours else {
+        return Err(Error::config(format!("the list has no plugin of type {TYPE:?}")));
+    };
+    let mut ours = ours.clone();
+    for key in ["name", "cniVersion"] {
+        if let Some(value) = value.get(key) {
+            ours.insert(key.to_owned(), value.clone());
+        }
+    }
+    Ok(Value::Object(ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn error(text: &str) -> Error {
+        Config::parse(text.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn the_least_configuration_is_enough() {
+        let config = Config::parse(br#"{"cniVersion":"1.1.0","name":"pods","type":"sluice-cni"}"#).unwrap();
+        assert_eq!(config.bridge(), "sluice0");
+        assert!(config.is_gateway && config.is_default_gateway && config.ipam.single().is_none());
+        assert_eq!(config.version().unwrap(), Version::V1_1_0);
+    }
+
+    #[test]
+    fn ours_is_picked_from_a_list() {
+        let list = br#"{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"other"},{"type":"sluice-cni","mtu":1400}]}"#;
+        let config = Config::parse(list).unwrap();
+        assert_eq!(
+            (config.name.as_str(), config.mtu, config.version().unwrap()),
+            ("pods", Some(1400), Version::V1_0_0)
+        );
+        assert_eq!(error(r#"{"name":"pods","plugins":[]}"#).code, Code::InvalidConfig);
+    }
+
+    #[test]
+    fn both_ways_to_write_ranges_are_read() {
+        let single =
+            br#"{"name":"n","ipam":{"type":"host-local","subnet":"10.1.0.0/24","rangeStart":"10.1.0.9"}}"#;
+        let config = Config::parse(single).unwrap();
+        assert_eq!(config.ipam.single().unwrap().range_start, Some("10.1.0.9".parse().unwrap()));
+        let sets = br#"{"name":"n","ipam":{"ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"fd00::/64"}]]}}"#;
+        assert_eq!(Config::parse(sets).unwrap().ipam.ranges.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_right_number() {
+        for (text, code, part) in [
+            ("", Code::Decode, "EOF"),
+            ("[]", Code::Decode, "not a JSON object"),
+            (r#"{"name":"n","mtu":"big"}"#, Code::Decode, "line 1 column 23"),
+            (r#"{"name":"../n"}"#, Code::InvalidConfig, "name \"../n\""),
+            (
+                r#"{"cniVersion":"9.9.9","name":"n"}"#,
+                Code::IncompatibleVersion,
+                "\"9.9.9\" is not one of 0.1.0",
+            ),
+            (r#"{"name":"n","bridge":"a-name-too-long-"}"#, Code::InvalidConfig, "bridge"),
+            (r#"{"name":"n","hairpinMode":true,"promiscMode":true}"#, Code::InvalidConfig, "exclude"),
+            (r#"{"name":"n","vlan":7}"#, Code::UnsupportedField, "vlan: 7"),
+            (r#"{"name":"n","ipam":{"type":"dhcp"}}"#, Code::UnsupportedField, "ipam.type: \"dhcp\""),
+        ] {
+            let error = error(text);
+            assert_eq!(error.code, code, "{text}");
+            assert!(error.msg.contains(part), "{text}: {}", error.msg);
+        }
+    }
+
+    #[test]
+    fn requests_are_read_from_wherever_they_stand() {
+        let text = br#"{"name":"n","runtimeConfig":{"ips":["10.1.0.9/24"],"mac":"02:00:00:00:00:01"},"args":{"cni":{"ips":["fd00::9"]}}}"#;
+        let config = Config::parse(text).unwrap();
+        let addresses = config.requested_addresses().unwrap();
+        assert_eq!(addresses, ["10.1.0.9".parse::<IpAddr>().unwrap(), "fd00::9".parse().unwrap()]);
+        assert_eq!(
+            config.requested_mac(Some("02:00:00:00:00:02")).unwrap(),
+            Some(MacAddress([2, 0, 0, 0, 0, 1]))
+        );
+        assert!(
+            Config::parse(br#"{"name":"n","runtimeConfig":{"mac":"01:00:00:00:00:00"}}"#)
+                .unwrap()
+                .requested_mac(None)
+                .is_err()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_makes_it_panic(text in ".{0,120}") {
+            let _ = Config::parse(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What an attachment should be: from the configuration, the environment and the node's description, without a
+//! look at anything else.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+use ipnet::IpNet;
+use sluice_netlink::{MacAddress, owned};
+
+use crate::{
+    config::{Config, DEFAULT_BPFFS, RangeConfig, RouteConfig},
+    environment::Target,
+    error::{Error, Result},
+    node::NodeConfig,
+    range::Range,
+};
+
+/// One address that the attachment gets, and where from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// Alternatives, in the order in which they are tried.
+    pub(crate) ranges: Vec<Range>,
+    /// The address that was asked for.
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// What an attachment should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Desired {
+    pub(crate) bridge: String,
+    pub(crate) host_veth: String,
+    pub(crate) mac: MacAddress,
+    pub(crate) host_mac: MacAddress,
+    /// `None`: that of the bridge.
+    pub(crate) mtu: Option<u32>,
+    pub(crate) wishes: Vec<Wish>,
+    pub(crate) bpffs: PathBuf,
+}
+
+/// Where the datapath is pinned.
+pub(crate) fn bpffs(config: &Config, node: Option<&NodeConfig>) -> PathBuf {
+    let node = node.and_then(|node| node.bpffs.clone());
+    config.bpffs.clone().or(node).unwrap_or_else(|| PathBuf::from(DEFAULT_BPFFS))
+}
+
+/// Whether the configuration leaves it to the node where addresses come from.
+pub(crate) fn needs_node(config: &Config) -> bool {
+    config.ipam.ranges.is_empty()
+        && config.ipam.single().is_none()
+        && config.runtime_config.ip_ranges.is_empty()
+}
+
+impl Desired {
+    /// Decides what the attachment should be.
+    pub(crate) fn new(config: &Config, target: &Target, node: Option<&NodeConfig>) -> Result<Self> {
+        let mut requested = config.requested_addresses()?;
+        requested.extend(&target.args.addresses);
+        let mut wishes = Vec::new();
+        for ranges in range_sets(config, node)? {
+            let family = |address: &IpAddr| ranges.iter().any(|range| range.subnet().contains(address));
+            let address = requested.iter().position(family).map(|index| requested.remove(index));
+            wishes.push(Wish { ranges, address });
+        }
+        if let Some(unmet) = requested.first() {
+            return Err(Error::config(format!("address {unmet} was asked for and is in no range")));
+        }
+        if config.mtu.or(node.and_then(|node| node.mtu)).is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
+            return Err(Error::config("mtu must be from 68 to 65535"));
+        }
+        let names = (target.container_id.as_str(), target.ifname.as_str());
+        let requested_mac = config.requested_mac(target.args.mac.as_deref())?;
+        Ok(Self {
+            bridge: config.bridge().to_owned(),
+            host_veth: owned::host_veth_name(names.0, names.1),
+            mac: requested_mac.unwrap_or_else(|| owned::pod_mac(names.0, names.1)),
+            host_mac: owned::host_veth_mac(names.0, names.1),
+            mtu: config.mtu.filter(|mtu| *mtu > 0).or(node.and_then(|node| node.mtu)),
+            wishes,
+            bpffs: bpffs(config, node),
+        })
+    }
+
+    /// The addresses that the bridge must have, one for each of the ranges that were used.
+    pub(crate) fn gateways<'a>(ranges: impl IntoIterator<Item = &'a Range>) -> Vec<IpNet> {
+        let mut gateways: Vec<_> =
+            ranges.into_iter().map(|range| range.with_prefix(range.gateway())).collect();
+        gateways.dedup();
+        gateways
+    }
+}
+
+/// The sets of ranges of which an address each is wanted.
+fn range_sets(config: &Config, node: Option<&NodeConfig>) -> Result<Vec<Vec<Range>>> {
+    let range = |range: &RangeConfig| {
+        Range::new(range.subnet, range.range_start, range.range_end, range.gateway).map_err(Error::from)
+    };
+    let mut sets: Vec<Vec<Range>> = Vec::new();
+    // What the runtime gives for this attachment stands in place of what the configuration says.
+    let written = if config.runtime_config.ip_ranges.is_empty() {
+        if let Some(single) = config.ipam.single() {
+            sets.push(vec![range(&single)?]);
+        }
+        &config.ipam.ranges
+    } else {
+        &config.runtime_config.ip_ranges
+    };
+    for set in written {
+        sets.push(set.iter().map(range).collect::<Result<_>>()?);
+    }
+    if sets.is_empty() {
+        let Some(node) = node else {
+            return Err(Error::config(
+                "no addresses to give: the configuration has no ipam.ranges, and the agent has written no node.json",
+            ));
+        };
+        for cidr in &node.pod_cidrs {
+            sets.push(vec![Range::new(*cidr, None, None, None)?]);
+        }
+    }
+    check_sets(&sets)?;
+    Ok(sets)
+}
+
+fn check_sets(sets: &[Vec<Range>]) -> Result<()> {
+    if sets.is_empty() || sets.iter().any(Vec::is_empty) {
+        return Err(Error::config("no addresses to give: there is an empty set of ranges"));
+    }
+    for set in sets {
+        let v4 = set[0].subnet().addr().is_ipv4();
+        if set.iter().any(|range| range.subnet().addr().is_ipv4() != v4) {
+            return Err(Error::config(format!("a set of ranges has both families: {}, ...", set[0])));
+        }
+    }
+    let all: Vec<&Range> = sets.iter().flatten().collect();
+    for (index, range) in all.iter().enumerate() {
+        if let Some(other) = all[..index].iter().find(|other| other.overlaps(range)) {
+            return Err(Error::config(format!("the ranges {other} and {range} overlap")));
+        }
+    }
+    Ok(())
+}
+
+/// The routes of the container: those of the configuration, and a default route of each family by way of its
+/// gateway unless the configuration has one.
+pub(crate) fn routes(config: &Config, ranges: &[Range]) -> Vec<RouteConfig> {
+    let gateway = |v4: bool| ranges.iter().map(Range::gateway).find(|gateway| gateway.is_ipv4() == v4);
+    let mut routes: Vec<RouteConfig> = config.ipam.routes.clone().unwrap_or_default();
+    for route in &mut routes {
+        route.gw = route.gw.or_else(|| gateway(route.dst.addr().is_ipv4()));
+    }
+    for (any, v4) in [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), true), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), false)] {
+        let Ok(dst) = IpNet::new(any, 0) else { continue };
+        let wanted =
+            config.is_gateway && config.is_default_gateway && !routes.iter().any(|route| route.dst == dst);
+        if let Some(gw) = gateway(v4).filter(|_| wanted) {
+            routes.push(RouteConfig { dst, gw: Some(gw), mtu: None, advmss: None, priority: None });
+        }
+    }
+    // A route to a family that the container has no address of could not be made.
+    routes.retain(|route| gateway(route.dst.addr().is_ipv4()).is_some());
+    routes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Args;
+
+    fn target() -> Target {
+        Target {
+            container_id: "c1".to_owned(),
+            ifname: "eth0".to_owned(),
+            netns: None,
+            args: Args::default(),
+        }
+    }
+
+    fn desired(config: &str, node: Option<&NodeConfig>) -> Result<Desired> {
+        Desired::new(&Config::parse(config.as_bytes())?, &target(), node)
+    }
+
+    fn node() -> NodeConfig {
+        NodeConfig {
+            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:244:1::/64".parse().unwrap()],
+            mtu: Some(1400),
+            bpffs: Some(PathBuf::from("/node/bpf")),
+        }
+    }
+
+    #[test]
+    fn the_node_says_what_the_configuration_leaves_open() {
+        let wanted = desired(r#"{"name":"n"}"#, Some(&node())).unwrap();
+        assert_eq!((wanted.wishes.len(), wanted.mtu), (2, Some(1400)));
+        assert_eq!(wanted.bpffs, PathBuf::from("/node/bpf"));
+        let gateways = Desired::gateways(wanted.wishes.iter().flat_map(|wish| &wish.ranges));
+        assert_eq!(
+            gateways.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.244.1.1/24", "fd00:244:1::1/64"]
+        );
+
+        let text = r#"{"name":"n","mtu":9000,"bpffs":"/x","ipam":{"ranges":[[{"subnet":"10.9.0.0/16"}]]}}"#;
+        let wanted = desired(text, Some(&node())).unwrap();
+        assert_eq!((wanted.wishes.len(), wanted.mtu, wanted.bpffs), (1, Some(9000), PathBuf::from("/x")));
+        let error = desired(r#"{"name":"n"}"#, None).unwrap_err();
+        assert!(error.msg.contains("no node.json"), "{}", error.msg);
+    }
+
+    #[test]
+    fn an_address_that_was_asked_for_goes_to_the_set_that_has_it() {
+        let text = r#"{"name":"n","runtimeConfig":{"ips":["fd00:244:1::9"]}}"#;
+        let wishes = desired(text, Some(&node())).unwrap().wishes;
+        assert_eq!((wishes[0].address, wishes[1].address), (None, Some("fd00:244:1::9".parse().unwrap())));
+        let error =
+            desired(r#"{"name":"n","runtimeConfig":{"ips":["192.0.2.1"]}}"#, Some(&node())).unwrap_err();
+        assert_eq!(error.msg, "address 192.0.2.1 was asked for and is in no range");
+    }
+
+    #[test]
+    fn senseless_sets_are_refused() {
+        for (ranges, part) in [
+            (r#"[[{"subnet":"10.0.0.0/24"},{"subnet":"fd00::/64"}]]"#, "both families"),
+            (r#"[[{"subnet":"10.0.0.0/24"}],[{"subnet":"10.0.0.0/25"}]]"#, "overlap"),
+            (r#"[[]]"#, "empty set"),
+        ] {
+            let error =
+                desired(&format!(r#"{{"name":"n","ipam":{{"ranges":{ranges}}}}}"#), None).unwrap_err();
+            assert!(error.msg.contains(part), "{}", error.msg);
+        }
+    }
+
+    #[test]
+    fn routes_are_the_configured_ones_and_a_default_of_each_family() {
+        let ranges: Vec<Range> = ["10.1.0.0/24", "fd00::/64"]
+            .iter()
+            .map(|subnet| Range::new(subnet.parse().unwrap(), None, None, None).unwrap())
+            .collect();
+        let routes = |text: &str, ranges: &[Range]| {
+            let config = Config::parse(text.as_bytes()).unwrap();
+            let routes = routes(&config, ranges);
+            routes.iter().map(|r| format!("{} {}", r.dst, r.gw.unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(routes(r#"{"name":"n"}"#, &ranges), ["0.0.0.0/0 10.1.0.1", "::/0 fd00::1"]);
+        assert_eq!(routes(r#"{"name":"n"}"#, &ranges[..1]), ["0.0.0.0/0 10.1.0.1"]);
+        assert!(routes(r#"{"name":"n","isDefaultGateway":false}"#, &ranges).is_empty());
+        let text =
+            r#"{"name":"n","ipam":{"routes":[{"dst":"0.0.0.0/0","gw":"10.1.0.9"},{"dst":"192.0.2.0/24"}]}}"#;
+        assert_eq!(routes(text, &ranges[..1]), ["0.0.0.0/0 10.1.0.9", "192.0.2.0/24 10.1.0.1"]);
+    }
+}
