@@ -85,6 +85,9 @@ fn toolchain_locked() -> Result<()> {
                 return Err(no_toolchain());
             }
             let missing = debian::missing(&TOOLCHAIN_PACKAGES);
+            if missing.is_empty() {
+                return Err(no_toolchain()); // installed, and yet incomplete
+            }
             step("compiler for BPF", "up to a minute", || debian::install(&missing, "a compiler for BPF"))?;
             Toolchain::debian().ok_or_else(no_toolchain)?
         }
