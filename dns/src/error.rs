@@ -25,6 +25,9 @@ pub enum DnsError {
     /// The configuration is not valid.
     #[error("DNS configuration")]
     Config(#[from] ConfigError),
+    /// The metrics could not be made.
+    #[error("metrics")]
+    Metrics(#[source] prometheus::Error),
     /// A socket could not be set up.
     #[error("{call} on {address}/{protocol}")]
     Socket {

@@ -11,10 +11,31 @@
 //! like, [`Server::run`] answers until it is told to stop. Before the first publish the names of the
 //! cluster get SERVFAIL, never NXDOMAIN, so that nobody remembers a wrong "no".
 
+mod answer;
 mod config;
+mod desired;
 mod error;
+mod forward;
+mod handler;
+mod message;
+mod metrics;
+mod name;
 mod publish;
+mod query;
+mod records;
+mod reply;
+mod resolv;
 mod server;
+mod socket;
+mod tcp;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod udp;
+mod upstream;
+mod wire;
+mod zone;
 
 pub use config::{DnsConfig, PodRecords, Upstreams};
 pub use error::{ConfigError, DnsError};

@@ -1,20 +1,172 @@
 //! Hands the server what the cluster looks like.
 
-use sluice_model::{Changes, Snapshot};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sluice_model::{Changes, ObjectName, Snapshot};
+
+use crate::{
+    PodRecords,
+    desired::{service_key, service_records},
+    handler::ZoneSlot,
+    metrics::Metrics,
+    name::push_label,
+    zone::{Origin, Zone},
+};
 
 /// The side of the server that the agent's loop feeds. Cheap to clone; all clones feed one server.
-#[derive(Clone, Debug, Default)]
-pub struct Publisher {}
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    slot: ZoneSlot,
+    metrics: Metrics,
+    state: Arc<Mutex<State>>,
+}
+
+/// What the publisher remembers between two snapshots.
+#[derive(Debug)]
+struct State {
+    zone: Zone,
+    /// The addresses under which the zone holds each pod.
+    pods: BTreeMap<ObjectName, Vec<IpAddr>>,
+    /// When the endpoints of headless services changed last, as far as that has been measured.
+    measured: BTreeMap<ObjectName, SystemTime>,
+    is_published: bool,
+}
 
 impl Publisher {
+    pub(crate) fn new(origin: Arc<Origin>, slot: ZoneSlot, metrics: Metrics) -> Self {
+        let state = State {
+            zone: Zone::new(origin),
+            pods: BTreeMap::new(),
+            measured: BTreeMap::new(),
+            is_published: false,
+        };
+        Self { slot, metrics, state: Arc::new(Mutex::new(state)) }
+    }
+
     /// Makes the answers agree with `snapshot`, at a cost in proportion to `changes` (what differs from the
-    /// snapshot published before). Queries under way see the state before or the state after, nothing between.
+    /// snapshot published before). Queries under way see the state before or the state after, nothing
+    /// between.
     pub fn publish(&self, snapshot: &Snapshot, changes: &Changes) {
-        let _ = (snapshot, changes);
+        self.publish_at(snapshot, changes, SystemTime::now());
     }
 
     /// Whether anything has been published: the server's part of readiness.
     pub fn is_ready(&self) -> bool {
-        false
+        self.slot.load().is_some()
+    }
+
+    /// What is published.
+    #[cfg(test)]
+    pub(crate) fn zone(&self) -> Arc<Zone> {
+        self.slot.load_full().unwrap()
+    }
+
+    fn publish_at(&self, snapshot: &Snapshot, changes: &Changes, now: SystemTime) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let everything = changes.everything || !state.is_published;
+        let (zone, pods) = if everything {
+            // From nothing, so that whatever went wrong before is gone.
+            let mut fresh = (Zone::new(state.zone.origin.clone()), BTreeMap::new());
+            apply(&mut fresh.0, &mut fresh.1, snapshot, &all(snapshot));
+            fresh
+        } else {
+            let mut zone = state.zone.clone();
+            let mut pods = std::mem::take(&mut state.pods);
+            apply(&mut zone, &mut pods, snapshot, changes);
+            (zone, pods)
+        };
+        let differs = !everything || zone != state.zone;
+        let serial = state.zone.serial;
+        state.zone = zone;
+        state.pods = pods;
+        // The serial follows the clock but moves with every change, and never back.
+        state.zone.serial = if differs || !state.is_published {
+            let seconds = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() as u32;
+            seconds.max(serial.wrapping_add(1))
+        } else {
+            serial
+        };
+        self.slot.store(Some(Arc::new(state.zone.clone())));
+        self.metrics.synced.set(1);
+        self.measure(&mut state, snapshot, changes, now);
+        state.is_published = true;
+    }
+
+    /// Observes how long ago the endpoints changed that are answered from now on. What changed before the
+    /// first publish waited for us to start, which is not what is measured.
+    fn measure(&self, state: &mut State, snapshot: &Snapshot, changes: &Changes, now: SystemTime) {
+        let all = state.is_published && !changes.everything;
+        let names: Vec<&ObjectName> =
+            if all { changes.services.iter().collect() } else { snapshot.services.keys().collect() };
+        for name in names {
+            let service = snapshot.services.get(name).filter(|s| s.headless && !s.selector.is_empty());
+            let changed = snapshot.slices_of(name).filter_map(|slice| slice.last_change).max();
+            let (Some(_), Some(changed)) = (service, changed) else {
+                state.measured.remove(name);
+                continue;
+            };
+            let is_new = state.measured.insert(name.clone(), changed).is_none_or(|old| old < changed);
+            if is_new && state.is_published {
+                let took = now.duration_since(changed).unwrap_or(Duration::ZERO);
+                let kind = self.metrics.programming.with_label_values(&["headless_with_selector"]);
+                kind.observe(took.as_secs_f64());
+            }
+        }
+    }
+}
+
+/// Changes that name every object there is.
+fn all(snapshot: &Snapshot) -> Changes {
+    Changes {
+        everything: true,
+        services: snapshot.services.keys().cloned().collect(),
+        pods: snapshot.pods.keys().cloned().collect(),
+        namespaces: snapshot.namespaces.keys().cloned().collect(),
+        ..Changes::default()
+    }
+}
+
+/// Makes the zone agree with the snapshot in the objects that are named.
+fn apply(
+    zone: &mut Zone,
+    pods: &mut BTreeMap<ObjectName, Vec<IpAddr>>,
+    snapshot: &Snapshot,
+    changes: &Changes,
+) {
+    let origin = zone.origin.clone();
+    for name in &changes.services {
+        let Some(key) = service_key(name) else {
+            tracing::warn!(service = %name, "the name cannot be a DNS name: the service has none");
+            continue;
+        };
+        let records = snapshot.services.get(name).map(|service| {
+            service_records(service, snapshot.slices_of(name).map(|slice| &**slice), &origin.options)
+        });
+        zone.set_service(&key, records);
+    }
+    for name in &changes.namespaces {
+        let mut label = Vec::new();
+        if push_label(&mut label, name.as_bytes()) {
+            zone.set_namespace(&label, snapshot.namespaces.contains_key(name));
+        }
+    }
+    if origin.pods != PodRecords::Verified {
+        return;
+    }
+    for name in &changes.pods {
+        for address in pods.remove(name).unwrap_or_default() {
+            zone.set_pod(name, address, false);
+        }
+        if let Some(pod) = snapshot.pods.get(name) {
+            for address in &pod.addresses {
+                zone.set_pod(name, *address, true);
+            }
+            pods.insert(name.clone(), pod.addresses.clone());
+        }
     }
 }

@@ -1,26 +1,81 @@
-//! Sockets, and the life of a server.
+//! The life of a server: takes its addresses, answers, ends what is under way.
 
-use std::net::SocketAddr;
+use std::{
+    convert::Infallible,
+    net::{Shutdown, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::{DnsConfig, DnsError, Publisher};
+use socket2::Socket;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
+
+use crate::{
+    ConfigError, DnsConfig, DnsError, Publisher, desired::RecordOptions, forward::Forwarder,
+    handler::Handler, metrics::Metrics, name::WireName, records::AddressSet, socket::Sockets, tcp::Acceptor,
+    udp::Worker, zone::Origin,
+};
+
+/// Held by every query under way; the server waits until all are dropped.
+pub(crate) type Busy = mpsc::Sender<Infallible>;
+
+/// Threads for each address where the configuration does not say.
+const MAX_THREADS: usize = 4;
+/// How long a query under way is waited for at the end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A DNS server whose addresses are taken and which answers once it runs.
 #[derive(Debug)]
 pub struct Server {
-    config: DnsConfig,
+    handler: Arc<Handler>,
+    metrics: Metrics,
     publisher: Publisher,
+    sockets: Vec<Sockets>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Server {
     /// Checks the configuration and takes the listen addresses, in the caller's network namespace. Addresses
-    /// that no device has yet are taken all the same. Call it within a tokio runtime.
+    /// that no device has yet are taken all the same.
     pub fn bind(config: DnsConfig) -> Result<Self, DnsError> {
-        Ok(Self { config, publisher: Publisher::default() })
+        let name = check(&config)?;
+        let threads = match config.udp_threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS)),
+            n => n,
+        };
+        let sockets: Vec<_> =
+            config.listen.iter().map(|address| Sockets::bind(*address, threads)).collect::<Result<_, _>>()?;
+        let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address).collect();
+        let (v4, v6) = addresses.iter().map(SocketAddr::ip).partition(std::net::IpAddr::is_ipv4);
+        let origin = Arc::new(Origin {
+            name,
+            options: RecordOptions { ttl: config.ttl, endpoint_pod_names: config.endpoint_pod_names },
+            pods: config.pods,
+            server_v4: AddressSet::new(v4, config.ttl),
+            server_v6: AddressSet::new(v6, config.ttl),
+            networks: config.networks,
+            reverse_fallthrough: config.reverse_fallthrough,
+        });
+        let metrics = Metrics::new().map_err(DnsError::Metrics)?;
+        let forwarder =
+            Forwarder::new(&config.upstreams, addresses.clone(), config.max_concurrent, metrics.clone())?;
+        let slot = Arc::default();
+        let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
+        let handler = Arc::new(Handler::new(origin, slot, forwarder, config.max_udp_payload));
+        Ok(Self { handler, metrics, publisher, sockets, addresses })
     }
 
     /// The addresses that were taken, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.config.listen
+        &self.addresses
     }
 
     /// The handle through which this server learns of the cluster.
@@ -30,13 +85,84 @@ impl Server {
 
     /// Registers the server's metrics, named as CoreDNS names them.
     pub fn register_metrics(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
-        let _ = registry;
-        Ok(())
+        self.metrics.register(registry)
     }
 
-    /// Answers until `shutdown` resolves; then answers what has arrived and returns.
+    /// Answers until `shutdown` resolves; then answers what has arrived and returns. Needs a tokio runtime
+    /// with time and I/O, whose threads are in the network namespace from which upstreams are reached.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), DnsError> {
+        let (busy, mut all_done) = mpsc::channel(1);
+        let mut stop = Stop { flag: Arc::default(), sockets: Vec::new() };
+        let mut threads = Vec::new();
+        let mut tasks = JoinSet::new();
+        for Sockets { address, udp, tcp } in self.sockets {
+            for socket in udp {
+                let socket = Arc::new(socket);
+                stop.sockets.push(socket.clone());
+                let worker = Worker {
+                    socket,
+                    handler: self.handler.clone(),
+                    listener: self.metrics.listener(address, "udp"),
+                    runtime: tokio::runtime::Handle::current(),
+                    stop: stop.flag.clone(),
+                    busy: busy.clone(),
+                };
+                let thread = std::thread::Builder::new()
+                    .name("dns-udp".to_owned())
+                    .spawn(|| worker.run())
+                    .map_err(|source| DnsError::Thread { address, source })?;
+                threads.push(thread);
+            }
+            let listener = TcpListener::from_std(tcp.into()).map_err(|source| DnsError::Socket {
+                call: "epoll_ctl",
+                address,
+                protocol: "tcp",
+                source,
+            })?;
+            let metrics = self.metrics.listener(address, "tcp");
+            tasks.spawn(Acceptor::new(self.handler.clone(), metrics, busy.clone()).run(listener));
+        }
+        let handler = self.handler.clone();
+        tasks.spawn(async move { handler.forwarder.watch().await });
+
         shutdown.await;
+        drop(stop);
+        tasks.shutdown().await;
+        // The threads return once they have answered what was in their sockets.
+        let _ = spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+        drop(busy);
+        let _ = timeout(GRACE, all_done.recv()).await;
         Ok(())
     }
+}
+
+/// Stops the threads, also when the server's future is dropped.
+struct Stop {
+    flag: Arc<AtomicBool>,
+    sockets: Vec<Arc<Socket>>,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.flag.store(true, Ordering::Relaxed);
+        for socket in &self.sockets {
+            // Wakes the thread. That the socket is not connected, which the kernel complains of, is no matter.
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+    }
+}
+
+/// The zone's name, if the configuration can be served.
+fn check(config: &DnsConfig) -> Result<WireName, ConfigError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let name = WireName::parse(&config.zone)
+        .filter(|name| name.as_bytes().len() > 1 && config.zone.bytes().all(is_plain))
+        .ok_or_else(|| ConfigError::Zone(config.zone.clone()))?;
+    if config.ttl > 3600 {
+        return Err(ConfigError::Ttl(config.ttl));
+    }
+    if !(512..=4096).contains(&config.max_udp_payload) {
+        return Err(ConfigError::UdpPayload(config.max_udp_payload));
+    }
+    Ok(name)
 }

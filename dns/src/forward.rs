@@ -1,0 +1,200 @@
+//! Asks others about names that are not ours.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::{
+    ConfigError, Upstreams,
+    message::{Answer, Question},
+    metrics::Metrics,
+    resolv,
+    upstream::{Upstream, UpstreamError},
+};
+
+/// How long one server is given.
+const ATTEMPT: Duration = Duration::from_millis(1500);
+/// How long all of them are given: a client asks again after five seconds, and by then must have heard of us.
+const TOTAL: Duration = Duration::from_secs(4);
+/// How often the resolv.conf is looked at.
+const REREAD: Duration = Duration::from_secs(2);
+/// As many as CoreDNS takes.
+const MAX_UPSTREAMS: usize = 15;
+
+/// Why a question found no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForwardError {
+    /// The configuration says to ask nobody.
+    #[error("no upstream server is configured")]
+    Refused,
+    /// There is nobody to ask at the moment.
+    #[error("the resolv.conf names no upstream server")]
+    NoUpstream,
+    /// Too many questions are under way.
+    #[error("too many questions are under way")]
+    Overload,
+    /// Nobody answered.
+    #[error("no upstream server answered")]
+    Failed(#[source] UpstreamError),
+}
+
+/// The upstream servers.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    file: Option<PathBuf>,
+    /// What the file said, or that it could not be read; nothing before the first look.
+    last: Mutex<Option<Option<String>>>,
+    enabled: bool,
+    permits: Semaphore,
+    /// Our own addresses: to ask them would be to ask ourselves.
+    own: Vec<SocketAddr>,
+    metrics: Metrics,
+}
+
+impl Forwarder {
+    /// Reads the configuration.
+    pub(crate) fn new(
+        upstreams: &Upstreams,
+        own: Vec<SocketAddr>,
+        max_concurrent: usize,
+        metrics: Metrics,
+    ) -> Result<Self, ConfigError> {
+        let (addresses, file) = match upstreams {
+            Upstreams::None => (Vec::new(), None),
+            Upstreams::Addresses(addresses) if addresses.len() > MAX_UPSTREAMS => {
+                return Err(ConfigError::TooManyUpstreams(addresses.len()));
+            }
+            Upstreams::Addresses(addresses) => (addresses.clone(), None),
+            Upstreams::ResolvConf(path) => (Vec::new(), Some(path.clone())),
+        };
+        let forwarder = Self {
+            upstreams: ArcSwap::default(),
+            file,
+            last: Mutex::new(None),
+            enabled: *upstreams != Upstreams::None,
+            permits: Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)),
+            own,
+            metrics,
+        };
+        forwarder.set(addresses);
+        if let Some(path) = &forwarder.file {
+            forwarder.read_file(path);
+        }
+        Ok(forwarder)
+    }
+
+    /// Whether anything is ever forwarded.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Puts new servers in the place of the old ones; one that stays keeps what is known of it.
+    fn set(&self, mut addresses: Vec<SocketAddr>) {
+        addresses.retain(|address| {
+            let is_ours = self.own.contains(address);
+            if is_ours {
+                tracing::warn!(upstream = %address, "this server's own address is no upstream");
+            }
+            !is_ours
+        });
+        addresses.truncate(MAX_UPSTREAMS);
+        let old = self.upstreams.load();
+        let kept = |address: &SocketAddr| old.iter().find(|held| held.address == *address).cloned();
+        let new = addresses
+            .iter()
+            .map(|a| kept(a).unwrap_or_else(|| Arc::new(Upstream::new(*a, &self.metrics))))
+            .collect();
+        self.upstreams.store(Arc::new(new));
+    }
+
+    /// Reads the file, if it is not as it was read last; tells of a failure once.
+    fn read_file(&self, path: &Path) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::fs::read_to_string(path) {
+            Ok(text) if last.as_ref().and_then(Option::as_ref) == Some(&text) => {}
+            Ok(text) => {
+                let (servers, bad) = resolv::nameservers(&text);
+                for line in bad {
+                    tracing::warn!(file = %path.display(), line, "not a server's address");
+                }
+                tracing::info!(file = %path.display(), ?servers, "upstream DNS servers");
+                self.set(servers);
+                *last = Some(Some(text));
+            }
+            // The servers read last stay: a file that is being replaced is missing for a moment.
+            Err(error) => {
+                if !matches!(*last, Some(None)) {
+                    tracing::warn!(file = %path.display(), %error, "cannot read the upstream DNS servers");
+                }
+                *last = Some(None);
+            }
+        }
+    }
+
+    /// Keeps up with the resolv.conf, for ever.
+    pub(crate) async fn watch(&self) {
+        let Some(path) = &self.file else { return std::future::pending().await };
+        let mut tick = tokio::time::interval(REREAD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.read_file(path);
+        }
+    }
+
+    /// Asks until a server answers or the time is up.
+    pub(crate) async fn ask(&self, question: &Question) -> Result<Answer, ForwardError> {
+        if !self.enabled {
+            return Err(ForwardError::Refused);
+        }
+        let _permit = self.permits.try_acquire().map_err(|_| {
+            self.metrics.rejects.inc();
+            ForwardError::Overload
+        })?;
+        let order = self.order();
+        let end = Instant::now() + TOTAL;
+        let mut last = None;
+        for upstream in order.iter().cycle() {
+            let now = Instant::now();
+            if now >= end {
+                break;
+            }
+            match upstream.ask(question, end.min(now + ATTEMPT)).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    upstream.suspect();
+                    // A server that refuses at once is not asked again at once.
+                    if matches!(error, UpstreamError::Io { .. }) && order.len() == 1 {
+                        return Err(ForwardError::Failed(error));
+                    }
+                    let round_over = std::ptr::eq(upstream, &order[order.len() - 1]);
+                    if matches!(error, UpstreamError::Io { .. }) && round_over {
+                        return Err(ForwardError::Failed(error));
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.map_or(ForwardError::NoUpstream, ForwardError::Failed))
+    }
+
+    /// The servers in the order in which they are tried: at random, those that are down last.
+    fn order(&self) -> Vec<Arc<Upstream>> {
+        let mut order = self.upstreams.load().as_ref().clone();
+        for n in (1..order.len()).rev() {
+            order.swap(n, rand::random_range(0..=n));
+        }
+        order.sort_by_key(|upstream| upstream.is_down());
+        order
+    }
+}

@@ -1,0 +1,199 @@
+//! From a query to its answer: at once where we know it, later where others must be asked.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use hickory_proto::{op::Message, serialize::binary::BinEncodable};
+
+use crate::{
+    answer::{self, MAX_ALIASES, Written},
+    forward::{ForwardError, Forwarder},
+    message::Question,
+    metrics::Part,
+    name::WireName,
+    query::{Query, Refusal},
+    reply::{self, Reply, Section},
+    wire::{CLASS_IN, Rcode, flag, rtype},
+    zone::{Origin, Zone},
+};
+
+/// The published zone; none before the first publish.
+pub(crate) type ZoneSlot = Arc<ArcSwapOption<Zone>>;
+
+/// How a query came, and so how long its answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// What to do about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing.
+    Silence,
+    /// The answer is written.
+    Answered(Part),
+    /// Others must be asked: [`Handler::later`].
+    Later,
+}
+
+/// Answers queries. One for all sockets.
+#[derive(Debug)]
+pub(crate) struct Handler {
+    origin: Arc<Origin>,
+    zone: ZoneSlot,
+    /// For what is not ours.
+    pub(crate) forwarder: Forwarder,
+    udp_payload: u16,
+}
+
+impl Handler {
+    /// A handler of this zone.
+    pub(crate) fn new(origin: Arc<Origin>, zone: ZoneSlot, forwarder: Forwarder, udp_payload: u16) -> Self {
+        Self { origin, zone, forwarder, udp_payload }
+    }
+
+    fn limit(&self, query: &Query<'_>, transport: Transport) -> usize {
+        match transport {
+            Transport::Udp => query.udp_limit(self.udp_payload),
+            Transport::Tcp => usize::from(u16::MAX),
+        }
+    }
+
+    fn reply<'o>(&self, query: &Query<'_>, transport: Transport, aa: u16, out: &'o mut Vec<u8>) -> Reply<'o> {
+        let ra = if self.forwarder.is_enabled() { flag::RA } else { 0 };
+        Reply::new(query, out, self.limit(query, transport), self.udp_payload, aa | ra)
+    }
+
+    /// Answers a message as far as that needs nobody else; with the type asked for, if there is one. `turn`
+    /// decides which of several addresses comes first.
+    pub(crate) fn answer(
+        &self,
+        message: &[u8],
+        transport: Transport,
+        turn: u32,
+        out: &mut Vec<u8>,
+    ) -> (Outcome, Option<u16>) {
+        let query = match Query::read(message) {
+            Ok(query) => query,
+            Err(Refusal::Silence) => return (Outcome::Silence, None),
+            Err(Refusal::Code(code)) => {
+                reply::bare(message, code, self.udp_payload, out);
+                return (Outcome::Answered(Part::Server), None);
+            }
+        };
+        let outcome = self.answer_query(&query, transport, turn, out);
+        (outcome, Some(query.qtype))
+    }
+
+    fn answer_query(&self, query: &Query<'_>, transport: Transport, turn: u32, out: &mut Vec<u8>) -> Outcome {
+        if query.qclass != CLASS_IN || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
+            self.reply(query, transport, 0, out).finish(Rcode::Refused);
+            return Outcome::Answered(Part::Server);
+        }
+        if query.qtype == rtype::OPT {
+            self.reply(query, transport, 0, out).finish(Rcode::FormErr);
+            return Outcome::Answered(Part::Server);
+        }
+        let zone = self.zone.load();
+        let Some(zone) = &*zone else {
+            if !self.origin.claims(&query.name) {
+                return Outcome::Later;
+            }
+            self.reply(query, transport, 0, out).finish(Rcode::ServFail);
+            return Outcome::Answered(Part::Kubernetes);
+        };
+        let mut reply = self.reply(query, transport, flag::AA, out);
+        match answer::write(zone, query, turn, &mut reply) {
+            Written::Complete(rcode) => {
+                reply.finish(rcode);
+                Outcome::Answered(Part::Kubernetes)
+            }
+            Written::NotOurs | Written::Leaves(_) => Outcome::Later,
+        }
+    }
+
+    /// Answers a query for which [`Self::answer`] said that others must be asked.
+    pub(crate) async fn later(
+        &self,
+        message: &[u8],
+        transport: Transport,
+        turn: u32,
+    ) -> Option<(Vec<u8>, Part)> {
+        let query = Query::read(message).ok()?;
+        let mut out = Vec::new();
+        let zone = self.zone.load_full();
+        if let Some(zone) = &zone {
+            let mut reply = self.reply(&query, transport, flag::AA, &mut out);
+            match answer::write(zone, &query, turn, &mut reply) {
+                Written::Complete(rcode) => {
+                    reply.finish(rcode);
+                    return Some((out, Part::Kubernetes));
+                }
+                Written::Leaves(target) => {
+                    let rcode = self.follow(&query, &target, &mut reply).await;
+                    reply.finish(rcode);
+                    return Some((out, Part::Kubernetes));
+                }
+                Written::NotOurs => {}
+            }
+        }
+        match self.forwarder.ask(&Question::of(&query)).await {
+            Ok(answer) => {
+                answer.write(&query, 0, self.limit(&query, transport), self.udp_payload, &mut out);
+                Some((out, Part::Forward))
+            }
+            Err(error) => {
+                tracing::debug!(name = ?query.name, qtype = query.qtype, %error, "not forwarded");
+                self.reply(&query, transport, 0, &mut out).finish(rcode_of(&error));
+                Some((out, Part::Forward))
+            }
+        }
+    }
+
+    /// Adds what the upstreams say of the name an alias leads to.
+    async fn follow(&self, query: &Query<'_>, target: &WireName, reply: &mut Reply<'_>) -> Rcode {
+        let question = Question::of(query).about(target.as_bytes());
+        let answer = match self.forwarder.ask(&question).await {
+            Ok(answer) => answer,
+            // Without upstreams the alias itself is all there is to say.
+            Err(ForwardError::Refused) => return Rcode::NoError,
+            Err(error) => {
+                tracing::debug!(name = ?query.name, %target, %error, "alias not followed");
+                return Rcode::ServFail;
+            }
+        };
+        let Ok(message) = Message::from_vec(answer.message()) else { return Rcode::ServFail };
+        // Records whose owner is not the alias's target, or what that leads to, are not told.
+        let mut owners = Vec::new();
+        if let Ok(first) = hickory_proto::rr::Name::from_ascii(target.to_string()) {
+            owners.push(first);
+        }
+        for record in &message.answers {
+            if !owners.contains(&record.name) || owners.len() > MAX_ALIASES {
+                continue;
+            }
+            if let hickory_proto::rr::RData::CNAME(next) = &record.data {
+                owners.push(next.0.clone());
+            }
+            let Ok(bytes) = record.to_bytes() else { return Rcode::ServFail };
+            if !reply.record(Section::Answer, |out| out.extend(bytes)) {
+                break;
+            }
+        }
+        match answer.rcode() {
+            0 => Rcode::NoError,
+            3 => Rcode::NxDomain,
+            _ => Rcode::ServFail,
+        }
+    }
+}
+
+/// How a question ends that the upstreams did not answer.
+fn rcode_of(error: &ForwardError) -> Rcode {
+    match error {
+        ForwardError::Refused | ForwardError::Overload => Rcode::Refused,
+        ForwardError::NoUpstream | ForwardError::Failed(_) => Rcode::ServFail,
+    }
+}

@@ -1,0 +1,208 @@
+//! Counters, named and labelled as CoreDNS's are, so that its dashboards go on working.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    core::Collector, exponential_buckets,
+};
+
+use crate::wire::rtype;
+
+/// Types that are counted by name; all others are `other`.
+const TYPES: [(u16, &str); 16] = [
+    (rtype::A, "A"),
+    (rtype::AAAA, "AAAA"),
+    (rtype::SRV, "SRV"),
+    (rtype::PTR, "PTR"),
+    (rtype::TXT, "TXT"),
+    (rtype::CNAME, "CNAME"),
+    (rtype::SOA, "SOA"),
+    (rtype::NS, "NS"),
+    (rtype::ANY, "ANY"),
+    (rtype::IXFR, "IXFR"),
+    (rtype::AXFR, "AXFR"),
+    (15, "MX"),
+    (64, "SVCB"),
+    (65, "HTTPS"),
+    (43, "DS"),
+    (48, "DNSKEY"),
+];
+
+/// What answered, as CoreDNS names its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The zone.
+    Kubernetes,
+    /// An upstream.
+    Forward,
+    /// Nothing: the message was refused.
+    Server,
+}
+
+const PARTS: [&str; 3] = ["kubernetes", "forward", ""];
+
+/// All counters of a server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    requests: IntCounterVec,
+    responses: IntCounterVec,
+    duration: HistogramVec,
+    /// Whether the cluster is known.
+    pub(crate) synced: IntGauge,
+    /// Tasks that panicked.
+    pub(crate) panics: IntCounter,
+    /// From a change of an endpoint to its being answered.
+    pub(crate) programming: HistogramVec,
+    /// Questions that found too many others under way.
+    pub(crate) rejects: IntCounter,
+    /// Answers of upstreams by server and code, with the time they took.
+    pub(crate) upstream: HistogramVec,
+    /// Health checks that failed.
+    pub(crate) check_failures: IntCounterVec,
+}
+
+/// The counters of one address and protocol.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    metrics: Metrics,
+    server: String,
+    labels: [&'static str; 2],
+    requests: [OnceLock<IntCounter>; TYPES.len() + 1],
+    responses: [[OnceLock<IntCounter>; 17]; PARTS.len()],
+    duration: Histogram,
+}
+
+impl Metrics {
+    /// Counters at zero.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let opts = |subsystem: &str, name: &str, help: &str| {
+            Opts::new(name, help).namespace("coredns").subsystem(subsystem)
+        };
+        let buckets = |start, factor, count, opts: Opts| {
+            exponential_buckets(start, factor, count)
+                .map(|buckets| HistogramOpts { common_opts: opts, buckets })
+        };
+        let server = ["server", "zone", "view"];
+        let with = |more: &[&'static str]| [&server[..], more].concat();
+        Ok(Self {
+            requests: IntCounterVec::new(
+                opts("dns", "requests_total", "Queries received."),
+                &with(&["proto", "family", "type"]),
+            )?,
+            responses: IntCounterVec::new(
+                opts("dns", "responses_total", "Answers sent."),
+                &with(&["rcode", "plugin"]),
+            )?,
+            duration: HistogramVec::new(
+                buckets(0.000_25, 2.0, 16, opts("dns", "request_duration_seconds", "From query to answer."))?,
+                &server,
+            )?,
+            synced: IntGauge::with_opts(Opts::new(
+                "sluice_dns_synced",
+                "1 once the cluster is known, before that 0.",
+            ))?,
+            panics: IntCounter::with_opts(opts("", "panics_total", "Queries whose handling panicked."))?,
+            programming: HistogramVec::new(
+                buckets(
+                    0.001,
+                    2.0,
+                    20,
+                    opts(
+                        "kubernetes",
+                        "dns_programming_duration_seconds",
+                        "From a change of an endpoint to its being answered.",
+                    ),
+                )?,
+                &["service_kind"],
+            )?,
+            rejects: IntCounter::with_opts(opts(
+                "forward",
+                "max_concurrent_rejects_total",
+                "Queries refused because too many were under way to the upstreams.",
+            ))?,
+            upstream: HistogramVec::new(
+                buckets(
+                    0.000_25,
+                    2.0,
+                    16,
+                    opts("proxy", "request_duration_seconds", "From asking an upstream to its answer."),
+                )?,
+                &["proxy_name", "to", "rcode"],
+            )?,
+            check_failures: IntCounterVec::new(
+                opts("proxy", "healthcheck_failures_total", "Health checks that failed."),
+                &["proxy_name", "to"],
+            )?,
+        })
+    }
+
+    /// Registers all of them.
+    pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let all: [Box<dyn Collector>; 9] = [
+            Box::new(self.requests.clone()),
+            Box::new(self.responses.clone()),
+            Box::new(self.duration.clone()),
+            Box::new(self.synced.clone()),
+            Box::new(self.panics.clone()),
+            Box::new(self.programming.clone()),
+            Box::new(self.rejects.clone()),
+            Box::new(self.upstream.clone()),
+            Box::new(self.check_failures.clone()),
+        ];
+        all.into_iter().try_for_each(|collector| registry.register(collector))
+    }
+
+    /// The counters of one address and protocol (`udp`, `tcp`).
+    pub(crate) fn listener(&self, address: SocketAddr, protocol: &'static str) -> Arc<Listener> {
+        let server = format!("dns://{address}");
+        let family = if address.is_ipv4() { "1" } else { "2" };
+        Arc::new(Listener {
+            duration: self.duration.with_label_values(&[&*server, ".", ""]),
+            metrics: self.clone(),
+            server,
+            labels: [protocol, family],
+            requests: Default::default(),
+            responses: Default::default(),
+        })
+    }
+}
+
+impl Listener {
+    /// Counts a query of this type.
+    pub(crate) fn request(&self, qtype: u16) {
+        let place = TYPES.iter().position(|(number, _)| *number == qtype).unwrap_or(TYPES.len());
+        let counter = self.requests[place].get_or_init(|| {
+            let name = TYPES.get(place).map_or("other", |(_, name)| name);
+            let [protocol, family] = self.labels;
+            self.metrics.requests.with_label_values(&[&*self.server, ".", "", protocol, family, name])
+        });
+        counter.inc();
+    }
+
+    /// Counts an answer: its header says how it ended.
+    pub(crate) fn response(&self, answer: &[u8], part: Part, took: Duration) {
+        let code = usize::from(answer.get(3).copied().unwrap_or_default() & 0xf);
+        let counter = self.responses[part as usize][code].get_or_init(|| {
+            let name = rcode_name(code as u16);
+            self.metrics.responses.with_label_values(&[&*self.server, ".", "", name, PARTS[part as usize]])
+        });
+        counter.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a query whose handling panicked.
+    pub(crate) fn panicked(&self) {
+        self.metrics.panics.inc();
+    }
+}
+
+/// A response code's name.
+pub(crate) fn rcode_name(code: u16) -> &'static str {
+    const NAMES: [&str; 6] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
+    NAMES.get(usize::from(code)).copied().unwrap_or("other")
+}

@@ -1,0 +1,171 @@
+//! Answers over UDP: a thread a socket, queries taken and answers sent by the batch.
+//!
+//! A thread of its own, and not a task, so that answers do not wait for whatever else the process does. A
+//! query that needs others goes to the runtime, and its answer leaves through the same socket.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    net::SocketAddr,
+    os::fd::AsRawFd,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg},
+};
+use socket2::Socket;
+
+use crate::{
+    handler::{Handler, Outcome, Transport},
+    metrics::Listener,
+    server::Busy,
+};
+
+/// Queries taken by one system call.
+const BATCH: usize = 32;
+/// No query is longer: what is cut off was not one.
+const QUERY: usize = 2048;
+
+/// What one thread works with.
+pub(crate) struct Worker {
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) handler: Arc<Handler>,
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// Set before the socket is shut down.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// Held by every query under way.
+    pub(crate) busy: Busy,
+}
+
+/// A query's length, or an answer's place, with the client's address.
+type Packet = Option<(usize, SockaddrStorage)>;
+
+impl Worker {
+    /// Answers until the socket is shut down.
+    pub(crate) fn run(self) {
+        let mut buffers = vec![[0_u8; QUERY]; BATCH];
+        let mut answers: Vec<Vec<u8>> = vec![Vec::new(); BATCH];
+        let mut incoming = MultiHeaders::preallocate(BATCH, None);
+        let mut outgoing = MultiHeaders::preallocate(BATCH, None);
+        let mut turn: u32 = rand::random();
+        loop {
+            let packets = match self.receive(&mut buffers, &mut incoming) {
+                Ok(packets) => packets,
+                // ICMP errors about answers that did not arrive.
+                Err(Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "receiving DNS queries");
+                    return;
+                }
+            };
+            let came = Instant::now();
+            let mut clients = [None; BATCH];
+            let mut count = 0;
+            for (buffer, (length, client)) in buffers.iter().zip(packets.into_iter().map_while(|p| p)) {
+                if length == 0 {
+                    continue;
+                }
+                turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if self.answer(&buffer[..length], client, turn >> 8, came, &mut answers[count]) {
+                    clients[count] = Some(client);
+                    count += 1;
+                }
+            }
+            self.send(&answers[..count], &clients[..count], &mut outgoing);
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    fn receive(
+        &self,
+        buffers: &mut [[u8; QUERY]],
+        headers: &mut MultiHeaders<SockaddrStorage>,
+    ) -> Result<[Packet; BATCH], Errno> {
+        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let flags = MsgFlags::MSG_WAITFORONE;
+        let received = recvmmsg(self.socket.as_raw_fd(), headers, slices.iter_mut(), flags, None)?;
+        let mut packets = [None; BATCH];
+        for (packet, message) in packets.iter_mut().zip(received) {
+            // A socket that was shut down gives messages without an address.
+            *packet = message.address.map(|client| (message.bytes, client));
+        }
+        Ok(packets)
+    }
+
+    /// Whether there is an answer to send now.
+    fn answer(
+        &self,
+        query: &[u8],
+        client: SockaddrStorage,
+        turn: u32,
+        came: Instant,
+        answer: &mut Vec<u8>,
+    ) -> bool {
+        let handle = AssertUnwindSafe(|| self.handler.answer(query, Transport::Udp, turn, answer));
+        let Ok((outcome, qtype)) = std::panic::catch_unwind(handle) else {
+            self.listener.panicked();
+            return false;
+        };
+        match outcome {
+            Outcome::Silence => return false,
+            Outcome::Answered(part) => {
+                self.listener.request(qtype.unwrap_or_default());
+                self.listener.response(answer, part, came.elapsed());
+                return true;
+            }
+            Outcome::Later => self.listener.request(qtype.unwrap_or_default()),
+        }
+        let (handler, listener, socket) = (self.handler.clone(), self.listener.clone(), self.socket.clone());
+        let (query, busy) = (query.to_vec(), self.busy.clone());
+        self.runtime.spawn(async move {
+            if let Some((answer, part)) = handler.later(&query, Transport::Udp, turn).await {
+                listener.response(&answer, part, came.elapsed());
+                if let Some(client) = to_std(&client) {
+                    // A client that went away, or a full buffer: it asks again.
+                    let _ = socket.send_to_with_flags(&answer, &client.into(), libc::MSG_DONTWAIT);
+                }
+            }
+            drop(busy);
+        });
+        false
+    }
+
+    fn send(
+        &self,
+        answers: &[Vec<u8>],
+        clients: &[Option<SockaddrStorage>],
+        headers: &mut MultiHeaders<SockaddrStorage>,
+    ) {
+        let slices: Vec<_> = answers.iter().map(|answer| [IoSlice::new(answer)]).collect();
+        let mut sent = 0;
+        while sent < slices.len() {
+            let (rest, to) = (slices[sent..].iter(), &clients[sent..]);
+            match sendmmsg(self.socket.as_raw_fd(), headers, rest, to, [], MsgFlags::empty()) {
+                Ok(results) => sent += results.count().max(1),
+                Err(Errno::EINTR) => {}
+                // The first one cannot be sent: its client is gone. The others can.
+                Err(_) => sent += 1,
+            }
+        }
+    }
+}
+
+/// The address in the standard library's form.
+fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::V4((*v4).into()));
+    }
+    address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
+}

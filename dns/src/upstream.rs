@@ -1,0 +1,170 @@
+//! One upstream server: asking it, and knowing whether it answers.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus::{HistogramVec, IntCounter};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    message::{Answer, Question, Reading},
+    metrics::{Metrics, rcode_name},
+};
+
+/// What we tell upstreams that we take over UDP (the size that passes unfragmented everywhere).
+const UDP_PAYLOAD: u16 = 1232;
+/// A server that failed is asked this often whether it is back.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// And is down once this many of those went unanswered.
+const MAX_FAILS: u32 = 2;
+
+/// Why an upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// Nothing came in time.
+    #[error("no answer from {0}")]
+    Silent(SocketAddr),
+    /// It cannot be reached.
+    #[error("{call} to {upstream}")]
+    Io {
+        /// The call.
+        call: &'static str,
+        /// The server.
+        upstream: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// One upstream server.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// Where it is.
+    pub(crate) address: SocketAddr,
+    fails: AtomicU32,
+    is_checked: AtomicBool,
+    check_failures: IntCounter,
+    durations: HistogramVec,
+}
+
+impl Upstream {
+    /// A server, thought to be well.
+    pub(crate) fn new(address: SocketAddr, metrics: &Metrics) -> Self {
+        let to = address.to_string();
+        Self {
+            address,
+            fails: AtomicU32::new(0),
+            is_checked: AtomicBool::new(false),
+            check_failures: metrics.check_failures.with_label_values(&["forward", &to]),
+            durations: metrics.upstream.clone(),
+        }
+    }
+
+    /// Whether it stopped answering.
+    pub(crate) fn is_down(&self) -> bool {
+        self.fails.load(Ordering::Relaxed) >= MAX_FAILS
+    }
+
+    /// Asks a question: over UDP, and over TCP where the answer is too large for that.
+    pub(crate) async fn ask(&self, question: &Question, deadline: Instant) -> Result<Answer, UpstreamError> {
+        let start = Instant::now();
+        let mut edns = Some(UDP_PAYLOAD);
+        let mut tcp = false;
+        loop {
+            let asked = async {
+                if tcp { self.ask_tcp(question, edns).await } else { self.ask_udp(question, edns).await }
+            };
+            match timeout_at(deadline, asked).await.map_err(|_| UpstreamError::Silent(self.address))?? {
+                Reading::Answer(answer) => {
+                    let labels = ["forward", &self.address.to_string(), rcode_name(answer.rcode())];
+                    self.durations.with_label_values(&labels).observe(start.elapsed().as_secs_f64());
+                    return Ok(answer);
+                }
+                Reading::NoEdns if edns.is_some() => edns = None,
+                Reading::Truncated if !tcp => tcp = true,
+                _ => return Err(UpstreamError::Silent(self.address)),
+            }
+        }
+    }
+
+    fn failed<'e>(&self, call: &'static str) -> impl FnOnce(io::Error) -> UpstreamError + 'e {
+        let upstream = self.address;
+        move |source| UpstreamError::Io { call, upstream, source }
+    }
+
+    /// Each question has a socket, and so a source port, of its own.
+    async fn ask_udp(&self, question: &Question, edns: Option<u16>) -> Result<Reading, UpstreamError> {
+        let any: SocketAddr = match self.address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).await.map_err(self.failed("bind"))?;
+        socket.connect(self.address).await.map_err(self.failed("connect"))?;
+        let id = rand::random();
+        socket.send(&question.message(id, edns)).await.map_err(self.failed("send"))?;
+        let mut buffer = vec![0; 4096];
+        loop {
+            let length = socket.recv(&mut buffer).await.map_err(self.failed("recv"))?;
+            // What answers something else was not sent to us by the server we asked: wait on.
+            match Answer::read(buffer[..length].to_vec(), id, question, edns.is_some()) {
+                Reading::Foreign => {}
+                reading => return Ok(reading),
+            }
+        }
+    }
+
+    async fn ask_tcp(&self, question: &Question, edns: Option<u16>) -> Result<Reading, UpstreamError> {
+        let mut stream = TcpStream::connect(self.address).await.map_err(self.failed("connect"))?;
+        let id = rand::random();
+        let message = question.message(id, edns);
+        let mut framed = (message.len() as u16).to_be_bytes().to_vec();
+        framed.extend(message);
+        stream.write_all(&framed).await.map_err(self.failed("send"))?;
+        let length = stream.read_u16().await.map_err(self.failed("recv"))?;
+        let mut answer = vec![0; usize::from(length)];
+        stream.read_exact(&mut answer).await.map_err(self.failed("recv"))?;
+        Ok(Answer::read(answer, id, question, edns.is_some()))
+    }
+
+    /// Notes that a question went unanswered: from now on the server is asked whether it is back, until it is.
+    pub(crate) fn suspect(self: &Arc<Self>) {
+        if self.is_checked.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let upstream = Arc::downgrade(self);
+        tokio::spawn(async move {
+            // A server that is no longer in the configuration is forgotten.
+            while let Some(upstream) = upstream.upgrade() {
+                let question =
+                    Question { wire: [0, 0, 2, 0, 1].into(), dnssec_ok: false, checking_disabled: false };
+                let deadline = Instant::now() + CHECK_EVERY;
+                match timeout_at(deadline, upstream.ask_udp(&question, None)).await {
+                    Ok(Ok(_)) => {
+                        upstream.fails.store(0, Ordering::Relaxed);
+                        upstream.is_checked.store(false, Ordering::Relaxed);
+                        return;
+                    }
+                    Ok(Err(_)) | Err(_) => {
+                        upstream.check_failures.inc();
+                        if upstream.fails.fetch_add(1, Ordering::Relaxed) + 1 == MAX_FAILS {
+                            tracing::warn!(upstream = %upstream.address, "upstream DNS server is down");
+                        }
+                    }
+                }
+                drop(upstream);
+                tokio::time::sleep_until(deadline).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,366 @@
+//! The zone: an immutable value that says for every name whether it is ours, whether it exists and what
+//! it has. NODATA and NXDOMAIN are told apart here and nowhere else.
+//!
+//! A service and all below it is one value under the key `service.namespace`, which stands in a query as
+//! it stands in the map; a look-up is one hash of those bytes. The maps are persistent: a copy that differs
+//! in one service shares everything else with the original.
+
+use std::{net::IpAddr, sync::Arc};
+
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+use ipnet::IpNet;
+use sluice_model::{ObjectName, Protocol};
+
+use crate::{
+    PodRecords,
+    desired::{Host, Port, RecordOptions, ServiceRecords},
+    name::{self, WireName},
+    query::QueryName,
+    records::AddressSet,
+    wire::rtype,
+};
+
+type Map<K, V> = GenericHashMap<K, V, foldhash::fast::RandomState, DefaultSharedPtr>;
+
+/// What does not change while the server runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The cluster's domain.
+    pub(crate) name: WireName,
+    /// How records are made.
+    pub(crate) options: RecordOptions,
+    /// Pod records.
+    pub(crate) pods: PodRecords,
+    /// Addresses of `ns.dns.<zone>`.
+    pub(crate) server_v4: AddressSet,
+    /// As above.
+    pub(crate) server_v6: AddressSet,
+    /// The cluster's networks.
+    pub(crate) networks: Vec<IpNet>,
+    /// Unknown reverse names are not ours.
+    pub(crate) reverse_fallthrough: bool,
+}
+
+/// The names and addresses of a cluster at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Zone {
+    /// What does not change.
+    pub(crate) origin: Arc<Origin>,
+    /// The serial number of the SOA record: moves with every change.
+    pub(crate) serial: u32,
+    services: Map<Arc<[u8]>, Arc<ServiceRecords>>,
+    namespaces: Map<Arc<[u8]>, Presence>,
+    reverse: Map<IpAddr, Arc<[Pointer]>>,
+    pods: Map<IpAddr, Arc<[ObjectName]>>,
+}
+
+/// Why a namespace exists: itself, or services in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Presence {
+    object: bool,
+    services: u32,
+}
+
+/// What an address's reverse name points to. Cluster addresses sort first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pointer {
+    /// The label before the service's name, its length before it; none for the service itself.
+    pub(crate) host: Option<Arc<[u8]>>,
+    /// The service's key.
+    pub(crate) service: Arc<[u8]>,
+}
+
+/// What the zone has for a question.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found<'z> {
+    /// The name is not the cluster's.
+    NotOurs,
+    /// There is no such name, nor any below it.
+    NxDomain,
+    /// The name exists without records of the type.
+    NoData,
+    /// Address records.
+    Addresses(&'z AddressSet),
+    /// Addresses of endpoints, of both families.
+    Hosts(&'z [Host]),
+    /// One address.
+    Address(IpAddr),
+    /// Another name.
+    Alias(&'z WireName),
+    /// SRV records of these ports of a service.
+    Srv(&'z Arc<[u8]>, &'z ServiceRecords, &'z [Port]),
+    /// PTR records.
+    Pointers(&'z [Pointer]),
+    /// The zone's SOA record.
+    Soa,
+    /// The zone's NS record.
+    Ns,
+    /// The version of the schema.
+    Version,
+    /// The name exists; what it has is not told all at once (RFC 8482).
+    Any,
+}
+
+impl PartialEq for Zone {
+    /// Equal in what they answer; the serial does not count.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.origin, &self.services, &self.namespaces, &self.reverse, &self.pods)
+            == (&other.origin, &other.services, &other.namespaces, &other.reverse, &other.pods)
+    }
+}
+
+impl Zone {
+    /// A zone of no services.
+    pub(crate) fn new(origin: Arc<Origin>) -> Self {
+        Self {
+            origin,
+            serial: 0,
+            services: Map::default(),
+            namespaces: Map::default(),
+            reverse: Map::default(),
+            pods: Map::default(),
+        }
+    }
+
+    /// Puts a service in the place of the one with its key, or takes that away.
+    pub(crate) fn set_service(&mut self, key: &Arc<[u8]>, records: Option<ServiceRecords>) {
+        let namespace = namespace_of(key);
+        if let Some(old) = self.services.remove(key) {
+            self.each_pointer(key, &old, |map, address, pointer| {
+                let kept: Arc<[_]> = map
+                    .get(&address)
+                    .map(|held| held.iter().filter(|p| **p != pointer).cloned().collect())
+                    .unwrap_or_default();
+                if kept.is_empty() {
+                    map.remove(&address)
+                } else {
+                    map.insert(address, kept)
+                };
+            });
+            self.change_namespace(namespace, |presence| presence.services -= 1);
+        }
+        if let Some(records) = records {
+            let records = Arc::new(records);
+            self.each_pointer(key, &records, |map, address, pointer| {
+                let mut all = map.get(&address).map(|held| held.to_vec()).unwrap_or_default();
+                if let Err(place) = all.binary_search(&pointer) {
+                    all.insert(place, pointer);
+                    map.insert(address, all.into());
+                }
+            });
+            self.services.insert(key.clone(), records);
+            self.change_namespace(namespace, |presence| presence.services += 1);
+        }
+    }
+
+    /// Says whether there is an object for a namespace (its label in wire form).
+    pub(crate) fn set_namespace(&mut self, label: &[u8], object: bool) {
+        self.change_namespace(label, |presence| presence.object = object);
+    }
+
+    /// Says that a pod has an address, or no longer.
+    pub(crate) fn set_pod(&mut self, pod: &ObjectName, address: IpAddr, present: bool) {
+        let mut held = self.pods.get(&address).map(|held| held.to_vec()).unwrap_or_default();
+        match (held.binary_search(pod), present) {
+            (Err(place), true) => held.insert(place, pod.clone()),
+            (Ok(place), false) => drop(held.remove(place)),
+            _ => return,
+        }
+        if held.is_empty() {
+            self.pods.remove(&address)
+        } else {
+            self.pods.insert(address, held.into())
+        };
+    }
+
+    fn change_namespace(&mut self, label: &[u8], change: impl FnOnce(&mut Presence)) {
+        let mut presence = self.namespaces.get(label).copied().unwrap_or_default();
+        change(&mut presence);
+        if presence == Presence::default() {
+            self.namespaces.remove(label);
+        } else {
+            self.namespaces.insert(label.into(), presence);
+        }
+    }
+
+    fn each_pointer(
+        &mut self,
+        key: &Arc<[u8]>,
+        records: &ServiceRecords,
+        mut change: impl FnMut(&mut Map<IpAddr, Arc<[Pointer]>>, IpAddr, Pointer),
+    ) {
+        if !records.headless {
+            for address in records.v4.addresses().chain(records.v6.addresses()) {
+                change(&mut self.reverse, address, Pointer { host: None, service: key.clone() });
+            }
+        }
+        for host in &records.hosts {
+            let pointer = Pointer { host: Some(host.label.clone()), service: key.clone() };
+            change(&mut self.reverse, host.address, pointer);
+        }
+    }
+
+    /// What there is for a name and a type.
+    pub(crate) fn find(&self, name: &QueryName, qtype: u16) -> Found<'_> {
+        if let Some(above) = name.labels_before(self.origin.name.as_bytes()) {
+            return self.find_below(name, above, qtype);
+        }
+        self.find_reverse(name, qtype)
+    }
+
+    /// `above`: how many labels stand before the zone's name.
+    fn find_below(&self, name: &QueryName, above: usize, qtype: u16) -> Found<'_> {
+        let Some(top) = above.checked_sub(1) else {
+            return match qtype {
+                rtype::SOA => Found::Soa,
+                rtype::NS => Found::Ns,
+                _ => nothing(qtype),
+            };
+        };
+        match (name.label(top), top) {
+            (b"svc" | b"pod", 0) | (b"dns", 0) => nothing(qtype),
+            (b"svc", _) => self.find_service(name, top, qtype),
+            (b"pod", _) => self.find_pod(name, top, qtype),
+            (b"dns-version", 0) if qtype == rtype::TXT => Found::Version,
+            (b"dns-version", 0) => nothing(qtype),
+            (b"dns", 1) if name.label(0) == b"ns" => match qtype {
+                rtype::A => addresses(&self.origin.server_v4),
+                rtype::AAAA => addresses(&self.origin.server_v6),
+                _ => nothing(qtype),
+            },
+            _ => Found::NxDomain,
+        }
+    }
+
+    /// `svc`: the place of that label; at least one stands before it.
+    fn find_service(&self, name: &QueryName, svc: usize, qtype: u16) -> Found<'_> {
+        if !self.namespaces.contains_key(name.labels(svc - 1, svc)) {
+            return Found::NxDomain;
+        }
+        let Some(below) = svc.checked_sub(2) else { return nothing(qtype) };
+        let Some((key, records)) =
+            self.services.get_key_value(name.labels(below, svc)).filter(|(_, records)| records.exists)
+        else {
+            return Found::NxDomain;
+        };
+        if below == 0 {
+            return find_at_service(key, records, qtype);
+        }
+        if below == 1 {
+            let hosts = records.hosts_at(name.label(0));
+            let is_protocol = protocol(name.label(0)).is_some_and(|p| records.has_protocol(p));
+            return match qtype {
+                _ if hosts.is_empty() && !is_protocol => Found::NxDomain,
+                rtype::A if hosts.iter().any(|h| h.address.is_ipv4()) => Found::Hosts(hosts),
+                rtype::AAAA if hosts.iter().any(|h| h.address.is_ipv6()) => Found::Hosts(hosts),
+                _ => nothing(qtype),
+            };
+        }
+        let port = match (name.label(0).strip_prefix(b"_"), protocol(name.label(1)), below) {
+            (Some(port), Some(protocol), 2) => records.port(protocol, port),
+            _ => None,
+        };
+        match (port, qtype) {
+            (None, _) => Found::NxDomain,
+            (Some(port), rtype::SRV) => Found::Srv(key, records, std::slice::from_ref(port)),
+            (Some(_), _) => nothing(qtype),
+        }
+    }
+
+    /// `pod`: the place of that label; at least one stands before it.
+    fn find_pod(&self, name: &QueryName, pod: usize, qtype: u16) -> Found<'_> {
+        let namespace = name.labels(pod - 1, pod);
+        if self.origin.pods == PodRecords::Disabled || !self.namespaces.contains_key(namespace) {
+            return Found::NxDomain;
+        }
+        let address = match pod - 1 {
+            0 => return nothing(qtype),
+            1 => name::undashed(name.label(0)),
+            _ => None,
+        };
+        let Some(address) = address else { return Found::NxDomain };
+        let is_known = || {
+            let same = |pod: &ObjectName| pod.namespace.as_bytes().eq_ignore_ascii_case(&namespace[1..]);
+            self.pods.get(&address).is_some_and(|pods| pods.iter().any(same))
+        };
+        if self.origin.pods == PodRecords::Verified && !is_known() {
+            return Found::NxDomain;
+        }
+        match qtype {
+            rtype::A if address.is_ipv4() => Found::Address(address),
+            rtype::AAAA if address.is_ipv6() => Found::Address(address),
+            _ => nothing(qtype),
+        }
+    }
+
+    fn find_reverse(&self, name: &QueryName, qtype: u16) -> Found<'_> {
+        if let Some(pointers) = name::reverse_address(name.rev_labels()).and_then(|a| self.reverse.get(&a)) {
+            // An address of a service belongs to the first of them; endpoints are all named.
+            let first_host = pointers.partition_point(|pointer| pointer.host.is_none());
+            let told = if first_host > 0 { &pointers[..1] } else { &pointers[..] };
+            return if qtype == rtype::PTR { Found::Pointers(told) } else { nothing(qtype) };
+        }
+        if self.origin.reverse_fallthrough {
+            return Found::NotOurs;
+        }
+        match self.origin.covers(name) {
+            Some(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => Found::NxDomain,
+            Some(_) => nothing(qtype),
+            None => Found::NotOurs,
+        }
+    }
+
+    /// The services and their records.
+    #[cfg(test)]
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<ServiceRecords>)> {
+        self.services.iter()
+    }
+}
+
+impl Origin {
+    /// The network that a reverse name stands for, if it lies within the cluster's.
+    pub(crate) fn covers(&self, name: &QueryName) -> Option<IpNet> {
+        let prefix = name::reverse_prefix(name.rev_labels())?;
+        self.networks.iter().any(|net| net.contains(&prefix)).then_some(prefix)
+    }
+
+    /// Whether a name must not be answered before the cluster is known.
+    pub(crate) fn claims(&self, name: &QueryName) -> bool {
+        name.labels_before(self.name.as_bytes()).is_some() || self.covers(name).is_some()
+    }
+}
+
+fn find_at_service<'z>(key: &'z Arc<[u8]>, records: &'z ServiceRecords, qtype: u16) -> Found<'z> {
+    match (qtype, &records.alias) {
+        (rtype::ANY, _) => Found::Any,
+        (_, Some(alias)) => Found::Alias(alias),
+        (rtype::A, None) => addresses(&records.v4),
+        (rtype::AAAA, None) => addresses(&records.v6),
+        (rtype::SRV, None) if !records.ports.is_empty() => Found::Srv(key, records, &records.ports),
+        _ => Found::NoData,
+    }
+}
+
+fn addresses(set: &AddressSet) -> Found<'_> {
+    if set.is_empty() { Found::NoData } else { Found::Addresses(set) }
+}
+
+/// What a name has that exists without records of the type asked for.
+fn nothing<'z>(qtype: u16) -> Found<'z> {
+    if qtype == rtype::ANY { Found::Any } else { Found::NoData }
+}
+
+fn protocol(label: &[u8]) -> Option<Protocol> {
+    match label {
+        b"_tcp" => Some(Protocol::Tcp),
+        b"_udp" => Some(Protocol::Udp),
+        b"_sctp" => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+/// The second label of a service's key, its length before it.
+fn namespace_of(key: &[u8]) -> &[u8] {
+    key.get(1 + key.first().map_or(0, |length| usize::from(*length))..).unwrap_or_default()
+}
