@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 pub use host::Host;
 pub use server::Servers;
@@ -18,7 +19,10 @@ pub use switch::Switch;
 use nix::mount::{MsFlags, mount};
 
 use crate::reaper::{self, BEDS, KEPT, NAMESPACE_FILES, NAMESPACES, cgroup_root};
-use crate::{Error, Result, programs};
+use crate::{Error, Result, programs, wait_for};
+
+/// How long the name of a bed that is at work is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A bed. Cloning gives another handle on the same one; with the last handle it is removed.
 #[derive(Debug, Clone)]
@@ -41,10 +45,10 @@ impl Testbed {
         Self::make(format!("{}-{count}", std::process::id()))
     }
 
-    /// The bed of this name; one that is already there, kept or crashed, is removed first.
+    /// The bed of this name; one that is already there, kept or crashed, is removed first. One that is at work is
+    /// left alone, and is an error.
     pub fn named(name: &str) -> Result<Self> {
         reaper::sweep()?;
-        reaper::remove(name)?;
         Self::make(name.to_owned())
     }
 
@@ -53,6 +57,7 @@ impl Testbed {
         let cgroup = cgroup_root()?.join(format!("sluice-{name}"));
         std::fs::create_dir_all(BEDS).map_err(Error::file("make", BEDS))?;
         let lock = take_lock(&name)?;
+        reaper::empty(&name)?;
         // From here on the reaper cleans up after whatever goes wrong.
         let mut reaper = Command::new(programs::built("sluice-testbed")?);
         reaper.args(["reap", &name]).stdin(Stdio::piped()).stdout(lock).stderr(Stdio::piped());
@@ -157,7 +162,10 @@ fn take_lock(name: &str) -> Result<File> {
     let path = Path::new(BEDS).join(format!("{name}.lock"));
     loop {
         let file = File::create(&path).map_err(Error::file("make", &path))?;
-        file.lock().map_err(Error::file("lock", &path))?;
+        // Its reaper, should its owner just have gone, needs a moment.
+        wait_for(&format!("the end of the bed {name}, which is in use"), PATIENCE, || {
+            Ok(file.try_lock().is_ok().then_some(()))
+        })?;
         let held = file.metadata().map_err(Error::file("look at", &path))?;
         if path.metadata().is_ok_and(|there| there.ino() == held.ino()) {
             return Ok(file);

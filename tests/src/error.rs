@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// A failure, with the thing and the call.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// A program could not be started.
     #[error("cannot start `{command}`: {source}")]
@@ -55,6 +55,13 @@ pub enum Error {
     /// Something the machine lacks.
     #[error("this machine has no {0}")]
     Missing(String),
+}
+
+/// As [`std::fmt::Display`]: it is how a test that returns an error shows it.
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// The result of everything here.

@@ -57,6 +57,13 @@ pub fn sweep() -> Result<()> {
 /// Removes a bed and everything that bears its name. What is already gone is as good as removed; the first of the
 /// other errors is returned, after everything was tried.
 pub fn remove(bed: &str) -> Result<()> {
+    empty(bed)?;
+    let lock = Path::new(BEDS).join(format!("{bed}.lock"));
+    gone(std::fs::remove_file(&lock)).map_err(Error::file("remove", &lock))
+}
+
+/// Removes everything but the lock.
+pub(crate) fn empty(bed: &str) -> Result<()> {
     let folder = Path::new(BEDS).join(bed);
     let prefix = format!("sluice-{bed}-");
     let mut outcome = Ok(());
@@ -82,10 +89,6 @@ pub fn remove(bed: &str) -> Result<()> {
         note(remove_cgroup(cgroup));
     }
     note(gone(std::fs::remove_dir_all(&folder)).map_err(Error::file("remove", &folder)));
-    if outcome.is_ok() {
-        let lock = Path::new(BEDS).join(format!("{bed}.lock"));
-        outcome = gone(std::fs::remove_file(&lock)).map_err(Error::file("remove", &lock));
-    }
     outcome
 }
 

@@ -32,7 +32,6 @@ struct Runtime {
     cgroup: PathBuf,
     hostname: String,
     state: PathBuf,
-    bpffs: PathBuf,
 }
 
 impl Pod {
@@ -43,7 +42,6 @@ impl Pod {
             cgroup: node.host().cgroup().to_owned(),
             hostname: node.name().to_owned(),
             state: node.state().to_owned(),
-            bpffs: node.bpffs(),
         };
         let [dns4, _] = DNS_ADDRESSES;
         let search = "default.svc.cluster.local svc.cluster.local cluster.local";
@@ -85,7 +83,6 @@ impl Pod {
             "name": "sluice",
             "type": "sluice-cni",
             "stateDir": self.node.state,
-            "bpffsDir": self.node.bpffs,
         });
         let text = feed(&mut command, &config.to_string())?;
         if text.trim().is_empty() {
