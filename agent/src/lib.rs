@@ -1,13 +1,34 @@
 //! The node agent: sources, the loop, node routes, configuration, `/healthz` and `/metrics`.
 //!
+//! ```text
+//! folder ─ convert ─┐
+//! records ──────────┼─▶ run (the loop) ─▶ agent (a pass) ─┬─ node      devices, addresses, settings
+//! links ────────────┘        schedule                     ├─ services  the datapath
+//!                                                         ├─ routes
+//!                                                         └─ names     DNS
+//! ```
+//!
 //! A library so that scenario tests can render a folder of manifests without a process; the binary `sluice`
 //! is the only other user.
 
+pub mod agent;
+pub mod cleanup;
+pub mod cli;
 pub mod config;
 pub mod convert;
 pub mod endpoints;
+pub mod failure;
 pub mod folder;
+pub mod health;
+pub mod http;
+pub mod links;
+pub mod metrics;
+pub mod names;
 pub mod node;
+pub mod records;
 pub mod routes;
+pub mod run;
 pub mod schedule;
+pub mod services;
 pub mod source;
+pub mod start;

@@ -1,2 +1,64 @@
 //! The binary `sluice`.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sluice_agent::{
+    cleanup::cleanup,
+    cli::{Cli, Command},
+    config::{Config, LogFormat},
+    failure::Chain,
+    start,
+};
+use tracing_subscriber::EnvFilter;
+
+/// `EX_CONFIG` of sysexits.h: the configuration is wrong, and starting again will not help.
+const EXIT_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let (options, run): (_, fn(Config) -> ExitCode) = match Cli::parse().command {
+        Command::Agent(options) => (options, run_agent),
+        Command::Cleanup(options) => (options, run_cleanup),
+    };
+    let config = match options.load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("sluice: {}", Chain(&error));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if let Err(problem) = start_logging(&config) {
+        eprintln!("sluice: logLevel: {problem}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    run(config)
+}
+
+fn run_agent(config: Config) -> ExitCode {
+    match start::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", Chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_cleanup(config: Config) -> ExitCode {
+    let errors = cleanup(&config);
+    for error in &errors {
+        tracing::error!("{}", Chain(error));
+    }
+    if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Logs go to the standard error.
+fn start_logging(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::builder().parse(&config.log_level)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,355 @@
+//! A pass over the node: in the order in which nothing points at what is not there yet.
+//!
+//! 1. devices, addresses and settings;
+//! 2. the datapath, loaded or adopted;
+//! 3. what it must know: networks, the node's addresses, pods, services;
+//! 4. programs, attached to devices (on a restart they are, and get their successors in place);
+//! 5. routes, which send packets to them;
+//! 6. DNS, which tells names of addresses that work by now;
+//! 7. the plugin's description of the node, by which pods may come.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use jiff::Timestamp;
+use sluice_cni::{node::NodeConfig, store::Attachment};
+use sluice_model::{Changes, Object, Snapshot};
+use sluice_netlink::{MacAddress, Netlink, owned};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::Config,
+    failure::{Chain, Failure},
+    health::{Eligibility, Health},
+    metrics::{Metrics, PassRecord},
+    names::{self, Names},
+    node::{self, Facts, Found},
+    routes,
+    run::{Depth, Work},
+    services::{Services, wanted_hooks},
+    source::{Delta, Update},
+};
+
+/// Everything that a pass works with.
+pub struct Agent {
+    config: Config,
+    netlink: Netlink,
+    services: Option<Services>,
+    names: Option<Names>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    on_ready: Option<Box<dyn FnOnce() + Send>>,
+    snapshot: Snapshot,
+    attachments: Vec<Attachment>,
+    node: Option<(Found, Facts)>,
+    dirty: Dirty,
+    /// Something failed that is to be tried again.
+    unfinished: bool,
+    /// Problems that were told, so that they are told once.
+    told: BTreeSet<String>,
+}
+
+/// What the next pass must look at.
+#[derive(Default)]
+struct Dirty {
+    changes: Changes,
+    node: bool,
+    pods: bool,
+    /// The oldest notice among the changes.
+    seen: Option<Instant>,
+}
+
+impl Agent {
+    /// Nothing is known yet. `on_ready` is called once, when the node serves.
+    pub fn new(
+        config: Config,
+        netlink: Netlink,
+        names: Option<Names>,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        on_ready: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        Self {
+            config,
+            netlink,
+            services: None,
+            names,
+            metrics,
+            health,
+            on_ready: Some(Box::new(on_ready)),
+            snapshot: Snapshot::default(),
+            attachments: Vec::new(),
+            node: None,
+            dirty: Dirty::default(),
+            unfinished: false,
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Ends DNS. All else stays as it is: the datapath goes on without an agent.
+    pub fn stop(&mut self) {
+        if let Some(names) = &mut self.names {
+            names.stop();
+        }
+    }
+
+    fn add_default_service(&mut self) {
+        if self.snapshot.services.contains_key(&self.config.dns_service) {
+            return;
+        }
+        if let Some(service) = names::default_service(&self.config) {
+            self.snapshot.apply(Object::Service(service), &mut self.dirty.changes);
+        }
+    }
+
+    /// Steps 1 and the facts that the others need.
+    fn set_up_node(&mut self, failures: &mut Vec<Failure>) -> Result<(), Failure> {
+        let found = node::observe(&mut self.netlink).map_err(Failure::Observe)?;
+        let facts = node::facts(&self.config, &self.snapshot, &found);
+        for name in self.config.uplinks.iter().flatten().filter(|name| !facts.uplinks.contains(*name)) {
+            failures.push(Failure::NoUplink(name.clone()));
+        }
+        let dns = match &self.names {
+            Some(_) => names::addresses(&self.config, &self.snapshot),
+            None => BTreeSet::new(),
+        };
+        let mac = |name: &str, gateway: &str| {
+            let MacAddress(mac) = owned::bridge_mac(name, gateway);
+            mac
+        };
+        let wanted = node::wanted(&self.config, &facts, &found, &dns, mac);
+        let ops = node::plan(&wanted, &found);
+        let done = ops.is_empty();
+        for op in ops {
+            info!(%op, "node");
+            if let Err(source) = node::apply(&mut self.netlink, &op) {
+                failures.push(Failure::Node { operation: op.to_string(), source });
+            }
+        }
+        let found = if done { found } else { node::observe(&mut self.netlink).map_err(Failure::Observe)? };
+        self.node = Some((found, facts));
+        Ok(())
+    }
+
+    /// Steps 2 to 4.
+    fn serve_services(
+        &mut self,
+        depth: Depth,
+        dirty: &Dirty,
+        failures: &mut Vec<Failure>,
+    ) -> Result<(), Failure> {
+        let Some((found, facts)) = &self.node else { return Ok(()) };
+        let fresh = self.services.is_none();
+        let services = match &mut self.services {
+            Some(services) => services,
+            None => {
+                let index =
+                    self.netlink.link(sluice_ebpf_common::SERVICE_DEVICE).map_err(Failure::Observe)?.index;
+                self.services.insert(Services::open(&self.config, index)?)
+            }
+        };
+        let whole = fresh || depth == Depth::Repair;
+        // Nothing that fails here keeps the services from being served.
+        if whole || dirty.node {
+            failures.extend(services.set_facts(facts).err().map(Failure::from));
+        }
+        if whole || dirty.pods {
+            failures.extend(services.adopt_pods(&self.config, &mut self.attachments, found).err());
+        }
+        let start = Instant::now();
+        let errors = services.sync(&self.snapshot, &dirty.changes, whole);
+        let pass = PassRecord {
+            duration: start.elapsed(),
+            full: whole || dirty.changes.everything,
+            end: SystemTime::now(),
+        };
+        self.metrics.passed(pass, errors.is_empty());
+        failures.extend(errors);
+        if whole || dirty.node || dirty.pods {
+            let wanted = wanted_hooks(&self.config, facts, &self.attachments, found);
+            failures.extend(services.attach(&self.config, &wanted, &mut self.netlink, whole));
+        }
+        Ok(())
+    }
+
+    /// Step 5.
+    fn route(&mut self, failures: &mut Vec<Failure>) {
+        let Some((found, facts)) = &self.node else { return };
+        // Without the datapath, service addresses would be sent where nobody takes them.
+        let mut config = self.config.clone();
+        config.proxy &= self.services.is_some();
+        let (wanted, mut problems) = routes::desired(&config, &self.snapshot, facts, found);
+        let (ops, others) = routes::plan(&wanted, &found.routes);
+        problems.extend(others);
+        let problems: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
+        for problem in problems.difference(&self.told) {
+            warn!("{problem}");
+        }
+        self.told = problems;
+        for op in ops {
+            info!(%op, "routes");
+            if let Err(source) = routes::apply(&mut self.netlink, &op) {
+                failures.push(Failure::Node { operation: op.to_string(), source });
+            }
+        }
+    }
+
+    /// Step 7.
+    fn describe_node(&self) -> Result<(), Failure> {
+        let Some((_, facts)) = &self.node else { return Ok(()) };
+        if facts.pod_cidrs.is_empty() {
+            return Ok(());
+        }
+        let description = NodeConfig {
+            pod_cidrs: facts.pod_cidrs.clone(),
+            mtu: Some(facts.mtu),
+            bpffs: Some(self.config.bpffs_dir.clone()),
+        };
+        if description.write(&self.config.state_dir)? {
+            info!(networks = ?facts.pod_cidrs, "pods may be attached");
+        }
+        Ok(())
+    }
+
+    fn judge_node(&mut self) {
+        let leaving = match self.snapshot.nodes.get(&self.config.node_name) {
+            Some(node) => node.draining,
+            // Deleted. A node that never was there is one that nobody describes, which is fine in a folder.
+            None => self.dirty.changes.nodes.contains(&self.config.node_name),
+        };
+        self.health.set_node(if leaving { Eligibility::Leaving } else { Eligibility::Eligible });
+    }
+
+    fn finish(&mut self, dirty: &Dirty, failures: &[Failure]) {
+        for failure in failures {
+            error!("{}", Chain(failure));
+            self.metrics.failed(failure.part());
+        }
+        let serves = (!self.config.proxy || self.services.is_some())
+            && self.names.as_ref().is_none_or(|names| {
+                names.is_running() || names::addresses(&self.config, &self.snapshot).is_empty()
+            });
+        if serves {
+            self.health.updated(Timestamp::now());
+            if let Some(seen) = dirty.seen {
+                self.metrics.changed(seen.elapsed());
+            }
+            self.observe_programming(&dirty.changes);
+        }
+        if serves && let Some(on_ready) = self.on_ready.take() {
+            self.health.set_ready();
+            self.metrics.set_ready();
+            on_ready();
+        }
+    }
+
+    /// How long endpoints took from their change to their effect (row 42 of the behaviour table).
+    fn observe_programming(&self, changes: &Changes) {
+        let now = SystemTime::now();
+        let recent =
+            |then: &SystemTime| now.duration_since(*then).is_ok_and(|age| age < Duration::from_secs(600));
+        for slice in changes.services.iter().flat_map(|service| self.snapshot.slices_of(service)) {
+            if let Some(trigger) = slice.last_change.filter(recent) {
+                self.metrics.programmed(slice.family, trigger, now);
+            }
+        }
+    }
+}
+
+impl Work for Agent {
+    fn update(&mut self, update: Update) {
+        self.health.queued(update.seen);
+        self.dirty.seen.get_or_insert(update.seen);
+        self.metrics.set_faults(update.faults);
+        let (mut endpoints, mut services) = (0, 0);
+        for delta in update.deltas {
+            match &delta {
+                Delta::Put(Object::EndpointSlice(_))
+                | Delta::Remove(sluice_model::ObjectKey::EndpointSlice(_)) => {
+                    endpoints += 1;
+                }
+                Delta::Put(Object::Service(_)) | Delta::Remove(sluice_model::ObjectKey::Service(_)) => {
+                    services += 1
+                }
+                _ => {}
+            }
+            match delta {
+                Delta::Put(object) => self.snapshot.apply(object, &mut self.dirty.changes),
+                Delta::Remove(key) => self.snapshot.remove(&key, &mut self.dirty.changes),
+            }
+        }
+        self.metrics.queued(endpoints, services, SystemTime::now());
+        self.add_default_service();
+        let changes = &self.dirty.changes;
+        self.dirty.node |= !changes.nodes.is_empty() || changes.services.contains(&self.config.dns_service);
+        if !self.dirty.changes.nodes.is_empty() {
+            self.judge_node();
+        }
+    }
+
+    fn attachments(&mut self, attachments: Vec<Attachment>) {
+        self.attachments = attachments;
+        self.dirty.pods = true;
+        self.dirty.node = true;
+    }
+
+    fn node_changed(&mut self) {
+        self.dirty.node = true;
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.dirty.node || self.dirty.pods || !self.dirty.changes.is_empty()
+    }
+
+    fn pass(&mut self, depth: Depth) -> bool {
+        let mut failures = Vec::new();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        // What failed is looked at again; services that failed the proxy remembers itself.
+        let everything = self.node.is_none() || depth == Depth::Repair;
+        dirty.changes.everything |= everything;
+        dirty.node |= everything || self.unfinished;
+        dirty.pods |= everything || self.unfinished;
+        debug!(?depth, node = dirty.node, services = dirty.changes.services.len(), "pass");
+        if dirty.node
+            && let Err(failure) = self.set_up_node(&mut failures)
+        {
+            failures.push(failure);
+        }
+        if self.config.proxy
+            && let Err(failure) = self.serve_services(depth, &dirty, &mut failures)
+        {
+            failures.push(failure);
+        }
+        if dirty.node {
+            self.route(&mut failures);
+        }
+        if let Some(names) = &mut self.names
+            && let Err(error) = names.publish(&self.config, &self.snapshot, &dirty.changes)
+        {
+            failures.push(error.into());
+        }
+        if dirty.node
+            && let Err(failure) = self.describe_node()
+        {
+            failures.push(failure);
+        }
+        self.finish(&dirty, &failures);
+        self.unfinished = failures.iter().any(|failure| failure.part() != "services");
+        failures.is_empty()
+    }
+
+    fn sweep(&mut self) {
+        if let Some(Err(error)) = self.services.as_mut().map(Services::sweep) {
+            error!(%error, "cannot look for connections that are over");
+        }
+    }
+
+    fn count(&mut self) {
+        if let Some(Err(error)) = self.services.as_ref().map(|services| services.count(&self.metrics)) {
+            error!(%error, "cannot read the datapath's counters");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Settings};
+
+/// Kubernetes node networking in one program: services, DNS and routes between nodes.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node's agent
+    ///
+    /// Every setting may stand in the configuration file or be given as a flag; a flag wins.
+    Agent(Options),
+    /// Remove what the agent has made: programs, maps, routes, devices
+    ///
+    /// The agent must not run. Pods that are attached keep their devices and addresses, and lose their way to
+    /// services; the bridge goes once no pod is attached to it.
+    Cleanup(Options),
+}
+
+/// A configuration file, and flags that go before it.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The configuration file, in YAML
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Settings that go before those of the file.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+impl Options {
+    /// The configuration that file and flags make together.
+    pub fn load(self) -> Result<Config, ConfigError> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        Config::new(self.settings.or(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_understood() {
+        let line = "sluice agent --manifests /m --service-cidrs 10.96.0.0/12,fd00::/108 --uplinks eth0,eth1 \
+                    --fast-path=false --publish-pod-status --cluster-dns 10.96.0.10 --node-name one --log-format json";
+        let Command::Agent(options) = Cli::parse_from(line.split_whitespace()).command else {
+            panic!("another command")
+        };
+        let config = options.load().unwrap();
+        assert_eq!(config.service_cidrs.len(), 2);
+        assert_eq!(config.uplinks.as_deref(), Some(&["eth0".to_owned(), "eth1".to_owned()][..]));
+        assert!(!config.fast_path && config.publish_pod_status && config.proxy);
+    }
+}

@@ -1,0 +1,179 @@
+//! Whether the node's agent is well: what `/healthz` and `/livez` say (rows 38 and 39 of the behaviour table).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// Shared between the loop, which tells, and the HTTP server, which asks.
+#[derive(Debug)]
+pub struct Health {
+    /// An update that has waited longer than this is a sign that the loop is stuck.
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: bool,
+    /// When the oldest update came that is not in the datapath yet.
+    waiting: Option<Instant>,
+    /// When the datapath last agreed with all that was known.
+    updated: Option<Timestamp>,
+    node: Eligibility,
+}
+
+/// Whether load balancers may send traffic to this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eligibility {
+    /// They may.
+    #[default]
+    Eligible,
+    /// The node is going, or gone.
+    Leaving,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether all is well: 200 or 503.
+    pub healthy: bool,
+    /// What is said, as JSON.
+    pub body: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    last_updated: Option<Timestamp>,
+    current_time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_eligible: Option<bool>,
+    healthy: bool,
+    status: BTreeMap<&'static str, Family>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Family {
+    last_updated: Option<Timestamp>,
+    healthy: bool,
+}
+
+impl Health {
+    /// Nothing is known yet, and nothing well. An update may wait twice the period between repairs.
+    pub fn new(resync_period: Duration) -> Self {
+        Self { patience: resync_period * 2, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is plain values, each valid by itself, whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An update came.
+    pub fn queued(&self, now: Instant) {
+        self.state().waiting.get_or_insert(now);
+    }
+
+    /// The datapath agrees with all that is known.
+    pub fn updated(&self, now: Timestamp) {
+        let mut state = self.state();
+        state.waiting = None;
+        state.updated = Some(now);
+    }
+
+    /// The node serves.
+    pub fn set_ready(&self) {
+        self.state().ready = true;
+    }
+
+    /// Whether the node serves.
+    pub fn is_ready(&self) -> bool {
+        self.state().ready
+    }
+
+    /// What the Node object says.
+    pub fn set_node(&self, node: Eligibility) {
+        self.state().node = node;
+    }
+
+    /// The answer of `/healthz`: whether load balancers should send traffic here.
+    pub fn healthz(&self, now: Instant, clock: Timestamp) -> Answer {
+        let state = self.state();
+        let eligible = state.node == Eligibility::Eligible;
+        let live = self.is_live(&state, now);
+        answer(&state, live, live && eligible, Some(eligible), clock)
+    }
+
+    /// The answer of `/livez`: whether the agent should be restarted.
+    pub fn livez(&self, now: Instant, clock: Timestamp) -> Answer {
+        let state = self.state();
+        let live = self.is_live(&state, now);
+        answer(&state, live, live, None, clock)
+    }
+
+    fn is_live(&self, state: &State, now: Instant) -> bool {
+        let waited = state.waiting.map(|since| now.saturating_duration_since(since));
+        state.ready && waited.is_none_or(|waited| waited <= self.patience)
+    }
+}
+
+fn answer(state: &State, live: bool, healthy: bool, node_eligible: Option<bool>, clock: Timestamp) -> Answer {
+    let family = || Family { last_updated: state.updated, healthy: live };
+    let body = Body {
+        last_updated: state.updated,
+        current_time: clock,
+        node_eligible,
+        healthy,
+        status: [("IPv4", family()), ("IPv6", family())].into(),
+    };
+    // Plain values and texts: there is nothing in it that JSON cannot say.
+    Answer { healthy, body: serde_json::to_string(&body).unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_node_is_well_once_it_serves_and_while_updates_get_through() {
+        let (start, clock) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let health = Health::new(PERIOD);
+        assert!(!health.healthz(start, clock).healthy, "nothing is programmed yet");
+        health.queued(start);
+        health.updated(clock);
+        health.set_ready();
+        let later = start + PERIOD * 100;
+        assert!(health.healthz(later, clock).healthy, "quiet is not ill");
+        health.queued(later);
+        health.queued(later + PERIOD);
+        assert!(health.livez(later + PERIOD * 2, clock).healthy);
+        assert!(!health.livez(later + PERIOD * 2 + Duration::from_secs(1), clock).healthy);
+        health.updated(clock);
+        assert!(health.livez(later + PERIOD * 3, clock).healthy);
+    }
+
+    #[test]
+    fn a_node_that_leaves_is_alive_but_takes_no_new_traffic() {
+        let (now, clock) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let health = Health::new(PERIOD);
+        health.set_ready();
+        health.set_node(Eligibility::Leaving);
+        let (healthz, livez) = (health.healthz(now, clock), health.livez(now, clock));
+        assert!(!healthz.healthy && livez.healthy);
+        let body: serde_json::Value = serde_json::from_str(&healthz.body).unwrap();
+        assert_eq!(body["nodeEligible"], false);
+        assert_eq!(body["healthy"], false);
+        assert_eq!(body["status"]["IPv6"]["healthy"], true);
+        assert_eq!(body["currentTime"], "1970-01-01T00:00:00Z");
+        let body: serde_json::Value = serde_json::from_str(&livez.body).unwrap();
+        assert_eq!(body.get("nodeEligible"), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! The cluster's DNS on this node: an adapter between the loop and the DNS server.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::PoisonError,
+};
+
+use ipnet::IpNet;
+use sluice_dns::{DnsConfig, DnsError, Publisher, Server, Upstreams};
+use sluice_model::{Changes, Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
+use tracing::{error, info, warn};
+
+use crate::{config::Config, failure::Chain, http::DnsMetrics};
+
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// The server, once it has addresses to serve at.
+pub struct Names {
+    runtime: Handle,
+    metrics: DnsMetrics,
+    running: Option<Running>,
+}
+
+struct Running {
+    addresses: BTreeSet<IpAddr>,
+    publisher: Publisher,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// The addresses at which this node serves DNS: those that are configured, and those of the service.
+pub fn addresses(config: &Config, snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let service = snapshot.services.get(&config.dns_service);
+    let service = service.map(|service| service.cluster_ips.clone()).unwrap_or_default();
+    config.cluster_dns.iter().copied().chain(service).collect()
+}
+
+/// The service that stands for the cluster's DNS where addresses are configured and nobody has made it: with it
+/// the name and the datapath's entry are there as in any cluster.
+pub fn default_service(config: &Config) -> Option<Service> {
+    if !config.dns || config.cluster_dns.is_empty() {
+        return None;
+    }
+    let port = |name: &str, protocol| ServicePort {
+        name: name.into(),
+        protocol,
+        port: PORT,
+        target_port: TargetPort::Number(PORT),
+        node_port: None,
+    };
+    Some(Service {
+        name: config.dns_service.clone(),
+        kind: ServiceKind::ClusterIp,
+        headless: false,
+        cluster_ips: config.cluster_dns.clone(),
+        external_name: None,
+        ports: vec![port("dns", sluice_model::Protocol::Udp), port("dns-tcp", sluice_model::Protocol::Tcp)],
+        selector: Default::default(),
+        external_ips: Vec::new(),
+        load_balancer: Vec::new(),
+        source_ranges: Vec::new(),
+        external_traffic_policy: TrafficPolicy::Cluster,
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        publish_not_ready_addresses: false,
+        health_check_node_port: None,
+        other_proxy: false,
+    })
+}
+
+impl Names {
+    /// No server yet. Its metrics will stand in `metrics`.
+    pub fn new(runtime: Handle, metrics: DnsMetrics) -> Self {
+        Self { runtime, metrics, running: None }
+    }
+
+    /// Whether a server answers.
+    pub fn is_running(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.task.is_finished())
+    }
+
+    /// Makes the server serve at these addresses, and gives it the snapshot.
+    pub fn publish(
+        &mut self,
+        config: &Config,
+        snapshot: &Snapshot,
+        changes: &Changes,
+    ) -> Result<(), DnsError> {
+        let addresses = addresses(config, snapshot);
+        if let Some(running) = &self.running
+            && running.addresses == addresses
+            && !running.task.is_finished()
+        {
+            running.publisher.publish(snapshot, changes);
+            return Ok(());
+        }
+        self.stop();
+        if addresses.is_empty() {
+            warn!(
+                service = %config.dns_service,
+                "no address to serve DNS at: set clusterDNS, or give the service a clusterIP"
+            );
+            return Ok(());
+        }
+        let running = self.start(config, snapshot, addresses)?;
+        running.publisher.publish(snapshot, &Changes::everything());
+        self.running = Some(running);
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        config: &Config,
+        snapshot: &Snapshot,
+        addresses: BTreeSet<IpAddr>,
+    ) -> Result<Running, DnsError> {
+        let _inside = self.runtime.enter();
+        let pods = snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
+        let networks: BTreeSet<IpNet> = pods.chain(config.service_cidrs.iter().copied()).collect();
+        let upstreams = if config.dns_upstreams.is_empty() {
+            Upstreams::ResolvConf(config.resolv_conf.clone())
+        } else {
+            Upstreams::Addresses(config.dns_upstreams.clone())
+        };
+        let server = Server::bind(DnsConfig {
+            zone: config.cluster_domain.clone(),
+            listen: addresses.iter().map(|ip| SocketAddr::new(*ip, PORT)).collect(),
+            ttl: config.dns_ttl,
+            upstreams,
+            networks: networks.into_iter().collect(),
+            ..DnsConfig::default()
+        })?;
+        let registry = prometheus::Registry::new();
+        match server.register_metrics(&registry) {
+            Ok(()) => {
+                *self.metrics.write().unwrap_or_else(PoisonError::into_inner) = Some(registry);
+            }
+            Err(error) => error!(%error, "the DNS server's metrics are not served"),
+        }
+        let publisher = server.publisher();
+        let (stop, stopped) = oneshot::channel();
+        let task = self.runtime.spawn(async move {
+            let shutdown = async {
+                // An error means that the sender is gone, and with it everybody who could want an answer.
+                let _ = stopped.await;
+            };
+            if let Err(error) = server.run(shutdown).await {
+                error!(error = %Chain(&error), "the DNS server has stopped");
+            }
+        });
+        info!(addresses = ?addresses, "serving DNS");
+        Ok(Running { addresses, publisher, stop, task })
+    }
+
+    /// Ends the server, after it has answered what has arrived.
+    pub fn stop(&mut self) {
+        let Some(Running { stop, task, .. }) = self.running.take() else { return };
+        // An error means that the server has ended by itself.
+        let _ = stop.send(());
+        if let Err(error) = self.runtime.block_on(task) {
+            error!(%error, "the DNS server did not end well");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The loop: takes what happened, asks for a pass over what that touches, retries, repairs. It decides when;
+//! [`Work`] does.
+//!
+//! A plain thread: all that a pass calls (maps, netlink, files) blocks, and only sockets are served
+//! asynchronously elsewhere.
+
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use sluice_cni::store::Attachment;
+use tokio::sync::oneshot;
+
+use crate::{
+    schedule::{Action, Schedule},
+    source::Update,
+};
+
+/// How often connections that are over are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Objects changed.
+    Update(Update),
+    /// Pods were attached or detached: all that are attached now.
+    Attachments(Vec<Attachment>),
+    /// Somebody changed devices or addresses.
+    NodeChanged,
+    /// Somebody wants to see current counters; to be answered when they are.
+    Count(oneshot::Sender<()>),
+    /// The agent is to end.
+    Stop,
+}
+
+/// How much a pass looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// What changed since the last pass, and what failed then.
+    #[default]
+    Changes,
+    /// Everything, and what the kernel holds of it.
+    Repair,
+}
+
+/// What the loop drives.
+pub trait Work {
+    /// Takes in changed objects.
+    fn update(&mut self, update: Update);
+    /// Takes in the pods that are attached.
+    fn attachments(&mut self, attachments: Vec<Attachment>);
+    /// Takes in that devices or addresses changed.
+    fn node_changed(&mut self);
+    /// Whether there is anything to do for a pass over changes.
+    fn is_dirty(&self) -> bool;
+    /// Makes a pass; false if something failed.
+    fn pass(&mut self, depth: Depth) -> bool;
+    /// Removes connections that are over.
+    fn sweep(&mut self);
+    /// Reads counters.
+    fn count(&mut self);
+}
+
+/// Which parts of the first sync have come.
+#[derive(Debug, Default)]
+struct Gate {
+    objects: bool,
+    attachments: bool,
+}
+
+/// Runs until [`Event::Stop`], or until nobody can send anything any more. Nothing is programmed before the
+/// source's first update and the plugin's records have come: half a cluster must not look like a whole one.
+pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
+    let mut gate = Gate::default();
+    let mut schedule = Schedule::new(period, Instant::now());
+    let mut next_sweep = Instant::now() + SWEEP;
+    // The first pass looks at everything.
+    let mut depth = Depth::Repair;
+    loop {
+        let open = gate.objects && gate.attachments;
+        let mut now = Instant::now();
+        if open {
+            let due = match schedule.next(now) {
+                Action::Repair => Some(Depth::Repair),
+                Action::Retry => Some(Depth::Changes),
+                Action::WaitUntil(_) => None,
+            };
+            depth = depth.max(due.unwrap_or_default());
+            if due.is_some() || depth == Depth::Repair || work.is_dirty() {
+                let succeeded = work.pass(depth);
+                now = Instant::now();
+                if depth == Depth::Repair {
+                    schedule.repaired(now);
+                }
+                if succeeded {
+                    schedule.succeeded()
+                } else {
+                    schedule.failed(now)
+                }
+                depth = Depth::Changes;
+            }
+            if next_sweep <= now {
+                work.sweep();
+                next_sweep = Instant::now() + SWEEP;
+            }
+        }
+        let deadline = match schedule.next(now) {
+            Action::WaitUntil(at) if open => at.min(next_sweep),
+            _ if open => now,
+            _ => now + period,
+        };
+        let mut event = match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        // All that has arrived goes into one pass.
+        loop {
+            match event {
+                Event::Update(update) => {
+                    gate.objects = true;
+                    work.update(update);
+                }
+                Event::Attachments(attachments) => {
+                    gate.attachments = true;
+                    work.attachments(attachments);
+                }
+                Event::NodeChanged => work.node_changed(),
+                Event::Count(answer) => {
+                    work.count();
+                    // Whoever asked may have gone.
+                    let _ = answer.send(());
+                }
+                Event::Stop => return,
+            }
+            match events.try_recv() {
+                Ok(next) => event = next,
+                Err(_) => break,
+            }
+        }
+    }
+}

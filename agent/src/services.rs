@@ -1,0 +1,229 @@
+//! The datapath and the services in it: an adapter between the loop and the proxy.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use nix::time::{ClockId, clock_gettime};
+use sluice_cni::store::{self, Attachment, State};
+use sluice_ebpf_common::{Endpoint, SERVICE_DEVICE};
+use sluice_model::{Changes, Snapshot};
+use sluice_netlink::Netlink;
+use sluice_proxy::{Datapath, DatapathConfig, DatapathError, Hook, PinnedStore, Proxy, ProxyConfig};
+use tracing::{debug, info};
+
+use crate::{
+    config::Config,
+    failure::Failure,
+    metrics::Metrics,
+    node::{Facts, Found},
+};
+
+/// The loaded datapath.
+pub struct Services {
+    datapath: Datapath,
+    proxy: Proxy<PinnedStore>,
+    /// What this process has attached, with the device's index at that time.
+    attached: BTreeMap<(Hook, String), u32>,
+    sockets: bool,
+}
+
+impl Services {
+    /// Loads the programs, or adopts what is pinned. Nothing that is attached changes yet.
+    pub fn open(config: &Config, service_ifindex: u32) -> Result<Self, Failure> {
+        let datapath = Datapath::open(&DatapathConfig {
+            bpffs: config.bpffs_dir.clone(),
+            cgroup_root: config.cgroup_root.clone().filter(|_| config.fast_path),
+            object: config.datapath_object.clone(),
+            flow_entries: config.flow_entries,
+            service_ifindex,
+        })?;
+        let view = ProxyConfig {
+            name: config.node_name.clone(),
+            local_dns: config.dns.then(|| config.dns_service.clone()),
+            fast_path: config.fast_path && config.cgroup_root.is_some(),
+        };
+        let proxy = Proxy::new(PinnedStore::open(datapath.pins())?, view)?;
+        info!(pins = %datapath.pins().root().display(), "the datapath is loaded");
+        Ok(Self { datapath, proxy, attached: BTreeMap::new(), sockets: false })
+    }
+
+    /// Tells the datapath about the node.
+    pub fn set_facts(&mut self, facts: &Facts) -> Result<(), DatapathError> {
+        self.datapath.set_networks(&facts.networks)?;
+        self.datapath.set_uplinks(&facts.sources)?;
+        self.datapath.set_node_addresses(&facts.addresses)
+    }
+
+    /// Brings the services in line with the snapshot; with `read_back`, with a look at what the maps hold.
+    pub fn sync(&mut self, snapshot: &Snapshot, changes: &Changes, read_back: bool) -> Vec<Failure> {
+        let report = if read_back { self.proxy.repair(snapshot) } else { self.proxy.sync(snapshot, changes) };
+        if report.operations > 0 {
+            debug!(operations = report.operations, "services are in line");
+        }
+        report.errors.into_iter().map(Failure::from).collect()
+    }
+
+    /// Makes the datapath know the pods that are attached, whoever was there when they came, and reads who
+    /// that is.
+    pub fn adopt_pods(
+        &mut self,
+        config: &Config,
+        attachments: &mut Vec<Attachment>,
+        found: &Found,
+    ) -> Result<(), Failure> {
+        // In this order: the plugin writes a pod's record before its entry, so an entry of now without a record
+        // of after is a remnant, and not a pod that is being made.
+        let known = self.datapath.endpoints()?;
+        *attachments = store::list(&config.state_dir).map_err(Failure::Records)?.attachments;
+        for (address, endpoint) in endpoints(attachments, found) {
+            if known.get(&address) != Some(&endpoint) {
+                info!(%address, "adopting a pod");
+                self.datapath.put_endpoint(address, &endpoint)?;
+            }
+        }
+        let recorded: BTreeSet<IpAddr> = attachments
+            .iter()
+            .flat_map(|attachment| attachment.addresses.iter().map(ipnet::IpNet::addr))
+            .collect();
+        for address in known.keys().filter(|address| !recorded.contains(*address)) {
+            info!(%address, "forgetting a pod that is gone");
+            self.datapath.remove_endpoint(*address)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the programs where they belong, and takes them away where they do not. With `again`, pinned links
+    /// that somebody has removed are made anew.
+    pub fn attach(
+        &mut self,
+        config: &Config,
+        wanted: &BTreeMap<(Hook, String), u32>,
+        netlink: &mut Netlink,
+        again: bool,
+    ) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        if !self.sockets || again && self.datapath.pins().links().is_ok_and(|links| !has_sockets(&links)) {
+            match self.attach_sockets(config) {
+                Ok(()) => self.sockets = true,
+                Err(error) => failures.push(error.into()),
+            }
+        }
+        let pinned = match pinned_hooks(&self.datapath) {
+            Ok(pinned) => pinned,
+            Err(error) => return vec![error.into()],
+        };
+        for (target, index) in wanted {
+            if self.attached.get(target) == Some(index) && (!again || pinned.contains(target)) {
+                continue;
+            }
+            match self.datapath.attach(target.0, &target.1) {
+                Ok(()) => {
+                    debug!(program = target.0.program(), device = target.1, "attached");
+                    self.attached.insert(target.clone(), *index);
+                }
+                Err(error) => failures.push(error.into()),
+            }
+        }
+        for target in pinned.iter().filter(|target| !wanted.contains_key(*target)) {
+            if let Err(error) = self.detach(target, netlink) {
+                failures.push(error);
+            }
+        }
+        failures
+    }
+
+    fn attach_sockets(&mut self, config: &Config) -> Result<(), DatapathError> {
+        if config.fast_path && config.cgroup_root.is_some() {
+            self.datapath.attach_sockets()
+        } else {
+            self.datapath.detach_sockets()
+        }
+    }
+
+    /// Takes a program away. A pod's device that is there is left alone: its record may be on its way.
+    fn detach(&mut self, target: &(Hook, String), netlink: &mut Netlink) -> Result<(), Failure> {
+        let (hook, device) = target;
+        if *hook == Hook::FromPod && netlink.find_link(device).map_err(Failure::Observe)?.is_some() {
+            return Ok(());
+        }
+        info!(program = hook.program(), device, "detaching");
+        self.datapath.detach(*hook, device)?;
+        self.attached.remove(target);
+        Ok(())
+    }
+
+    /// Removes connections that are over.
+    pub fn sweep(&mut self) -> Result<usize, DatapathError> {
+        // The clock of bpf_ktime_get_ns. It cannot fail: the clock is there on every Linux.
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec());
+        self.datapath.collect_flows(u32::try_from(now).unwrap_or(u32::MAX))
+    }
+
+    /// Reads the datapath's counters.
+    pub fn count(&self, metrics: &Metrics) -> Result<(), DatapathError> {
+        let drops = self.datapath.drops()?;
+        metrics.set_drops(&drops.into_iter().map(|(reason, count)| (reason.label(), count)).collect());
+        for usage in self.datapath.map_usage()? {
+            metrics.set_map(usage.map, usage.used, usage.capacity);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the socket programs have pinned links.
+fn has_sockets(links: &[(String, String)]) -> bool {
+    links.iter().any(|(program, _)| program == sluice_ebpf_common::program_name::CONNECT4)
+}
+
+fn pinned_hooks(datapath: &Datapath) -> Result<BTreeSet<(Hook, String)>, DatapathError> {
+    let mut pinned = BTreeSet::new();
+    for hook in [Hook::FromPod, Hook::FromWire, Hook::ToWire, Hook::FromHost] {
+        pinned.extend(datapath.attached(hook)?.into_iter().map(|device| (hook, device)));
+    }
+    Ok(pinned)
+}
+
+/// Where programs belong, with the index of each device.
+pub fn wanted_hooks(
+    config: &Config,
+    facts: &Facts,
+    attachments: &[Attachment],
+    found: &Found,
+) -> BTreeMap<(Hook, String), u32> {
+    let loopback = found.devices.iter().find(|(_, device)| device.loopback).map(|(name, _)| name.as_str());
+    let own = [Some(SERVICE_DEVICE), loopback, Some(config.bridge.as_str())];
+    let hosts = own.into_iter().flatten().map(|device| (Hook::FromHost, device));
+    let wires = facts
+        .uplinks
+        .iter()
+        .flat_map(|device| [(Hook::FromWire, device.as_str()), (Hook::ToWire, device.as_str())]);
+    let pods = attachments
+        .iter()
+        .filter(|attachment| attachment.state == State::Ready)
+        .map(|attachment| (Hook::FromPod, attachment.host_veth.as_str()));
+    hosts
+        .chain(wires)
+        .chain(pods)
+        .filter_map(|(hook, device)| Some(((hook, device.to_owned()), found.devices.get(device)?.index)))
+        .collect()
+}
+
+/// What the datapath should know of the pods that are attached. Those whose device is gone are left out.
+fn endpoints(attachments: &[Attachment], found: &Found) -> BTreeMap<IpAddr, Endpoint> {
+    let ready = attachments.iter().filter(|attachment| attachment.state == State::Ready);
+    ready
+        .filter_map(|attachment| Some((attachment, found.devices.get(&attachment.host_veth)?)))
+        .flat_map(|(attachment, device)| {
+            let endpoint = Endpoint {
+                ifindex: device.index,
+                flags: 0,
+                pod_mac: attachment.mac.0,
+                gateway_mac: attachment.gateway_mac.0,
+                ..Endpoint::default()
+            };
+            attachment.addresses.iter().map(move |address| (address.addr(), endpoint))
+        })
+        .collect()
+}

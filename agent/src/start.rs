@@ -1,0 +1,188 @@
+//! Starting and ending the agent.
+//!
+//! ```text
+//! records ──┐                     ┌─ maps, devices, routes
+//! folder  ──┼─ events ─▶ the loop ┼─ names ─▶ DNS server ┐
+//! links   ──┘   (thread)          └─ health, metrics ────┼─ tokio
+//!                                        HTTP server ────┘
+//! ```
+//!
+//! The end takes nothing away: programs, maps, devices and routes stay, and the node goes on without an agent.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use sluice_netlink::Netlink;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    agent::Agent,
+    config::Config,
+    folder::{FolderError, FolderSource, Input},
+    health::Health,
+    http::{self, DnsMetrics, ListenError, Site},
+    links,
+    metrics::Metrics,
+    names::Names,
+    records::{self, RecordsError, pod_addresses},
+    run::{self, Event},
+};
+
+/// Why the agent could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The asynchronous runtime, a thread, or the signals.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// The metrics.
+    #[error("cannot make the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The folder of manifests.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The plugin's records.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// An HTTP address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] sluice_netlink::Error),
+    /// The loop.
+    #[error("the loop has stopped; a supervisor should start the agent again")]
+    LoopStopped,
+}
+
+/// Runs the agent until it is told to end.
+pub fn run(config: Config) -> Result<(), StartError> {
+    info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_name, "sluice agent");
+    if config.proxy && config.fast_path && config.cgroup_root.is_none() {
+        warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let metrics = Arc::new(Metrics::new()?);
+    let health = Arc::new(Health::new(config.resync_period));
+    let dns_metrics = DnsMetrics::default();
+    let (events, inbox) = mpsc::channel();
+
+    serve_http(&runtime, &config, &health, &metrics, &dns_metrics, &events)?;
+    start_sources(&config, &events)?;
+    let names = config.dns.then(|| Names::new(runtime.handle().clone(), dns_metrics));
+    let ended = start_loop(config, names, metrics, health, inbox)?;
+    let result = runtime.block_on(wait(ended, &events));
+    info!("ended; the datapath goes on");
+    result
+}
+
+fn serve_http(
+    runtime: &Runtime,
+    config: &Config,
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    dns: &DnsMetrics,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), StartError> {
+    let events = events.clone();
+    let refresh = move || {
+        let (sender, receiver) = oneshot::channel();
+        // A loop that has ended drops the sender, and the receiver sees that.
+        let _ = events.send(Event::Count(sender));
+        receiver
+    };
+    let site = Site {
+        health: health.clone(),
+        metrics: metrics.clone(),
+        dns: dns.clone(),
+        refresh: Arc::new(refresh),
+    };
+    if let Some(address) = config.healthz_address {
+        let listener = runtime.block_on(http::listen("/healthz", address))?;
+        runtime.spawn(http::serve(listener, http::health_routes(site.clone())));
+    }
+    if let Some(address) = config.metrics_address {
+        let listener = runtime.block_on(http::listen("/metrics", address))?;
+        runtime.spawn(http::serve(listener, http::metrics_routes(site)));
+    }
+    Ok(())
+}
+
+/// Starts everything that tells the loop what happens.
+fn start_sources(config: &Config, events: &mpsc::Sender<Event>) -> Result<(), StartError> {
+    let (folder, pods) =
+        FolderSource::open(&config.manifests, config.node_name.clone(), config.publish_pod_status)?;
+    let updates = events.clone();
+    folder.run(move |update| updates.send(Event::Update(update)).is_ok())?;
+    let attachments = events.clone();
+    records::watch(config.state_dir.clone(), move |list| {
+        // The folder's view ends with the loop; one answer is enough.
+        let _ = pods.send(Input::Records(pod_addresses(&list)));
+        attachments.send(Event::Attachments(list)).is_ok()
+    })?;
+    let changes = events.clone();
+    links::watch(move || changes.send(Event::NodeChanged).is_ok())?;
+    Ok(())
+}
+
+/// Starts the loop; the receiver hears when it has ended.
+fn start_loop(
+    config: Config,
+    names: Option<Names>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    inbox: mpsc::Receiver<Event>,
+) -> Result<oneshot::Receiver<bool>, StartError> {
+    let period = config.resync_period;
+    let mut agent = Agent::new(config, Netlink::open()?, names, metrics, health, tell_ready);
+    let (sender, ended) = oneshot::channel();
+    thread::Builder::new().name("loop".into()).spawn(move || {
+        let work = AssertUnwindSafe(|| {
+            run::run(&inbox, &mut agent, period);
+            agent.stop();
+        });
+        // A panic is a mistake of ours. The message has been printed; a new process starts from what is pinned.
+        let orderly = panic::catch_unwind(work).is_ok();
+        // Nobody listens if the process is ending.
+        let _ = sender.send(orderly);
+    })?;
+    Ok(ended)
+}
+
+/// Says on one line that the node serves, and tells the service manager if there is one.
+fn tell_ready() {
+    info!("ready");
+    match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        Ok(()) => {}
+        Err(error) => debug!(%error, "no service manager was told"),
+    }
+}
+
+async fn wait(mut ended: oneshot::Receiver<bool>, events: &mpsc::Sender<Event>) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        orderly = &mut ended => {
+            error!(orderly = orderly.unwrap_or(false), "the loop has stopped");
+            return Err(StartError::LoopStopped);
+        }
+    }
+    info!("ending");
+    // A service manager that is not there need not be told.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // The loop may have ended in this very moment.
+    let _ = events.send(Event::Stop);
+    match ended.await {
+        Ok(true) => Ok(()),
+        _ => Err(StartError::LoopStopped),
+    }
+}
