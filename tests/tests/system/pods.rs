@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sluice_tests::Result;
+use sluice_tests::bed::Servers;
 use sluice_tests::cluster::{Cluster, Options};
+use sluice_tests::{Result, Testbed};
 
 use crate::site::Site;
 
@@ -51,5 +52,23 @@ fn addresses_are_never_given_twice() -> Result<()> {
         (0..12).map(|number| cluster.node(1).pod(&format!("pod-{number}"))).collect::<Result<Vec<_>>>()?;
     let addresses: BTreeSet<_> = pods.iter().flat_map(|pod| pod.addresses().to_vec()).collect();
     assert_eq!(addresses.len(), 24);
+    Ok(())
+}
+
+#[test]
+fn pods_of_a_node_reach_each_other_without_an_agent() -> Result<()> {
+    let bed = Testbed::new()?;
+    let cluster = Cluster::without_agents(&bed, &Options { nodes: 1, ..Options::default() })?;
+    let node = cluster.node(1);
+    // What an agent of another day has left.
+    let [pods4, pods6] = node.pod_cidrs();
+    let description = format!("{{\"podCIDRs\": [\"{pods4}\", \"{pods6}\"], \"mtu\": 1500}}");
+    std::fs::write(node.state().join("node.json"), description).unwrap();
+    let (client, server) = (node.pod("client")?, node.pod("server")?);
+    let mut servers = Servers::new();
+    servers.http(server.host(), 80, "server")?;
+    for host in server.url_hosts() {
+        assert_eq!(client.curl(&format!("http://{host}/"))?, "server\n", "{host}");
+    }
     Ok(())
 }

@@ -1,16 +1,19 @@
-//! Manifests in; maps, operations and routes out, against the files that lie beside the manifests. Pure: no kernel, no
-//! clock, no root.
+//! Manifests in; maps, operations, zone and routes out, against the files that lie beside the manifests. No namespace, no
+//! root: the maps are in memory, and the DNS server answers on a free port of the loopback device.
 //!
 //! ```text
 //! tests/scenarios/<scenario>/<step>/*.yaml       the whole folder of manifests at this step
 //! tests/scenarios/<scenario>/<step>/operations   what the proxy does to the maps to get there from the step before
 //! tests/scenarios/<scenario>/<step>/maps         what the services' maps hold then
+//! tests/scenarios/<scenario>/<step>/zone         what the names of the cluster stand for then
 //! tests/scenarios/<scenario>/<step>/routes       the node's routes, and what is wrong with the rest
 //! ```
 //!
 //! After the last step all manifests go, and the maps must be empty. `UPDATE_EXPECT=1` writes the files.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+mod zone;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -29,6 +32,8 @@ use sluice_agent::source::Delta;
 use sluice_ebpf_common::{FRONTEND_EXTERNAL, FRONTEND_LOCAL_SERVER, SERVICE_FAST_PATH};
 use sluice_model::{Changes, Snapshot};
 use sluice_proxy::{MapOp, MapStore, NodeView, Observed, Proxy, StoreError};
+
+use crate::zone::Zone;
 
 /// The node whose state is rendered.
 const NODE: &str = "node1";
@@ -56,7 +61,14 @@ struct Scenario {
     snapshot: Snapshot,
     maps: Maps,
     proxy: Proxy<Maps>,
+    zone: Zone,
     files: BTreeMap<PathBuf, String>,
+}
+
+/// What a step led to.
+struct Rendered {
+    operations: String,
+    zone: String,
 }
 
 impl Scenario {
@@ -65,11 +77,11 @@ impl Scenario {
         let node = NodeView { name: NODE.into(), local_dns: None, fast_path: true };
         let proxy = Proxy::new(maps.clone(), node).unwrap();
         let (view, snapshot, files) = (View::new(NODE.into()), Snapshot::default(), BTreeMap::new());
-        Self { view, snapshot, maps, proxy, files }
+        Self { view, snapshot, maps, proxy, zone: Zone::new(), files }
     }
 
-    /// Makes the folder what these files are, and lets the proxy follow. Returns what it did.
-    fn step(&mut self, files: BTreeMap<PathBuf, String>) -> String {
+    /// Makes the folder what these files are, and lets proxy and DNS follow.
+    fn step(&mut self, files: BTreeMap<PathBuf, String>) -> Rendered {
         let key = |path: &Path| -> Arc<str> { path.file_name().unwrap().to_string_lossy().into() };
         for path in self.files.keys().filter(|path| !files.contains_key(*path)) {
             self.view.remove_file(&key(path));
@@ -90,7 +102,8 @@ impl Scenario {
         let report = self.proxy.sync(&self.snapshot, &changes);
         assert!(report.errors.is_empty(), "{:?}", report.errors);
         let done = std::mem::take(&mut self.maps.0.borrow_mut().1);
-        done.iter().map(|line| format!("{line}\n")).collect()
+        let operations = done.iter().map(|line| format!("{line}\n")).collect();
+        Rendered { operations, zone: self.zone.render(&self.snapshot, &changes) }
     }
 
     /// The services' maps, frontend by frontend.
@@ -206,12 +219,13 @@ fn manifests_are_rendered_as_expected() {
             let manifests = entries(&step).into_iter().filter(|path| path.extension().is_some());
             let files =
                 manifests.map(|path| (path.clone(), std::fs::read_to_string(&path).unwrap())).collect();
-            let operations = scenario.step(files);
-            let rendered =
-                [("operations", operations), ("maps", scenario.maps()), ("routes", scenario.routes())];
+            let Rendered { operations, zone } = scenario.step(files);
+            let (maps, routes) = (scenario.maps(), scenario.routes());
+            let rendered = [("operations", operations), ("maps", maps), ("zone", zone), ("routes", routes)];
             differences.extend(rendered.iter().filter_map(|(name, text)| check(&step.join(name), text)));
         }
-        scenario.step(BTreeMap::new());
+        let Rendered { zone, .. } = scenario.step(BTreeMap::new());
+        assert_eq!(zone, "", "{}: all manifests are gone", folder.display());
         assert_eq!(scenario.maps(), "", "{}: all manifests are gone", folder.display());
     }
     assert!(differences.is_empty(), "UPDATE_EXPECT=1 takes these over:\n{}", differences.join("\n"));
