@@ -26,7 +26,8 @@ pub fn run() -> ExitCode {
         let code = if by_hand && arguments.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         return if write(text.as_bytes()).is_ok() { code } else { ExitCode::FAILURE };
     }
-    let mut stdin = Vec::new();
+    // Room for a configuration at once, instead of growing by small reads.
+    let mut stdin = Vec::with_capacity(16 * 1024);
     let (output, code) = match io::stdin().read_to_end(&mut stdin) {
         Ok(_) => respond(&lookup, &stdin),
         Err(error) => {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
+    os::unix::fs::FileExt,
     path::PathBuf,
 };
 
@@ -11,7 +12,8 @@ use proptest::prelude::*;
 use sluice_netlink::MacAddress;
 use tempfile::TempDir;
 
-use super::*;
+use super::{pool::Pool, *};
+use crate::range::Range;
 
 pub(crate) fn attachment(container_id: &str) -> Attachment {
     Attachment {

@@ -17,44 +17,44 @@ use serde_json::{Value, json};
 use sluice_netlink::{Namespace, Netlink};
 use tempfile::TempDir;
 
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
-pub struct Node {
-    pub namespace: Namespace,
-    pub directory: TempDir,
+pub(crate) struct Node {
+    pub(crate) namespace: Namespace,
+    pub(crate) directory: TempDir,
 }
 
 /// A container: a namespace that the runtime made.
-pub struct Pod {
-    pub id: String,
-    pub namespace: Namespace,
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    pub(crate) namespace: Namespace,
 }
 
 impl Pod {
-    pub fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         Self { id: id.to_owned(), namespace: Namespace::create().unwrap() }
     }
 
     /// A path for `CNI_NETNS` that needs no mount.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         let fd = self.namespace.as_fd().as_raw_fd();
         PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id()))
     }
 
-    pub fn netlink(&self) -> Netlink {
+    pub(crate) fn netlink(&self) -> Netlink {
         self.namespace.netlink().unwrap()
     }
 }
 
 /// What the plugin answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub success: bool,
-    pub json: Value,
+pub(crate) struct Answer {
+    pub(crate) success: bool,
+    pub(crate) json: Value,
 }
 
 impl Answer {
-    pub fn from(output: &Output) -> Self {
+    pub(crate) fn from(output: &Output) -> Self {
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         let json = if output.stdout.is_empty() {
             Value::Null
@@ -65,19 +65,19 @@ impl Answer {
     }
 
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert!(self.success, "{}", self.json);
         self.json
     }
 
     /// The error's number and words.
     #[track_caller]
-    pub fn error(self) -> (u64, String) {
+    pub(crate) fn error(self) -> (u64, String) {
         assert!(!self.success, "it succeeded: {}", self.json);
         (self.json["code"].as_u64().unwrap(), self.json["msg"].as_str().unwrap().to_owned())
     }
 
-    pub fn addresses(&self) -> Vec<IpAddr> {
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let ips = self.json["ips"].as_array().unwrap();
         ips.iter()
             .map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap())
@@ -86,20 +86,20 @@ impl Answer {
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { namespace: Namespace::create().unwrap(), directory: tempfile::tempdir().unwrap() }
     }
 
-    pub fn state_dir(&self) -> &Path {
+    pub(crate) fn state_dir(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn netlink(&self) -> Netlink {
+    pub(crate) fn netlink(&self) -> Netlink {
         self.namespace.netlink().unwrap()
     }
 
     /// A dual-stack configuration with these fields on top.
-    pub fn config(&self, more: Value) -> Value {
+    pub(crate) fn config(&self, more: Value) -> Value {
         let mut config = json!({
             "cniVersion": "1.1.0",
             "name": "pods",
@@ -114,7 +114,7 @@ impl Node {
         config
     }
 
-    pub fn command(&self, command: &str, id: &str, netns: Option<&Path>) -> Command {
+    pub(crate) fn command(&self, command: &str, id: &str, netns: Option<&Path>) -> Command {
         let mut process = Command::new(env!("CARGO_BIN_EXE_sluice-cni"));
         process.env_clear().env("CNI_COMMAND", command).env("CNI_PATH", "/opt/cni/bin");
         if !id.is_empty() {
@@ -134,7 +134,7 @@ impl Node {
     }
 
     /// Runs a command in the node's namespace with `stdin`.
-    pub fn run(&self, mut command: Command, stdin: &str) -> Output {
+    pub(crate) fn run(&self, mut command: Command, stdin: &str) -> Output {
         self.namespace
             .run(move || {
                 let mut child = command.spawn().unwrap();
@@ -145,22 +145,22 @@ impl Node {
             .unwrap()
     }
 
-    pub fn call(&self, command: &str, pod: &Pod, config: &Value) -> Answer {
+    pub(crate) fn call(&self, command: &str, pod: &Pod, config: &Value) -> Answer {
         let command = self.command(command, &pod.id, Some(&pod.path()));
         Answer::from(&self.run(command, &config.to_string()))
     }
 
-    pub fn add(&self, pod: &Pod, config: &Value) -> Answer {
+    pub(crate) fn add(&self, pod: &Pod, config: &Value) -> Answer {
         self.call("ADD", pod, config)
     }
 
-    pub fn del(&self, pod: &Pod, config: &Value) -> Answer {
+    pub(crate) fn del(&self, pod: &Pod, config: &Value) -> Answer {
         self.call("DEL", pod, config)
     }
 
     /// Everything that an attachment could leave on the node, as text: links, addresses, routes, neighbours that
     /// somebody entered, and the names of all files.
-    pub fn inventory(&self) -> Vec<String> {
+    pub(crate) fn inventory(&self) -> Vec<String> {
         let mut netlink = self.netlink();
         let mut list = Vec::new();
         for link in netlink.links().unwrap() {
@@ -193,7 +193,7 @@ impl Node {
 
 /// Whether a TCP connection from `client` to `address` in `server` carries a message.
 #[track_caller]
-pub fn assert_reaches(client: &Namespace, server: &Namespace, address: IpAddr) {
+pub(crate) fn assert_reaches(client: &Namespace, server: &Namespace, address: IpAddr) {
     let listener = server.run(|| TcpListener::bind(SocketAddr::new(address, 0)).unwrap()).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::scope(|scope| {
