@@ -1,5 +1,7 @@
 //! What tests build clusters of, and how they ask.
 
+pub(crate) mod bed;
+
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use hickory_proto::{

@@ -1,0 +1,194 @@
+//! A network namespace with a running server in it, an upstream to forward to, and `dig`.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Message, MessageType, ResponseCode},
+    rr::{Name, RData, Record, RecordType, rdata},
+};
+use nix::sched::{CloneFlags, unshare};
+use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle};
+
+use crate::{DnsConfig, DnsError, Publisher, Server};
+
+/// Runs a test in a network namespace of its own, with `lo` up.
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        sh("ip link set lo up");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a command, which must succeed; gives what it printed.
+pub(crate) fn sh(command: &str) -> String {
+    let output = Command::new("sh").arg("-c").arg(command).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}
+
+/// Waits until something holds.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A server that answers.
+pub(crate) struct Running {
+    pub(crate) publisher: Publisher,
+    pub(crate) registry: prometheus::Registry,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<Result<(), DnsError>>>,
+    runtime: Runtime,
+}
+
+impl Running {
+    /// Starts one in the caller's namespace.
+    pub(crate) fn start(config: DnsConfig) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let server = Server::bind(config).unwrap();
+        let registry = prometheus::Registry::new();
+        server.register_metrics(&registry).unwrap();
+        let publisher = server.publisher();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = runtime.spawn(server.run(async { drop(stopped.await) }));
+        Self { publisher, registry, stop: Some(stop), task: Some(task), runtime }
+    }
+
+    /// Ends it and waits until it has ended.
+    pub(crate) fn stop(&mut self) {
+        if let (Some(stop), Some(task)) = (self.stop.take(), self.task.take()) {
+            drop(stop);
+            let ended =
+                self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(8), task).await });
+            ended.expect("ends in time").unwrap().unwrap();
+        }
+    }
+
+    /// The value of a counter whose printed form starts so.
+    pub(crate) fn metric(&self, start: &str) -> f64 {
+        let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(start));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.stop();
+        }
+    }
+}
+
+/// A name server of the world outside.
+pub(crate) struct World {
+    queries: Arc<AtomicUsize>,
+}
+
+impl World {
+    /// Answers at this address as long as the process lives, which is the test's.
+    pub(crate) fn start(address: &str) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        let (udp, tcp) = (UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap());
+        let queries = Arc::new(AtomicUsize::new(0));
+        let count = queries.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = udp.recv_from(&mut buffer) {
+                count.fetch_add(1, Ordering::SeqCst);
+                let udp = udp.try_clone().unwrap();
+                let query = buffer[..length].to_vec();
+                std::thread::spawn(move || {
+                    if let Some(answer) = world(&query, false) {
+                        udp.send_to(&answer, client).unwrap();
+                    }
+                });
+            }
+        });
+        let count = queries.clone();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            for stream in tcp.incoming() {
+                let mut stream = stream.unwrap();
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).unwrap();
+                let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut query).unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                if let Some(answer) = world(&query, true) {
+                    stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
+                    stream.write_all(&answer).unwrap();
+                }
+            }
+        });
+        Self { queries }
+    }
+
+    /// How many queries came.
+    pub(crate) fn queries(&self) -> usize {
+        self.queries.load(Ordering::SeqCst)
+    }
+}
+
+/// What the world outside says.
+fn world(query: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    let asked = Message::from_vec(query).unwrap();
+    let question = asked.queries[0].clone();
+    let mut answer = Message::new(asked.metadata.id, MessageType::Response, asked.metadata.op_code);
+    answer.metadata.recursion_desired = true;
+    answer.metadata.recursion_available = true;
+    answer.edns = asked.edns.clone();
+    let name = question.name().clone();
+    answer.add_query(question.clone());
+    let mut add = |name: &Name, data: RData| {
+        answer.add_answer(Record::from_rdata(name.clone(), 300, data));
+    };
+    let www: Name = "www.example.org.".parse().unwrap();
+    match (name.to_lowercase().to_ascii().as_str(), question.query_type()) {
+        ("www.example.org.", RecordType::A) => add(&name, RData::A(rdata::A::new(192, 0, 2, 80))),
+        ("www.example.org.", RecordType::AAAA) => {
+            add(&name, RData::AAAA(rdata::AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x80)));
+        }
+        ("alias.example.org.", RecordType::A) => {
+            add(&name, RData::CNAME(rdata::CNAME(www.clone())));
+            add(&www, RData::A(rdata::A::new(192, 0, 2, 80)));
+        }
+        ("big.example.org.", RecordType::A) if !tcp => answer.metadata.truncation = true,
+        ("big.example.org.", RecordType::A) => {
+            (0..200).for_each(|n| add(&name, RData::A(rdata::A::new(192, 0, 2, n))));
+        }
+        ("slow.example.org.", RecordType::A) => {
+            std::thread::sleep(Duration::from_millis(300));
+            add(&name, RData::A(rdata::A::new(192, 0, 2, 81)));
+        }
+        ("silent.example.org.", _) => return None,
+        ("odd.example.org.", RecordType::Unknown(65400)) => {
+            let data = rdata::NULL::with(b"odd".to_vec());
+            add(&name, RData::Unknown { code: RecordType::Unknown(65400), rdata: data });
+        }
+        (name, _) if name.starts_with("www") => {}
+        _ => answer.metadata.response_code = ResponseCode::NXDomain,
+    }
+    if answer.answers.is_empty() && !answer.metadata.truncation {
+        let soa = rdata::SOA::new(www.clone(), www.clone(), 1, 2, 3, 4, 60);
+        answer.add_authority(Record::from_rdata("example.org.".parse().unwrap(), 60, RData::SOA(soa)));
+    }
+    Some(answer.to_vec().unwrap())
+}

@@ -1,0 +1,501 @@
+//! The specification and the habits of CoreDNS, row by row.
+
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{RData, RecordType},
+};
+use sluice_model::{Changes, Object, Pod};
+
+use super::{cluster, config};
+use crate::{
+    DnsConfig, PodRecords, Upstreams,
+    handler::{Outcome, Transport},
+    name::reverse_name,
+    testing::*,
+};
+
+use RecordType::{A, AAAA, ANY, CNAME, MX, NS, PTR, SOA, SRV, TXT};
+
+#[test]
+fn names_of_the_zone() {
+    let fixture = Fixture::with(config(), cluster());
+    let none: &[&str] = &[];
+    let rows: &[(&str, RecordType, &str, &[&str])] = &[
+        // Services.
+        ("web.default.svc.cluster.local.", A, "NOERROR", &["web.default.svc.cluster.local. 30 A 10.96.0.20"]),
+        (
+            "web.default.svc.cluster.local.",
+            AAAA,
+            "NOERROR",
+            &["web.default.svc.cluster.local. 30 AAAA fd00:96::20"],
+        ),
+        ("four.default.svc.cluster.local.", AAAA, "NOERROR", none),
+        ("web.default.svc.cluster.local.", TXT, "NOERROR", none),
+        ("web.default.svc.cluster.local.", MX, "NOERROR", none),
+        ("WeB.deFAULT.svc.Cluster.LOCAL.", A, "NOERROR", &["WeB.deFAULT.svc.Cluster.LOCAL. 30 A 10.96.0.20"]),
+        (
+            "there.implied.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &["there.implied.svc.cluster.local. 30 A 10.96.0.22"],
+        ),
+        // Endpoints of services with an address, as CoreDNS has them.
+        (
+            "named.web.default.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &["named.web.default.svc.cluster.local. 30 A 10.1.0.6"],
+        ),
+        (
+            "10-1-0-5.web.default.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &["10-1-0-5.web.default.svc.cluster.local. 30 A 10.1.0.5"],
+        ),
+        ("10-1-0-6.web.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("10-1-0-7.web.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        // SRV of a service.
+        (
+            "_http._tcp.web.default.svc.cluster.local.",
+            SRV,
+            "NOERROR",
+            &["_http._tcp.web.default.svc.cluster.local. 30 SRV 0 100 80 web.default.svc.cluster.local."],
+        ),
+        (
+            "_dns._udp.web.default.svc.cluster.local.",
+            SRV,
+            "NOERROR",
+            &["_dns._udp.web.default.svc.cluster.local. 30 SRV 0 100 53 web.default.svc.cluster.local."],
+        ),
+        (
+            "web.default.svc.cluster.local.",
+            SRV,
+            "NOERROR",
+            &[
+                "web.default.svc.cluster.local. 30 SRV 0 33 53 web.default.svc.cluster.local.",
+                "web.default.svc.cluster.local. 30 SRV 0 33 80 web.default.svc.cluster.local.",
+                "web.default.svc.cluster.local. 30 SRV 0 33 9 web.default.svc.cluster.local.",
+            ],
+        ),
+        ("_http._tcp.web.default.svc.cluster.local.", A, "NOERROR", none),
+        ("_http._udp.web.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        ("http._tcp.web.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        ("_._tcp.web.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        ("_tcp.web.default.svc.cluster.local.", SRV, "NOERROR", none),
+        ("_sctp.web.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        ("_tcp.four.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        // Headless services.
+        (
+            "db.default.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &["db.default.svc.cluster.local. 30 A 10.1.0.8", "db.default.svc.cluster.local. 30 A 10.1.0.9"],
+        ),
+        (
+            "db.default.svc.cluster.local.",
+            AAAA,
+            "NOERROR",
+            &["db.default.svc.cluster.local. 30 AAAA fd00:1::8"],
+        ),
+        (
+            "db-0.db.default.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &["db-0.db.default.svc.cluster.local. 30 A 10.1.0.8"],
+        ),
+        (
+            "DB-0.db.default.svc.cluster.local.",
+            AAAA,
+            "NOERROR",
+            &["DB-0.db.default.svc.cluster.local. 30 AAAA fd00:1::8"],
+        ),
+        ("db-1.db.default.svc.cluster.local.", AAAA, "NOERROR", none),
+        ("db-2.db.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        (
+            "_sql._tcp.db.default.svc.cluster.local.",
+            SRV,
+            "NOERROR",
+            &[
+                "_sql._tcp.db.default.svc.cluster.local. 30 SRV 0 50 5432 db-0.db.default.svc.cluster.local.",
+                "_sql._tcp.db.default.svc.cluster.local. 30 SRV 0 50 5432 db-1.db.default.svc.cluster.local.",
+            ],
+        ),
+        (
+            "_sql._sctp.db.default.svc.cluster.local.",
+            SRV,
+            "NOERROR",
+            &[
+                "_sql._sctp.db.default.svc.cluster.local. 30 SRV 0 50 5432 db-0.db.default.svc.cluster.local.",
+                "_sql._sctp.db.default.svc.cluster.local. 30 SRV 0 50 5432 db-1.db.default.svc.cluster.local.",
+            ],
+        ),
+        (
+            "plain.default.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &["plain.default.svc.cluster.local. 30 A 10.1.0.5"],
+        ),
+        (
+            "10-1-0-5.plain.default.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &["10-1-0-5.plain.default.svc.cluster.local. 30 A 10.1.0.5"],
+        ),
+        ("six.default.svc.cluster.local.", A, "NOERROR", none),
+        (
+            "fd00-1--0.six.default.svc.cluster.local.",
+            AAAA,
+            "NOERROR",
+            &["fd00-1--0.six.default.svc.cluster.local. 30 AAAA fd00:1::"],
+        ),
+        ("six.default.svc.cluster.local.", SRV, "NOERROR", none),
+        ("unready.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("_x._tcp.unready.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        // ExternalName.
+        (
+            "out.default.svc.cluster.local.",
+            CNAME,
+            "NOERROR",
+            &["out.default.svc.cluster.local. 30 CNAME www.example.org."],
+        ),
+        ("out.default.svc.cluster.local.", A, "NOT OURS", none),
+        ("_http._tcp.out.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        ("host.out.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        (
+            "alias.default.svc.cluster.local.",
+            A,
+            "NOERROR",
+            &[
+                "alias.default.svc.cluster.local. 30 CNAME web.default.svc.cluster.local.",
+                "web.default.svc.cluster.local. 30 A 10.96.0.20",
+            ],
+        ),
+        (
+            "chain.default.svc.cluster.local.",
+            AAAA,
+            "NOERROR",
+            &[
+                "alias.default.svc.cluster.local. 30 CNAME web.default.svc.cluster.local.",
+                "chain.default.svc.cluster.local. 30 CNAME alias.default.svc.cluster.local.",
+                "web.default.svc.cluster.local. 30 AAAA fd00:96::20",
+            ],
+        ),
+        (
+            "chain.default.svc.cluster.local.",
+            CNAME,
+            "NOERROR",
+            &["chain.default.svc.cluster.local. 30 CNAME alias.default.svc.cluster.local."],
+        ),
+        (
+            "lost.default.svc.cluster.local.",
+            A,
+            "NXDOMAIN",
+            &["lost.default.svc.cluster.local. 30 CNAME nothing.default.svc.cluster.local."],
+        ),
+        ("number.default.svc.cluster.local.", A, "NOERROR", none),
+        // Pods.
+        (
+            "10-1-0-5.default.pod.cluster.local.",
+            A,
+            "NOERROR",
+            &["10-1-0-5.default.pod.cluster.local. 30 A 10.1.0.5"],
+        ),
+        ("10-1-0-5.default.pod.cluster.local.", AAAA, "NOERROR", none),
+        (
+            "fd00-1--5.default.pod.cluster.local.",
+            AAAA,
+            "NOERROR",
+            &["fd00-1--5.default.pod.cluster.local. 30 AAAA fd00:1::5"],
+        ),
+        ("10-1-0-5.unknown.pod.cluster.local.", A, "NXDOMAIN", none),
+        ("10-1-0-256.default.pod.cluster.local.", A, "NXDOMAIN", none),
+        ("web.default.pod.cluster.local.", A, "NXDOMAIN", none),
+        ("a.10-1-0-5.default.pod.cluster.local.", A, "NXDOMAIN", none),
+        // Names between.
+        ("cluster.local.", A, "NOERROR", none),
+        ("svc.cluster.local.", A, "NOERROR", none),
+        ("pod.cluster.local.", A, "NOERROR", none),
+        ("default.svc.cluster.local.", A, "NOERROR", none),
+        ("empty.svc.cluster.local.", A, "NOERROR", none),
+        ("implied.svc.cluster.local.", A, "NOERROR", none),
+        ("default.pod.cluster.local.", A, "NOERROR", none),
+        ("unknown.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("web.unknown.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("nothing.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("other.cluster.local.", A, "NXDOMAIN", none),
+        ("*.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("any.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("a.b.c.web.default.svc.cluster.local.", A, "NXDOMAIN", none),
+        ("a._http._tcp.web.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        // The apex and the server.
+        ("cluster.local.", NS, "NOERROR", &["cluster.local. 30 NS ns.dns.cluster.local."]),
+        ("ns.dns.cluster.local.", A, "NOERROR", &["ns.dns.cluster.local. 30 A 10.96.0.10"]),
+        ("ns.dns.cluster.local.", AAAA, "NOERROR", &["ns.dns.cluster.local. 30 AAAA fd00:96::a"]),
+        ("dns.cluster.local.", A, "NOERROR", none),
+        ("a.ns.dns.cluster.local.", A, "NXDOMAIN", none),
+        ("dns-version.cluster.local.", TXT, "NOERROR", &["dns-version.cluster.local. 28800 TXT 1.1.0"]),
+        ("dns-version.cluster.local.", A, "NOERROR", none),
+        ("a.dns-version.cluster.local.", TXT, "NXDOMAIN", none),
+        // RFC 8482.
+        (
+            "web.default.svc.cluster.local.",
+            ANY,
+            "NOERROR",
+            &["web.default.svc.cluster.local. 3600 HINFO RFC8482 "],
+        ),
+        (
+            "out.default.svc.cluster.local.",
+            ANY,
+            "NOERROR",
+            &["out.default.svc.cluster.local. 3600 HINFO RFC8482 "],
+        ),
+        ("nothing.default.svc.cluster.local.", ANY, "NXDOMAIN", none),
+        // Reverse.
+        (
+            "20.0.96.10.in-addr.arpa.",
+            PTR,
+            "NOERROR",
+            &["20.0.96.10.in-addr.arpa. 30 PTR web.default.svc.cluster.local."],
+        ),
+        (
+            "5.0.1.10.in-addr.arpa.",
+            PTR,
+            "NOERROR",
+            &[
+                "5.0.1.10.in-addr.arpa. 30 PTR 10-1-0-5.plain.default.svc.cluster.local.",
+                "5.0.1.10.in-addr.arpa. 30 PTR 10-1-0-5.web.default.svc.cluster.local.",
+            ],
+        ),
+        (
+            "8.0.1.10.in-addr.arpa.",
+            PTR,
+            "NOERROR",
+            &["8.0.1.10.in-addr.arpa. 30 PTR db-0.db.default.svc.cluster.local."],
+        ),
+        ("8.0.1.10.in-addr.arpa.", A, "NOERROR", none),
+        ("10.0.1.10.in-addr.arpa.", PTR, "NOT OURS", none),
+        // Not ours.
+        ("www.example.org.", A, "NOT OURS", none),
+        ("local.", A, "NOT OURS", none),
+        ("acluster.local.", A, "NOT OURS", none),
+        (".", NS, "NOT OURS", none),
+    ];
+    for (name, qtype, code, records) in rows {
+        let mut wanted = vec![(*code).to_owned()];
+        wanted.extend(records.iter().map(|record| (*record).to_owned()));
+        assert_eq!(fixture.told(name, *qtype), wanted, "{name} {qtype}");
+    }
+    let six = reverse_name("fd00:96::20".parse().unwrap());
+    assert_eq!(fixture.told(&six, PTR)[1..], [format!("{six} 30 PTR web.default.svc.cluster.local.")]);
+}
+
+#[test]
+fn every_answer_is_authoritative_and_every_no_carries_the_soa() {
+    let fixture = Fixture::with(config(), cluster());
+    for (name, qtype) in [
+        ("nothing.default.svc.cluster.local.", A),
+        ("four.default.svc.cluster.local.", AAAA),
+        ("cluster.local.", A),
+        ("lost.default.svc.cluster.local.", A),
+        ("8.0.1.10.in-addr.arpa.", A),
+    ] {
+        let message = fixture.ask(name, qtype).unwrap();
+        assert!(message.metadata.authoritative, "{name}");
+        let [soa] = &message.authorities[..] else { panic!("{name}: {:?}", message.authorities) };
+        let RData::SOA(data) = &soa.data else { panic!("{soa}") };
+        let apex = if name.ends_with("arpa.") { "in-addr.arpa." } else { "cluster.local." };
+        assert_eq!((soa.name.to_string().as_str(), soa.ttl), (apex, 30));
+        assert_eq!((data.mname.to_string().as_str(), data.minimum), ("ns.dns.cluster.local.", 30));
+    }
+    let soa = fixture.ask("cluster.local.", SOA).unwrap();
+    assert_eq!((soa.answers.len(), soa.authorities.len()), (1, 0));
+}
+
+#[test]
+fn srv_answers_bring_the_addresses_of_their_targets() {
+    let fixture = Fixture::with(config(), cluster());
+    for (name, wanted) in [
+        (
+            "_sql._tcp.db.default.svc.cluster.local.",
+            &[
+                "db-0.db.default.svc.cluster.local. 10.1.0.8",
+                "db-0.db.default.svc.cluster.local. fd00:1::8",
+                "db-1.db.default.svc.cluster.local. 10.1.0.9",
+            ][..],
+        ),
+        (
+            "web.default.svc.cluster.local.",
+            &["web.default.svc.cluster.local. 10.96.0.20", "web.default.svc.cluster.local. fd00:96::20"],
+        ),
+    ] {
+        let message = fixture.ask(name, SRV).unwrap();
+        let mut glue: Vec<_> = message.additionals.iter().map(|r| format!("{} {}", r.name, r.data)).collect();
+        glue.sort();
+        assert_eq!(glue, wanted, "{name}");
+    }
+}
+
+#[test]
+fn the_serial_moves_with_changes_and_only_with_them() {
+    let fixture = Fixture::with(config(), cluster());
+    let serial = || match &fixture.ask("cluster.local.", SOA).unwrap().answers[0].data {
+        RData::SOA(soa) => soa.serial,
+        other => panic!("{other}"),
+    };
+    let (first, mut snapshot) = (serial(), snapshot(cluster()));
+    fixture.publisher.publish(&snapshot, &Changes::everything());
+    assert_eq!(serial(), first, "a full pass that finds nothing changed");
+    let mut changes = Changes::default();
+    snapshot.apply(cluster_ip("default/new", &["10.96.0.99"], &[]), &mut changes);
+    fixture.publisher.publish(&snapshot, &changes);
+    assert!(serial() > first);
+    assert_eq!(fixture.told("new.default.svc.cluster.local.", A).len(), 2);
+}
+
+#[test]
+fn names_of_the_cluster_fail_until_it_is_known() {
+    let fixture = Fixture::new(&config());
+    for (name, wanted) in [
+        ("web.default.svc.cluster.local.", Some(ResponseCode::ServFail)),
+        ("cluster.local.", Some(ResponseCode::ServFail)),
+        ("5.0.1.10.in-addr.arpa.", Some(ResponseCode::ServFail)),
+        ("5.2.0.192.in-addr.arpa.", None),
+        ("www.example.org.", None),
+    ] {
+        assert_eq!(fixture.ask(name, A).map(|m| m.metadata.response_code), wanted, "{name}");
+    }
+    assert!(!fixture.publisher.is_ready());
+    fixture.publisher.publish(&snapshot(cluster()), &Changes::default());
+    assert!(fixture.publisher.is_ready());
+    assert_eq!(fixture.told("web.default.svc.cluster.local.", A).len(), 2);
+}
+
+#[test]
+fn options_change_what_they_say() {
+    let pod = |name: &str, address: &str| {
+        Object::Pod(Pod {
+            name: name.parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
+            node: None,
+            labels: Default::default(),
+            hostname: None,
+            subdomain: None,
+            ports: Vec::new(),
+            host_network: false,
+            ready: true,
+            terminating: false,
+        })
+    };
+    let mut objects = cluster();
+    objects.extend([pod("default/a", "10.1.0.5"), pod("empty/b", "10.1.0.6")]);
+    let with = |change: fn(&mut DnsConfig)| {
+        let mut config = config();
+        change(&mut config);
+        Fixture::with(config, objects.clone())
+    };
+    let verified = with(|config| config.pods = PodRecords::Verified);
+    let disabled = with(|config| config.pods = PodRecords::Disabled);
+    let named = with(|config| config.endpoint_pod_names = true);
+    let closed = with(|config| config.reverse_fallthrough = false);
+    let other = with(|config| config.zone = "Example.Test".to_owned());
+    let quick = with(|config| config.ttl = 0);
+    for (fixture, name, qtype, code, count) in [
+        (&verified, "10-1-0-5.default.pod.cluster.local.", A, "NOERROR", 1),
+        (&verified, "10-1-0-6.default.pod.cluster.local.", A, "NXDOMAIN", 0),
+        (&verified, "10-1-0-6.empty.pod.cluster.local.", A, "NOERROR", 1),
+        (&disabled, "10-1-0-5.default.pod.cluster.local.", A, "NXDOMAIN", 0),
+        (&named, "pod-10105.web.default.svc.cluster.local.", A, "NOERROR", 1),
+        (&named, "named.web.default.svc.cluster.local.", A, "NOERROR", 1),
+        (&named, "10-1-0-5.web.default.svc.cluster.local.", A, "NXDOMAIN", 0),
+        (&closed, "10.0.1.10.in-addr.arpa.", PTR, "NXDOMAIN", 0),
+        (&closed, "1.10.in-addr.arpa.", PTR, "NOERROR", 0),
+        (&closed, "1.0.168.192.in-addr.arpa.", PTR, "NOT OURS", 0),
+        (&other, "web.default.svc.example.test.", A, "NOERROR", 1),
+        (&other, "web.default.svc.cluster.local.", A, "NOT OURS", 0),
+        (&quick, "web.default.svc.cluster.local.", A, "NOERROR", 1),
+    ] {
+        let told = fixture.told(name, qtype);
+        assert_eq!((told[0].as_str(), told.len() - 1), (code, count), "{name}");
+    }
+    assert!(quick.told("web.default.svc.cluster.local.", A)[1].contains(" 0 A "));
+}
+
+#[test]
+fn what_does_not_fit_is_cut_and_marked() {
+    let endpoints: Vec<String> = (0..5000).map(|n| format!("10.2.{}.{}", n / 250, n % 250)).collect();
+    let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
+    let objects = [headless("default/big"), slice("big", "default/big", &["x/TCP/1"], &endpoints)];
+    let fixture = Fixture::with(config(), objects);
+    for (name, qtype, transport, limit, at_least) in [
+        ("big.default.svc.cluster.local.", A, Transport::Udp, 512, 27),
+        ("big.default.svc.cluster.local.", A, Transport::Tcp, 65_535, 4090),
+        ("_x._tcp.big.default.svc.cluster.local.", SRV, Transport::Udp, 512, 5),
+        ("_x._tcp.big.default.svc.cluster.local.", SRV, Transport::Tcp, 65_535, 900),
+    ] {
+        let mut out = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for turn in 0..40 {
+            let (outcome, _) =
+                fixture.handler.answer(&question(name, qtype), transport, turn * 137, &mut out);
+            assert!(matches!(outcome, Outcome::Answered(_)));
+            let message = hickory_proto::op::Message::from_vec(&out).unwrap();
+            assert!(out.len() <= limit && message.metadata.truncation, "{name} {transport:?}");
+            assert!(
+                message.answers.len() >= at_least,
+                "{} of {name} over {transport:?}",
+                message.answers.len()
+            );
+            seen.extend(message.answers.iter().map(|record| record.data.to_string()));
+        }
+        assert!(seen.len() > at_least * 3 / 2 || seen.len() == 5000, "each has its turn: {}", seen.len());
+    }
+}
+
+#[test]
+fn what_we_do_not_serve_is_refused() {
+    let fixture = Fixture::with(config(), cluster());
+    let class = |class: u16| {
+        let mut message = question("web.default.svc.cluster.local.", A);
+        let at = message.len() - 2;
+        message[at..].copy_from_slice(&class.to_be_bytes());
+        message
+    };
+    for (what, message) in [
+        ("AXFR", question("cluster.local.", RecordType::AXFR)),
+        ("IXFR", question("cluster.local.", RecordType::IXFR)),
+        ("chaos", class(3)),
+        ("any class", class(255)),
+        ("class 0", class(0)),
+    ] {
+        let mut out = Vec::new();
+        fixture.handler.answer(&message, Transport::Tcp, 0, &mut out);
+        let answer = hickory_proto::op::Message::from_vec(&out).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::Refused, "{what}");
+    }
+}
+
+#[test]
+fn the_time_from_change_to_answer_is_measured_once() {
+    let fixture = Fixture::new(&DnsConfig { upstreams: Upstreams::None, ..config() });
+    let count =
+        || fixture.metrics.programming.with_label_values(&["headless_with_selector"]).get_sample_count();
+    let mut service = service("default/db");
+    service.headless = true;
+    service.selector.insert("app".to_owned(), "db".to_owned());
+    let Object::EndpointSlice(mut endpoints) = slice("db-1", "default/db", &[], &["10.1.0.1"]) else {
+        panic!()
+    };
+    let mut snapshot = snapshot([Object::Service(service)]);
+    let mut publish = |last_change| {
+        let mut changes = Changes::default();
+        endpoints.last_change = last_change;
+        snapshot.apply(Object::EndpointSlice(endpoints.clone()), &mut changes);
+        fixture.publisher.publish(&snapshot, &changes);
+        count()
+    };
+    let now = std::time::SystemTime::now();
+    assert_eq!(publish(Some(now)), 0, "what was there before us");
+    assert_eq!(publish(Some(now + std::time::Duration::from_secs(1))), 1);
+    assert_eq!(publish(Some(now + std::time::Duration::from_secs(1))), 1);
+    assert_eq!(publish(None), 1);
+}

@@ -1,0 +1,397 @@
+//! A real server on real sockets, asked by `dig` and `nslookup` and by clients that mean no good.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::RecordType,
+};
+use sluice_model::Changes;
+
+use super::{cluster, config};
+use crate::{
+    DnsConfig, Upstreams,
+    testing::{
+        bed::{Running, World, eventually, in_namespace, sh},
+        *,
+    },
+};
+
+const V4: &str = "10.96.0.10:53";
+const V6: &str = "[fd00:96::a]:53";
+
+fn addresses() {
+    sh("ip addr add 10.96.0.10/32 dev lo && ip addr add fd00:96::a/128 dev lo nodad");
+}
+
+fn listening(config: DnsConfig) -> DnsConfig {
+    DnsConfig { listen: vec![V4.parse().unwrap(), V6.parse().unwrap()], udp_threads: 2, ..config }
+}
+
+/// A server that knows the cluster and forwards to a world at 127.0.0.53.
+fn served(config: DnsConfig) -> (Running, World) {
+    addresses();
+    let world = World::start("127.0.0.53:53");
+    let upstreams = Upstreams::Addresses(vec!["127.0.0.53:53".parse().unwrap()]);
+    let running = Running::start(DnsConfig { upstreams, ..listening(config) });
+    running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+    (running, world)
+}
+
+fn exchange(message: &[u8]) -> Option<Vec<u8>> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(V4).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.send(message).unwrap();
+    let mut buffer = vec![0; 65_535];
+    socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes()[..], message].concat()
+}
+
+fn read_framed(stream: &mut TcpStream) -> Option<Message> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).ok()?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message).ok()?;
+    Some(Message::from_vec(&message).unwrap())
+}
+
+fn connect(to: &str) -> TcpStream {
+    let stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+}
+
+#[test]
+fn dig_and_nslookup_get_what_the_specification_says() {
+    in_namespace(|| {
+        let (_running, _world) = served(config());
+        for server in ["10.96.0.10", "fd00:96::a"] {
+            for protocol in ["+notcp", "+tcp"] {
+                for (question, lines) in [
+                    ("web.default.svc.cluster.local A", "10.96.0.20\n"),
+                    ("web.default.svc.cluster.local AAAA", "fd00:96::20\n"),
+                    ("db-0.db.default.svc.cluster.local", "10.1.0.8\n"),
+                    (
+                        "_http._tcp.web.default.svc.cluster.local SRV",
+                        "0 100 80 web.default.svc.cluster.local.\n",
+                    ),
+                    ("dns-version.cluster.local TXT", "\"1.1.0\"\n"),
+                    ("-x 10.96.0.20", "web.default.svc.cluster.local.\n"),
+                    ("-x fd00:96::20", "web.default.svc.cluster.local.\n"),
+                    ("out.default.svc.cluster.local", "www.example.org.\n192.0.2.80\n"),
+                    ("alias.example.org", "www.example.org.\n192.0.2.80\n"),
+                    ("odd.example.org TYPE65400", "\\# 3 6F6464\n"),
+                    ("nothing.example.org", ""),
+                ] {
+                    let printed =
+                        sh(&format!("dig +short +tries=1 +timeout=3 {protocol} @{server} {question}"));
+                    assert_eq!(printed, lines, "{question} {protocol} @{server}");
+                }
+            }
+        }
+        let printed =
+            plain(&sh("dig +noall +comments +question +answer @10.96.0.10 WEB.default.svc.CLUSTER.local"));
+        for part in [
+            "status: NOERROR",
+            "flags: qr aa rd ra;",
+            "udp: 1232",
+            "WEB.default.svc.CLUSTER.local. 30 IN A 10.96.0.20",
+        ] {
+            assert!(printed.contains(part), "{part} in\n{printed}");
+        }
+        let printed = plain(&sh("dig @10.96.0.10 nothing.default.svc.cluster.local"));
+        for part in ["status: NXDOMAIN", "SOA ns.dns.cluster.local. hostmaster.cluster.local."] {
+            assert!(printed.contains(part), "{part} in\n{printed}");
+        }
+        assert!(
+            sh("dig +noedns @10.96.0.10 cluster.local MX").contains("ANSWER: 0, AUTHORITY: 1, ADDITIONAL: 0")
+        );
+        assert!(sh("dig +edns=1 +noednsneg @10.96.0.10 cluster.local").contains("status: BADVERS"));
+        assert!(sh("dig +opcode=notify @10.96.0.10 cluster.local").contains("status: NOTIMP"));
+        assert!(sh("dig @10.96.0.10 version.bind TXT CH").contains("status: REFUSED"));
+        assert!(sh("dig +tcp @10.96.0.10 cluster.local AXFR").contains("Transfer failed"));
+        let printed = sh("nslookup web.default.svc.cluster.local 10.96.0.10");
+        for part in ["Address: 10.96.0.20", "Address: fd00:96::20"] {
+            assert!(printed.contains(part), "{part} in\n{printed}");
+        }
+        assert!(sh("nslookup 10.96.0.20 10.96.0.10").contains("name = web.default.svc.cluster.local."));
+    });
+}
+
+#[test]
+fn addresses_may_come_after_the_server() {
+    in_namespace(|| {
+        let running = Running::start(listening(config()));
+        running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+        addresses();
+        for server in ["10.96.0.10", "fd00:96::a"] {
+            for protocol in ["+notcp", "+tcp"] {
+                let printed = sh(&format!("dig +short {protocol} @{server} web.default.svc.cluster.local"));
+                assert_eq!(printed, "10.96.0.20\n");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_successor_takes_over_the_addresses_while_the_old_server_runs() {
+    in_namespace(|| {
+        let (mut old, _world) = served(config());
+        let new = Running::start(listening(config()));
+        new.publisher.publish(&snapshot(cluster()), &Changes::everything());
+        old.stop();
+        for _ in 0..20 {
+            let answer =
+                exchange(&question("web.default.svc.cluster.local.", RecordType::A)).expect("an answer");
+            assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 1);
+        }
+    });
+}
+
+#[test]
+fn the_end_waits_for_what_is_under_way() {
+    in_namespace(|| {
+        let (mut running, world) = served(config());
+        let client = std::thread::spawn(|| sh("dig +short +tries=1 @10.96.0.10 slow.example.org"));
+        eventually("the query is under way", || world.queries() == 1);
+        running.stop();
+        assert_eq!(client.join().unwrap(), "192.0.2.81\n");
+    });
+}
+
+#[test]
+fn a_changed_resolv_conf_is_followed() {
+    in_namespace(|| {
+        addresses();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("resolv.conf");
+        std::fs::write(&file, "nameserver 10.96.0.10\n").unwrap();
+        let upstreams = Upstreams::ResolvConf(file.clone());
+        let running = Running::start(DnsConfig { upstreams, ..listening(config()) });
+        running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+        // Its own address is no upstream: no loop, an error.
+        assert!(sh("dig +tries=1 @10.96.0.10 www.example.org").contains("status: SERVFAIL"));
+        let _world = World::start("127.0.0.54:53");
+        replace(&file, "nameserver 127.0.0.54\n");
+        eventually("the new upstream is asked", || {
+            sh("dig +short +tries=1 @10.96.0.10 www.example.org") == "192.0.2.80\n"
+        });
+        // Lost, the file leaves what it said in force.
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(sh("dig +short +tries=1 @10.96.0.10 AAAA www.example.org"), "2001:db8::80\n");
+    });
+}
+
+/// Tabs and padding as single spaces.
+fn plain(printed: &str) -> String {
+    printed.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, file).unwrap();
+}
+
+#[test]
+fn a_dead_upstream_is_passed_over() {
+    in_namespace(|| {
+        addresses();
+        let _world = World::start("127.0.0.53:53");
+        // Nobody listens at the second; the third takes queries and says nothing.
+        let _silent = UdpSocket::bind("127.0.0.55:53").unwrap();
+        let upstreams = ["127.0.0.53:53", "127.0.0.54:53", "127.0.0.55:53"].map(|a| a.parse().unwrap());
+        let upstreams = Upstreams::Addresses(upstreams.to_vec());
+        let running = Running::start(DnsConfig { upstreams, ..listening(config()) });
+        running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+        for _ in 0..6 {
+            let printed = sh("dig +short +tries=1 +timeout=5 @10.96.0.10 www.example.org");
+            assert_eq!(printed, "192.0.2.80\n", "whichever is asked first");
+        }
+        eventually("both are known to be down", || {
+            running.metric("coredns_proxy_healthcheck_failures_total") >= 4.0
+        });
+        let start = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(sh("dig +short +tries=1 @10.96.0.10 www.example.org"), "192.0.2.80\n");
+        }
+        assert!(start.elapsed() < Duration::from_secs(1), "none waited for the silent one");
+    });
+}
+
+#[test]
+fn a_name_nobody_answers_for_fails_before_the_client_gives_up() {
+    in_namespace(|| {
+        let (_running, _world) = served(config());
+        let start = Instant::now();
+        assert!(sh("dig +tries=1 +timeout=5 @10.96.0.10 silent.example.org").contains("status: SERVFAIL"));
+        assert!(start.elapsed() < Duration::from_millis(4900));
+    });
+}
+
+#[test]
+fn too_many_at_once_are_refused_and_none_upstream_is_refused() {
+    in_namespace(|| {
+        let (running, world) = served(DnsConfig { max_concurrent: 1, ..config() });
+        let client = std::thread::spawn(|| sh("dig +short +tries=1 @10.96.0.10 slow.example.org"));
+        eventually("the query is under way", || world.queries() == 1);
+        assert!(sh("dig +tries=1 @10.96.0.10 www.example.org").contains("status: REFUSED"));
+        assert_eq!(running.metric("coredns_forward_max_concurrent_rejects_total"), 1.0);
+        assert_eq!(client.join().unwrap(), "192.0.2.81\n");
+        drop(running);
+
+        let upstreams = Upstreams::None;
+        let running = Running::start(DnsConfig { upstreams, ..listening(config()) });
+        running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+        let printed = sh("dig +tries=1 @10.96.0.10 www.example.org");
+        assert!(printed.contains("status: REFUSED") && printed.contains("flags: qr rd;"), "{printed}");
+        assert_eq!(sh("dig +short @10.96.0.10 out.default.svc.cluster.local"), "www.example.org.\n");
+    });
+}
+
+#[test]
+fn large_answers_take_tcp() {
+    in_namespace(|| {
+        let (running, _world) = served(config());
+        let endpoints: Vec<String> = (0..4000).map(|n| format!("10.2.{}.{}", n / 250, n % 250)).collect();
+        let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
+        let mut objects = cluster();
+        objects.extend([headless("default/big"), slice("big", "default/big", &["x/TCP/1"], &endpoints)]);
+        running.publisher.publish(&snapshot(objects), &Changes::everything());
+        // dig asks again over TCP of its own accord.
+        assert_eq!(sh("dig +short @10.96.0.10 big.default.svc.cluster.local").lines().count(), 4000);
+        assert_eq!(sh("dig +short @10.96.0.10 big.example.org").lines().count(), 200);
+        let printed = sh("dig +ignore +bufsize=700 @10.96.0.10 big.example.org");
+        assert!(printed.contains("flags: qr tc rd ra;"), "{printed}");
+        // A client without EDNS gets 512 bytes.
+        let answer = exchange(&question("big.default.svc.cluster.local.", RecordType::A)).unwrap();
+        assert!(answer.len() <= 512 && Message::from_vec(&answer).unwrap().answers.len() > 20);
+    });
+}
+
+#[test]
+fn tcp_answers_as_they_are_ready_and_all_that_was_asked() {
+    in_namespace(|| {
+        let (_running, _world) = served(config());
+        let mut stream = connect(V4);
+        let mut sent = Vec::new();
+        for (id, name) in
+            [(1_u16, "slow.example.org."), (2, "web.default.svc.cluster.local."), (3, "www.example.org.")]
+        {
+            let mut message = question(name, RecordType::A);
+            message[..2].copy_from_slice(&id.to_be_bytes());
+            sent.extend(framed(&message));
+        }
+        stream.write_all(&sent).unwrap();
+        // The client is done asking; it is still answered.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut ids = Vec::new();
+        while let Some(message) = read_framed(&mut stream) {
+            assert_eq!(message.answers.len(), 1);
+            ids.push(message.metadata.id);
+        }
+        assert_eq!(ids, [2, 3, 1]);
+    });
+}
+
+#[test]
+fn a_hostile_client_leaves_the_others_served() {
+    in_namespace(|| {
+        let (running, _world) = served(config());
+        // Connections that say nothing, or half of something.
+        let mut idle: Vec<TcpStream> = (0..100).map(|_| connect(V4)).collect();
+        for (n, stream) in idle.iter_mut().enumerate() {
+            stream
+                .write_all(&framed(&question("web.default.svc.cluster.local.", RecordType::A))[..n % 20])
+                .unwrap();
+        }
+        // One that asks much and takes nothing.
+        let mut greedy = connect(V4);
+        greedy.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        let query = framed(&question("db.default.svc.cluster.local.", RecordType::A)).repeat(1000);
+        while greedy.write_all(&query).is_ok() {}
+        // Rubbish over UDP.
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect(V4).unwrap();
+        let good = question("web.default.svc.cluster.local.", RecordType::A);
+        for n in 0..5000_usize {
+            let mut message = good.clone();
+            let at = n % message.len();
+            message[at] = message[at].wrapping_add((n / message.len()) as u8 + 1);
+            message.truncate(message.len() - n % 7);
+            // The buffer may be full; that is part of it.
+            let _ = socket.send(&message);
+        }
+        for protocol in ["+notcp", "+tcp"] {
+            let printed = sh(&format!("dig +short {protocol} @10.96.0.10 web.default.svc.cluster.local"));
+            assert_eq!(printed, "10.96.0.20\n");
+        }
+        assert_eq!(running.metric("coredns_panics_total"), 0.0);
+    });
+}
+
+#[test]
+fn malformed_messages_get_formerr_or_nothing() {
+    in_namespace(|| {
+        let (_running, _world) = served(config());
+        let good = question("web.default.svc.cluster.local.", RecordType::A);
+        let mut answer = good.clone();
+        answer[2] |= 0x80;
+        let mut two = good.clone();
+        two[5] = 2;
+        for (what, message, code) in [
+            ("a header cut short", good[..11].to_vec(), None),
+            ("an answer", answer, None),
+            ("a header alone", good[..12].to_vec(), Some(ResponseCode::FormErr)),
+            ("a question cut short", good[..30].to_vec(), Some(ResponseCode::FormErr)),
+            ("two questions", two, Some(ResponseCode::FormErr)),
+        ] {
+            let answer = exchange(&message);
+            let told = answer.map(|answer| Message::from_vec(&answer).unwrap().metadata);
+            assert_eq!(told.as_ref().map(|told| told.response_code), code, "{what}");
+            assert!(told.is_none_or(|told| told.id == 0x1234), "{what}");
+        }
+    });
+}
+
+#[test]
+fn metrics_have_the_names_dashboards_know() {
+    in_namespace(|| {
+        let (running, _world) = served(config());
+        sh(
+            "dig @10.96.0.10 web.default.svc.cluster.local; dig @10.96.0.10 nothing.default.svc.cluster.local; \
+            dig +tcp @10.96.0.10 www.example.org AAAA",
+        );
+        let server = "server=\"dns://10.96.0.10:53\"";
+        for (start, value) in [
+            (format!("coredns_dns_requests_total{{family=\"1\",proto=\"udp\",{server},type=\"A\",view=\"\",zone=\".\"}}"), 2.0),
+            (format!("coredns_dns_requests_total{{family=\"1\",proto=\"tcp\",{server},type=\"AAAA\",view=\"\",zone=\".\"}}"), 1.0),
+            (format!("coredns_dns_responses_total{{plugin=\"kubernetes\",rcode=\"NXDOMAIN\",{server}"), 1.0),
+            (format!("coredns_dns_responses_total{{plugin=\"forward\",rcode=\"NOERROR\",{server}"), 1.0),
+            (format!("coredns_dns_request_duration_seconds_count{{{server}"), 3.0),
+            ("coredns_proxy_request_duration_seconds_count{proxy_name=\"forward\",rcode=\"NOERROR\",to=\"127.0.0.53:53\"}".to_owned(), 1.0),
+            ("sluice_dns_synced".to_owned(), 1.0),
+        ] {
+            assert_eq!(running.metric(&start), value, "{start}");
+        }
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_it() {
+    in_namespace(|| {
+        let _other = UdpSocket::bind("127.0.0.1:5300").unwrap();
+        let listen: Vec<SocketAddr> = vec!["127.0.0.1:5300".parse().unwrap()];
+        let error = crate::Server::bind(DnsConfig { listen, ..config() }).unwrap_err();
+        assert_eq!(error.to_string(), "bind on 127.0.0.1:5300/udp");
+    });
+}
