@@ -5,6 +5,7 @@ mod change;
 mod clusterip;
 mod foreign;
 mod hairpin;
+mod leftovers;
 mod masquerade;
 mod names;
 mod nodeport;
