@@ -1,4 +1,4 @@
-//! The five commands of bpf(2) that the plugin needs, on what the agent has pinned.
+//! The few commands of bpf(2) that the plugin needs, on what the agent has pinned.
 //!
 //! Not aya: opening a pinned program there probes the kernel's features first, by loading some twenty programs,
 //! which takes longer than the whole of ADD.
@@ -9,6 +9,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     io,
     os::{
@@ -20,14 +21,18 @@ use std::{
 
 use sluice_ebpf_common::{Addr, Endpoint};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
-const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_TCX_INGRESS: u32 = 46;
+
+/// Steps of a walk over the map of endpoints, at most: several times as many as a node has pods.
+const WALK_LIMIT: usize = 1 << 20;
 
 /// What the kernel reads for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[repr(C)]
@@ -165,6 +170,29 @@ impl Endpoints {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// All addresses that have an entry. One that comes or goes meanwhile is among them or not.
+    pub(crate) fn addresses(&self) -> io::Result<BTreeSet<Addr>> {
+        let map_fd = self.0.as_raw_fd() as u32;
+        let mut addresses = BTreeSet::new();
+        let mut last: Option<Addr> = None;
+        let mut next = Addr::default();
+        // Where the last key is removed under the walk, the kernel starts again from the first; the set does not
+        // mind, and the limit ends a walk that never comes through.
+        for _ in 0..WALK_LIMIT {
+            let key = last.as_ref().map_or(0, |last| std::ptr::from_ref(last) as u64);
+            let value = std::ptr::from_mut(&mut next) as u64;
+            match bpf(BPF_MAP_GET_NEXT_KEY, &mut ElementAttributes { map_fd, pad: 0, key, value, flags: 0 }) {
+                Ok(_) => {
+                    addresses.insert(next);
+                    last = Some(next);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(addresses),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
     }
 
     /// Removes an endpoint; that there is none is no error.

@@ -8,12 +8,12 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    add,
+    add, check,
     config::Config,
     del,
     environment::{Lookup, Target},
     error::{Code, Error, Result},
-    help,
+    gc, help, status,
     version::Version,
 };
 
@@ -83,11 +83,28 @@ fn dispatch(lookup: Lookup<'_>, stdin: &[u8]) -> Result<Option<Value>> {
             let target = Target::read(lookup, false)?;
             del::del(&Config::parse(stdin)?, &target).map(|()| None)
         }
+        "CHECK" => {
+            let target = Target::read(lookup, true)?;
+            let config = since(Version::V0_4_0, "CHECK", stdin)?;
+            check::check(&config, &target).map(|()| None)
+        }
+        "STATUS" => status::status(&since(Version::V1_1_0, "STATUS", stdin)?).map(|()| None),
+        "GC" => gc::gc(&since(Version::V1_1_0, "GC", stdin)?).map(|()| None),
         other => {
-            let msg = format!("CNI_COMMAND={other:?} is not one of ADD, DEL, VERSION");
+            let msg = format!("CNI_COMMAND={other:?} is not one of ADD, DEL, CHECK, STATUS, GC, VERSION");
             Err(Error::new(Code::InvalidEnvironment, msg))
         }
     }
+}
+
+/// The configuration, which must be of a version that has the command.
+fn since(version: Version, command: &str, stdin: &[u8]) -> Result<Config> {
+    let config = Config::parse(stdin)?;
+    if config.version()? < version {
+        let msg = format!("cniVersion {} has no {command}, which came with {version}", config.version()?);
+        return Err(Error::new(Code::IncompatibleVersion, msg));
+    }
+    Ok(config)
 }
 
 fn version(stdin: &[u8]) -> Result<Value> {

@@ -108,7 +108,7 @@ fn open_endpoints(directory: &Path) -> Result<Option<Endpoints>> {
     open(&directory.join("maps").join(map_name::ENDPOINTS), Endpoints::open)
 }
 
-/// Takes a pod out: what [`Datapath::enter`] did, or any part of it.
+/// Takes a pod out: what [`Datapath::enter`] did, or any part of it. Without a host veth, only the addresses.
 pub(crate) fn leave(bpffs: &Path, host_veth: &str, addresses: &[IpAddr]) -> Result<()> {
     let directory = bpffs.join(LAYOUT);
     if let Some(endpoints) = open_endpoints(&directory)? {
@@ -121,8 +121,44 @@ pub(crate) fn leave(bpffs: &Path, host_veth: &str, addresses: &[IpAddr]) -> Resu
             })?;
         }
     }
+    if host_veth.is_empty() {
+        return Ok(());
+    }
     // The last reference: with the pin goes the attachment.
     remove_file(&link_path(&directory, host_veth))
+}
+
+/// What is in the datapath.
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    /// Addresses with an entry in the map of endpoints.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Host veths with a pinned attachment of `from_pod`.
+    pub(crate) host_veths: Vec<String>,
+}
+
+/// Lists what is pinned; nothing, where nothing is.
+pub(crate) fn list(bpffs: &Path) -> Result<Entries> {
+    let directory = bpffs.join(LAYOUT);
+    let mut entries = Entries::default();
+    if let Some(endpoints) = open_endpoints(&directory)? {
+        let addresses = endpoints.addresses().map_err(|error| failed("list", &directory, &error))?;
+        entries.addresses = addresses.into_iter().map(IpAddr::from).collect();
+    }
+    let links = directory.join("links");
+    let read = match fs::read_dir(&links) {
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(entries),
+        Err(error) => return Err(failed("list", &links, &error)),
+    };
+    for entry in read {
+        let entry = entry.map_err(|error| failed("list", &links, &error))?;
+        let name = entry.file_name();
+        let host_veth =
+            name.to_str().and_then(|name| name.strip_prefix(program_name::FROM_POD)?.strip_prefix('-'));
+        entries.host_veths.extend(host_veth.map(str::to_owned));
+    }
+    Ok(entries)
 }
 
 fn remove_file(path: &Path) -> Result<()> {

@@ -92,7 +92,7 @@ impl Desired {
 }
 
 /// The sets of ranges of which an address each is wanted.
-fn range_sets(config: &Config, node: Option<&NodeConfig>) -> Result<Vec<Vec<Range>>> {
+pub(crate) fn range_sets(config: &Config, node: Option<&NodeConfig>) -> Result<Vec<Vec<Range>>> {
     let range = |range: &RangeConfig| {
         Range::new(range.subnet, range.range_start, range.range_end, range.gateway).map_err(Error::from)
     };

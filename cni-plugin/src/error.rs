@@ -14,6 +14,8 @@ pub(crate) enum Code {
     IncompatibleVersion = 1,
     /// A field's value is not one we support; the message names both.
     UnsupportedField = 2,
+    /// The container is not known; its DEL may be left out.
+    UnknownContainer = 3,
     /// A variable of the environment is missing or wrong; the message names it.
     InvalidEnvironment = 4,
     /// A file could not be read or written.
@@ -28,6 +30,8 @@ pub(crate) enum Code {
     TryLater = 11,
     /// STATUS: ADD would fail.
     Unavailable = 50,
+    /// STATUS: ADD would fail, and containers that are there are cut off in part.
+    Limited = 51,
     /// The kernel refused.
     Kernel = 100,
     /// The container has this interface already.

@@ -34,7 +34,7 @@ To try it by hand, as root:
   CNI_COMMAND=DEL CNI_CONTAINERID=try CNI_NETNS=/run/netns/try CNI_IFNAME=eth0 \
     sluice-cni < /etc/cni/net.d/10-sluice.conflist
 
-Commands: ADD, DEL, VERSION. All options: docs/cni.md.
+Commands: ADD, DEL, CHECK, STATUS, GC, VERSION. All options: docs/cni.md.
 "#,
         version = env!("CARGO_PKG_VERSION")
     )

@@ -15,6 +15,7 @@
 mod add;
 mod bpf;
 mod bridge;
+mod check;
 mod command;
 mod config;
 mod datapath;
@@ -22,11 +23,13 @@ mod del;
 mod desired;
 mod environment;
 mod error;
+mod gc;
 mod help;
 pub mod node;
 mod pod;
 pub mod range;
 mod result;
+mod status;
 pub mod store;
 mod version;
 

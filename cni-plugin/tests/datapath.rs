@@ -90,7 +90,7 @@ fn a_pod_is_in_the_datapath_when_add_returns_and_out_when_del_returns() {
         assert_eq!(endpoints(config), [(v4, value.clone()), (v6, value)]);
 
         let name = format!("from_pod-{}", attachment.host_veth);
-        assert_eq!(links(config), [name.clone()]);
+        assert_eq!(links(config), [&*name]);
         let pin = format!("{}/v1/links/{name}", config["bpffs"].as_str().unwrap());
         let link = node.namespace.run(|| bpftool(&["link", "show", "pinned", &pin])).unwrap();
         // Debian 12's bpftool does not know the name of BPF_LINK_TYPE_TCX.
@@ -98,6 +98,41 @@ fn a_pod_is_in_the_datapath_when_add_returns_and_out_when_del_returns() {
         node.del(&pod, config).ok();
         assert!(endpoints(config).is_empty());
         assert!(links(config).is_empty());
+    });
+}
+
+#[test]
+fn check_misses_what_is_gone_and_gc_removes_what_is_too_much() {
+    with_datapath(16, |node, config| {
+        let pods = [Pod::new("one"), Pod::new("two")];
+        let results: Vec<_> = pods.iter().map(|pod| node.add(pod, config).ok()).collect();
+        let check = |index: usize| {
+            let mut config = config.clone();
+            config["prevResult"] = results[index].clone();
+            node.call("CHECK", &pods[index], &config)
+        };
+        check(0).ok();
+        let entries = endpoints(config);
+        let map = format!("{}/v1/maps/endpoints", config["bpffs"].as_str().unwrap());
+        let one: Vec<String> = entries[0].0.iter().map(u8::to_string).collect();
+        let key: Vec<&str> = one.iter().map(String::as_str).collect();
+        bpftool(&[&["map", "delete", "pinned", &map, "key"], &key[..]].concat());
+        let (code, msg) = check(0).error();
+        assert_eq!((code, msg.as_str()), (103, "address 10.77.0.2 has no entry in the map of endpoints"));
+        check(1).ok();
+        let pin = links(config).into_iter().find(|pin| {
+            *pin == format!("from_pod-{}", results[1]["interfaces"][1]["name"].as_str().unwrap())
+        });
+        fs::remove_file(format!("{}/v1/links/{}", config["bpffs"].as_str().unwrap(), pin.unwrap())).unwrap();
+        assert!(check(1).error().1.starts_with("the program from_pod is not attached"));
+
+        // Their records are lost: GC knows what is ours by its marks, in the datapath too.
+        fs::remove_dir_all(node.state_dir().join("cni")).unwrap();
+        node.gc(config, &[]).ok();
+        assert!(endpoints(config).is_empty());
+        assert!(links(config).is_empty());
+        let left: Vec<_> = node.netlink().links().unwrap().into_iter().map(|link| link.name).collect();
+        assert_eq!(left, ["lo", "sluice0"]);
     });
 }
 
@@ -126,7 +161,7 @@ fn a_pin_that_an_earlier_pod_left_is_replaced() {
         fs::remove_dir_all(node.state_dir().join("cni")).unwrap();
         let host = node.netlink().link(pin.strip_prefix("from_pod-").unwrap()).unwrap();
         node.netlink().delete_link(host.index).unwrap();
-        assert_eq!(links(config), [pin.clone()]);
+        assert_eq!(links(config), [&*pin]);
         node.add(&Pod::new("one"), config).ok();
         assert_eq!(links(config), [pin]);
     });

@@ -180,6 +180,30 @@ impl Network {
         Err(StoreError::Exhausted { network: self.name.clone(), ranges: ranges() })
     }
 
+    /// Whether one of the ranges has an address left, as [`Self::reserve`] would find it.
+    pub fn check_free(&self, ranges: &[Range]) -> Result<()> {
+        let _lock = self.lock()?;
+        self.choose(&Wanted { ranges, address: None }).map(drop)
+    }
+
+    /// Gives back addresses whose attachment has no record any more. That does not come about by itself.
+    pub fn drop_orphans(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        for entry in entries(&self.directory.join(ADDRESSES))? {
+            let path = entry.path();
+            let metadata = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("look at", &path)(error)),
+            };
+            let address = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(address) = address.filter(|_| metadata.nlink() == 1) {
+                self.free(address)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Who holds an address: `<container id>:<interface>`.
     pub fn holder(&self, address: IpAddr) -> Result<Option<String>> {
         let path = self.address_path(address);
@@ -216,9 +240,11 @@ impl Network {
     }
 
     fn give_back(&self, held: &Held, address: IpAddr) -> Result<()> {
-        if !self.holds(held, address) {
-            return Ok(());
-        }
+        if self.holds(held, address) { self.free(address) } else { Ok(()) }
+    }
+
+    /// Frees an address: its bits first, so that a set bit always means a taken address.
+    fn free(&self, address: IpAddr) -> Result<()> {
         for entry in entries(&self.directory)? {
             let name = entry.file_name();
             let span =

@@ -2,7 +2,12 @@
 //! as a runtime would run it. All of it goes with the value.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails loudly, in its helpers too"
+)]
 
 use std::{
     io::Write,
@@ -156,6 +161,19 @@ impl Node {
 
     pub(crate) fn del(&self, pod: &Pod, config: &Value) -> Answer {
         self.call("DEL", pod, config)
+    }
+
+    /// GC, with these containers' `eth0` valid.
+    pub(crate) fn gc(&self, config: &Value, valid: &[&str]) -> Answer {
+        let mut config = config.clone();
+        let valid: Vec<_> = valid.iter().map(|id| json!({ "containerID": id, "ifname": "eth0" })).collect();
+        config["cni.dev/valid-attachments"] = valid.into();
+        Answer::from(&self.run(self.command("GC", "", None), &config.to_string()))
+    }
+
+    /// STATUS.
+    pub(crate) fn status(&self, config: &Value) -> Answer {
+        Answer::from(&self.run(self.command("STATUS", "", None), &config.to_string()))
     }
 
     /// Everything that an attachment could leave on the node, as text: links, addresses, routes, neighbours that

@@ -1,0 +1,152 @@
+//! CHECK: whether an attachment is still as ADD left it. All that is wrong is said, not only the first thing.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use serde_json::Value;
+use sluice_netlink::{Netlink, Route, RouteFilter, TABLE_MAIN};
+
+use crate::{
+    add,
+    config::{Config, RouteConfig},
+    datapath::Datapath,
+    environment::Target,
+    error::{Code, Error, Result},
+    store::{Attachment, Held, Network, State},
+};
+
+/// Compares the attachment with its record and with what ADD reported.
+pub(crate) fn check(config: &Config, target: &Target) -> Result<()> {
+    let previous = config
+        .prev_result
+        .as_ref()
+        .ok_or_else(|| Error::config("prevResult is missing, and CHECK needs it"))?;
+    let network = Network::open(&config.state_dir(), &config.name)?;
+    let held = network.hold(&target.container_id, &target.ifname)?;
+    let Some(held) = held else {
+        let msg = format!("container {} is not attached by {}", target.container_id, target.ifname);
+        return Err(Error::new(Code::UnknownContainer, msg));
+    };
+    if let Some(damage) = held.damage {
+        return Err(damage.into());
+    }
+    let record = held.record.as_ref().filter(|record| record.state == State::Ready);
+    let record = record.ok_or_else(|| damaged("the attachment was never completed"))?;
+
+    let mut findings = Findings::default();
+    findings.reservation(&network, &held, record);
+    findings.node(config, record)?;
+    let routes = previous_routes(previous)?;
+    let namespace = add::open_namespace(target)?;
+    namespace.run(|| findings.container(target, record, &routes))??;
+    findings.report(previous, target, record);
+    findings.into_result()
+}
+
+fn damaged(msg: impl Into<String>) -> Error {
+    Error::new(Code::Damaged, msg)
+}
+
+/// What is wrong.
+#[derive(Default)]
+struct Findings(Vec<String>);
+
+impl Findings {
+    fn expect(&mut self, fine: bool, finding: impl FnOnce() -> String) {
+        if !fine {
+            self.0.push(finding());
+        }
+    }
+
+    fn into_result(self) -> Result<()> {
+        let mut findings = self.0.into_iter();
+        match findings.next() {
+            None => Ok(()),
+            Some(first) => Err(findings.fold(damaged(first), Error::detail)),
+        }
+    }
+
+    fn reservation(&mut self, network: &Network, held: &Held, record: &Attachment) {
+        for address in &record.addresses {
+            self.expect(network.holds(held, address.addr()), || format!("address {address} is not reserved"));
+        }
+    }
+
+    fn node(&mut self, config: &Config, record: &Attachment) -> Result<()> {
+        let mut netlink = Netlink::open()?;
+        let bridge = netlink.find_link(&record.bridge)?;
+        self.expect(bridge.is_some(), || format!("bridge {} is gone", record.bridge));
+        if let Some(bridge) = &bridge {
+            self.expect(bridge.flags.is_up(), || format!("bridge {} is down", record.bridge));
+        }
+        let Some(host) = netlink.find_link(&record.host_veth)? else {
+            self.0.push(format!("link {} is gone", record.host_veth));
+            return Ok(());
+        };
+        self.expect(host.flags.is_up(), || format!("link {} is down", host.name));
+        self.expect(bridge.is_none_or(|bridge| host.master == Some(bridge.index)), || {
+            format!("link {} is not a port of bridge {}", host.name, record.bridge)
+        });
+        match Datapath::open(&record.bpffs)? {
+            Some(datapath) => match datapath.check(record, host.index) {
+                Err(error) if error.code == Code::Damaged => self.0.push(error.msg),
+                other => other?,
+            },
+            None => self.expect(!config.require_datapath, || {
+                format!("no datapath is pinned in {}", record.bpffs.display())
+            }),
+        }
+        Ok(())
+    }
+
+    fn container(&mut self, target: &Target, record: &Attachment, routes: &[RouteConfig]) -> Result<()> {
+        let mut netlink = Netlink::open()?;
+        let Some(link) = netlink.find_link(&target.ifname)? else {
+            self.0.push(format!("interface {} is gone from the container", target.ifname));
+            return Ok(());
+        };
+        self.expect(link.flags.is_up(), || format!("interface {} is down", link.name));
+        self.expect(link.mac == Some(record.mac), || {
+            format!("interface {} has another link-layer address than {}", link.name, record.mac)
+        });
+        let present: BTreeSet<IpNet> =
+            netlink.addresses_of(link.index)?.into_iter().map(|found| found.address).collect();
+        for address in &record.addresses {
+            self.expect(present.contains(address), || {
+                format!("interface {} has no address {address}", link.name)
+            });
+        }
+        let present = netlink.routes(&RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() })?;
+        for route in routes {
+            let same = |found: &Route| {
+                found.destination == route.dst && (route.gw.is_none() || found.gateway == route.gw)
+            };
+            self.expect(present.iter().any(same), || format!("the container has no route to {}", route.dst));
+        }
+        Ok(())
+    }
+
+    /// What ADD reported, plugins after us included, must hold what we did.
+    fn report(&mut self, previous: &Value, target: &Target, record: &Attachment) {
+        let list = |key: &str| previous.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let named = |entry: &Value| entry["name"] == target.ifname.as_str();
+        self.expect(list("interfaces").iter().any(named), || {
+            format!("prevResult has no interface {}", target.ifname)
+        });
+        for address in &record.addresses {
+            let text = address.to_string();
+            self.expect(list("ips").iter().any(|ip| ip["address"] == text.as_str()), || {
+                format!("prevResult has no address {text}")
+            });
+        }
+    }
+}
+
+fn previous_routes(previous: &Value) -> Result<Vec<RouteConfig>> {
+    match previous.get("routes") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(routes) => serde_json::from_value(routes.clone()).map_err(|error| {
+            Error::new(Code::Decode, format!("prevResult.routes is not understood: {error}"))
+        }),
+    }
+}
