@@ -50,6 +50,8 @@ pub struct Agent {
     unfinished: bool,
     /// Problems that were told, so that they are told once.
     told: BTreeSet<String>,
+    /// What failed in the last pass.
+    failing: BTreeSet<String>,
 }
 
 /// What the next pass must look at.
@@ -86,6 +88,7 @@ impl Agent {
             dirty: Dirty::default(),
             unfinished: false,
             told: BTreeSet::new(),
+            failing: BTreeSet::new(),
         }
     }
 
@@ -224,10 +227,7 @@ impl Agent {
     }
 
     fn finish(&mut self, dirty: &Dirty, failures: &[Failure]) {
-        for failure in failures {
-            error!("{}", Chain(failure));
-            self.metrics.failed(failure.part());
-        }
+        self.tell(failures);
         let serves = (!self.config.proxy || self.services.is_some())
             && self.names.as_ref().is_none_or(|names| {
                 names.is_running() || names::addresses(&self.config, &self.snapshot).is_empty()
@@ -244,6 +244,23 @@ impl Agent {
             self.metrics.set_ready();
             on_ready();
         }
+    }
+
+    /// Tells failures when they come and when they are over, not each time that they are met again.
+    fn tell(&mut self, failures: &[Failure]) {
+        let mut texts = BTreeSet::new();
+        for failure in failures {
+            self.metrics.failed(failure.part());
+            let text = Chain(failure).to_string();
+            if !self.failing.contains(&text) {
+                error!(part = failure.part(), "{text}; it will be tried again");
+            }
+            texts.insert(text);
+        }
+        for text in self.failing.difference(&texts) {
+            info!("no longer: {text}");
+        }
+        self.failing = texts;
     }
 
     /// How long endpoints took from their change to their effect (row 42 of the behaviour table).
@@ -272,7 +289,7 @@ impl Work for Agent {
                     endpoints += 1;
                 }
                 Delta::Put(Object::Service(_)) | Delta::Remove(sluice_model::ObjectKey::Service(_)) => {
-                    services += 1
+                    services += 1;
                 }
                 _ => {}
             }
@@ -307,6 +324,8 @@ impl Work for Agent {
     fn pass(&mut self, depth: Depth) -> bool {
         let mut failures = Vec::new();
         let mut dirty = std::mem::take(&mut self.dirty);
+        // DNS is held by this process alone: there is nothing to repair.
+        let names_changes = dirty.changes.clone();
         // What failed is looked at again; services that failed the proxy remembers itself.
         let everything = self.node.is_none() || depth == Depth::Repair;
         dirty.changes.everything |= everything;
@@ -327,7 +346,7 @@ impl Work for Agent {
             self.route(&mut failures);
         }
         if let Some(names) = &mut self.names
-            && let Err(error) = names.publish(&self.config, &self.snapshot, &dirty.changes)
+            && let Err(error) = names.publish(&self.config, &self.snapshot, &names_changes)
         {
             failures.push(error.into());
         }

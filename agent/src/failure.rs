@@ -31,7 +31,7 @@ pub enum Failure {
     Records(#[source] sluice_cni::store::StoreError),
     /// A service.
     #[error(transparent)]
-    Sync(#[from] SyncError),
+    Sync(Box<SyncError>),
     /// DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
@@ -41,6 +41,12 @@ pub enum Failure {
     /// An uplink that is configured and not there.
     #[error("uplink {0} is not there")]
     NoUplink(String),
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        Self::Sync(Box::new(error))
+    }
 }
 
 impl Failure {

@@ -54,7 +54,12 @@ fn run_cleanup(config: Config) -> ExitCode {
 
 /// Logs go to the standard error.
 fn start_logging(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(&config.log_level)?;
+    // A plain level is one for Sluice: libraries have their say where they are named.
+    let directives = match config.log_level.parse::<tracing::Level>() {
+        Ok(level) => format!("warn,sluice={level}"),
+        Err(_) => config.log_level.clone(),
+    };
+    let filter = EnvFilter::builder().parse(&directives)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

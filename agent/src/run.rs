@@ -95,9 +95,9 @@ pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
                     schedule.repaired(now);
                 }
                 if succeeded {
-                    schedule.succeeded()
+                    schedule.succeeded();
                 } else {
-                    schedule.failed(now)
+                    schedule.failed(now);
                 }
                 depth = Depth::Changes;
             }
@@ -140,5 +140,98 @@ pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
                 Err(_) => break,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Does nothing but write down what it is asked for; ends the loop after some passes.
+    struct Recorder {
+        passes: Vec<Depth>,
+        /// The outcome of each pass; the loop ends after the last.
+        outcomes: Vec<bool>,
+        dirty: bool,
+        events: Sender<Event>,
+    }
+
+    impl Work for Recorder {
+        fn update(&mut self, _: Update) {
+            self.dirty = true;
+        }
+        fn attachments(&mut self, _: Vec<Attachment>) {
+            self.dirty = true;
+        }
+        fn node_changed(&mut self) {
+            self.dirty = true;
+        }
+        fn is_dirty(&self) -> bool {
+            self.dirty
+        }
+        fn pass(&mut self, depth: Depth) -> bool {
+            self.dirty = false;
+            self.passes.push(depth);
+            let outcome = self.outcomes.remove(0);
+            if self.outcomes.is_empty() {
+                self.events.send(Event::Stop).unwrap();
+            }
+            outcome
+        }
+        fn sweep(&mut self) {}
+        fn count(&mut self) {}
+    }
+
+    fn update() -> Event {
+        Event::Update(Update { deltas: Vec::new(), seen: Instant::now(), faults: 0 })
+    }
+
+    /// Runs the loop with these events waiting; gives the passes it made.
+    fn passes(events: Vec<Event>, outcomes: &[bool], period: Duration) -> Vec<Depth> {
+        let (sender, receiver) = channel();
+        for event in events {
+            sender.send(event).unwrap();
+        }
+        let mut work =
+            Recorder { passes: Vec::new(), outcomes: outcomes.to_vec(), dirty: false, events: sender };
+        run(&receiver, &mut work, period);
+        work.passes
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn nothing_is_done_before_everything_is_known() {
+        for half in [vec![update()], vec![Event::Attachments(Vec::new())], vec![Event::NodeChanged]] {
+            let events = half.into_iter().chain([Event::Stop]).collect();
+            assert_eq!(passes(events, &[], LONG), []);
+        }
+        let whole = vec![Event::Attachments(Vec::new()), update()];
+        assert_eq!(passes(whole, &[true], LONG), [Depth::Repair], "the first pass looks at everything");
+    }
+
+    #[test]
+    fn what_arrives_together_is_one_pass_and_failures_are_tried_again() {
+        let events = vec![Event::Attachments(Vec::new()), update(), update(), Event::NodeChanged];
+        assert_eq!(
+            passes(events, &[false, false, true], LONG),
+            [Depth::Repair, Depth::Changes, Depth::Changes]
+        );
+    }
+
+    #[test]
+    fn everything_is_repaired_now_and_then() {
+        let events = vec![Event::Attachments(Vec::new()), update()];
+        let passes = passes(events, &[true, true, true], Duration::from_millis(5));
+        assert_eq!(passes, [Depth::Repair; 3]);
+    }
+
+    #[test]
+    fn whoever_asks_for_counters_is_answered_even_before_the_start() {
+        let (answer, answered) = oneshot::channel();
+        assert_eq!(passes(vec![Event::Count(answer), Event::Stop], &[], LONG), []);
+        assert_eq!(answered.blocking_recv(), Ok(()));
     }
 }

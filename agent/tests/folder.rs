@@ -1,5 +1,7 @@
 //! The folder source on real files: editors, renames, symbolic links, mistakes, several nodes.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::{
     fs,
     os::unix::fs::symlink,

@@ -114,7 +114,7 @@ impl Manifest {
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 self.object(value, offset, |object: &EndpointSlice| {
                     Ok(convert::slice(object)?.map(|slice| (Object::EndpointSlice(slice), None)))
-                })
+                });
             }
             // Any list, `v1 List` as well as `v1 ServiceList`: its elements say themselves what they are.
             (_, kind) if kind.ends_with("List") && value.get("items").is_some() => {

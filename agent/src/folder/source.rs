@@ -241,7 +241,7 @@ impl FolderSource {
             // No node has anything to say.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.status_stamps.is_empty() => {}
             Err(error) => {
-                warn!(folder = %nodes.display(), %error, "cannot list what nodes say of their pods")
+                warn!(folder = %nodes.display(), %error, "cannot list what nodes say of their pods");
             }
         }
     }

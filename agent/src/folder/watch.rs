@@ -68,7 +68,7 @@ impl Watcher {
                 match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
                     Ok(()) => *watched = there,
                     Err(error) => {
-                        warn!(folder = %folder.display(), %error, "cannot watch a folder; looking at it every few seconds")
+                        warn!(folder = %folder.display(), %error, "cannot watch a folder; looking at it every few seconds");
                     }
                 }
             }
