@@ -1,6 +1,6 @@
 //! What a server can be told.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -25,6 +25,70 @@ pub enum Upstreams {
     ResolvConf(PathBuf),
     /// These servers.
     Addresses(Vec<SocketAddr>),
+}
+
+/// What upstreams answered is kept for a while: the `cache` of CoreDNS. Denials are names and types that do
+/// not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Whether anything is kept.
+    pub enabled: bool,
+    /// Answers kept.
+    pub success_capacity: usize,
+    /// Denials kept.
+    pub denial_capacity: usize,
+    /// The most bytes all of them take, half for answers and half for denials.
+    pub max_bytes: usize,
+    /// The most seconds an answer is kept.
+    pub success_ttl: u32,
+    /// The most seconds a denial is kept.
+    pub denial_ttl: u32,
+    /// The least seconds an answer is kept.
+    pub min_success_ttl: u32,
+    /// The least seconds a denial is kept.
+    pub min_denial_ttl: u32,
+    /// The seconds an upstream's SERVFAIL is kept.
+    pub servfail_ttl: u32,
+    /// Whether answers are told past their time.
+    pub serve_stale: Option<ServeStale>,
+    /// Whether what is asked often is asked for again before its time is up.
+    pub prefetch: Option<Prefetch>,
+}
+
+/// Answers past their time are told, with a time to live of 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeStale {
+    /// How long past their time.
+    pub duration: Duration,
+    /// Only where the upstreams do not answer; without, at once, and the upstreams are asked meanwhile.
+    pub verify: bool,
+}
+
+/// When an answer is asked for again while it is still good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefetch {
+    /// It was asked for so often since it came.
+    pub hits: u32,
+    /// And so much of its time is left, or less.
+    pub percent: u8,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            success_capacity: 9984,
+            denial_capacity: 9984,
+            max_bytes: 16 << 20,
+            success_ttl: 30,
+            denial_ttl: 30,
+            min_success_ttl: 5,
+            min_denial_ttl: 5,
+            servfail_ttl: 5,
+            serve_stale: None,
+            prefetch: None,
+        }
+    }
 }
 
 /// The server's configuration. [`DnsConfig::default`] is what the standard Kubernetes manifests ask of
@@ -56,6 +120,8 @@ pub struct DnsConfig {
     pub max_udp_payload: u16,
     /// Queries under way to the upstreams at one time; more get REFUSED.
     pub max_concurrent: usize,
+    /// What upstreams answered is kept.
+    pub cache: CacheConfig,
 }
 
 impl Default for DnsConfig {
@@ -72,6 +138,7 @@ impl Default for DnsConfig {
             udp_threads: 0,
             max_udp_payload: 1232,
             max_concurrent: 1000,
+            cache: CacheConfig::default(),
         }
     }
 }

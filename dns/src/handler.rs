@@ -1,18 +1,19 @@
 //! From a query to its answer: at once where we know it, later where others must be asked.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwapOption;
 use hickory_proto::{op::Message, serialize::binary::BinEncodable};
 
 use crate::{
     answer::{self, MAX_ALIASES, Written},
-    forward::{ForwardError, Forwarder},
+    forward::ForwardError,
     message::Question,
     metrics::Part,
     name::WireName,
     query::{Query, Refusal},
     reply::{self, Reply, Section},
+    resolve::Resolver,
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Origin, Zone},
 };
@@ -34,6 +35,8 @@ pub(crate) enum Outcome {
     Silence,
     /// The answer is written.
     Answered(Part),
+    /// The answer is written, and should be asked for again: [`Handler::refresh`].
+    Refresh(Part),
     /// Others must be asked: [`Handler::later`].
     Later,
 }
@@ -44,14 +47,19 @@ pub(crate) struct Handler {
     origin: Arc<Origin>,
     zone: ZoneSlot,
     /// For what is not ours.
-    pub(crate) forwarder: Forwarder,
+    pub(crate) resolver: Arc<Resolver>,
     udp_payload: u16,
 }
 
 impl Handler {
     /// A handler of this zone.
-    pub(crate) fn new(origin: Arc<Origin>, zone: ZoneSlot, forwarder: Forwarder, udp_payload: u16) -> Self {
-        Self { origin, zone, forwarder, udp_payload }
+    pub(crate) fn new(
+        origin: Arc<Origin>,
+        zone: ZoneSlot,
+        resolver: Arc<Resolver>,
+        udp_payload: u16,
+    ) -> Self {
+        Self { origin, zone, resolver, udp_payload }
     }
 
     fn limit(&self, query: &Query<'_>, transport: Transport) -> usize {
@@ -62,7 +70,7 @@ impl Handler {
     }
 
     fn reply<'o>(&self, query: &Query<'_>, transport: Transport, aa: u16, out: &'o mut Vec<u8>) -> Reply<'o> {
-        let ra = if self.forwarder.is_enabled() { flag::RA } else { 0 };
+        let ra = if self.resolver.forwarder.is_enabled() { flag::RA } else { 0 };
         Reply::new(query, out, self.limit(query, transport), self.udp_payload, aa | ra)
     }
 
@@ -99,7 +107,7 @@ impl Handler {
         let zone = self.zone.load();
         let Some(zone) = &*zone else {
             if !self.origin.claims(&query.name) {
-                return Outcome::Later;
+                return self.answer_cached(query, transport, out);
             }
             self.reply(query, transport, 0, out).finish(Rcode::ServFail);
             return Outcome::Answered(Part::Kubernetes);
@@ -110,7 +118,21 @@ impl Handler {
                 reply.finish(rcode);
                 Outcome::Answered(Part::Kubernetes)
             }
-            Written::NotOurs | Written::Leaves(_) => Outcome::Later,
+            Written::NotOurs => self.answer_cached(query, transport, out),
+            Written::Leaves(_) => Outcome::Later,
+        }
+    }
+
+    fn answer_cached(&self, query: &Query<'_>, transport: Transport, out: &mut Vec<u8>) -> Outcome {
+        let Some(hit) = self.resolver.cached(query, Instant::now()) else { return Outcome::Later };
+        hit.entry.answer.write(query, Some(hit.ttl), self.limit(query, transport), self.udp_payload, out);
+        if hit.refresh { Outcome::Refresh(Part::Cache) } else { Outcome::Answered(Part::Cache) }
+    }
+
+    /// Asks again what [`Self::answer`] answered from the cache, if it said that this is due. Needs a runtime.
+    pub(crate) fn refresh(&self, message: &[u8]) {
+        if let Ok(query) = Query::read(message) {
+            self.resolver.refresh(&Question::of(&query));
         }
     }
 
@@ -139,9 +161,10 @@ impl Handler {
                 Written::NotOurs => {}
             }
         }
-        match self.forwarder.ask(&Question::of(&query)).await {
-            Ok(answer) => {
-                answer.write(&query, 0, self.limit(&query, transport), self.udp_payload, &mut out);
+        match self.resolver.ask(&Question::of(&query)).await {
+            Ok(entry) => {
+                let ttl = self.resolver.is_caching().then(|| self.resolver.ttl(&entry));
+                entry.answer.write(&query, ttl, self.limit(&query, transport), self.udp_payload, &mut out);
                 Some((out, Part::Forward))
             }
             Err(error) => {
@@ -155,22 +178,29 @@ impl Handler {
     /// Adds what the upstreams say of the name an alias leads to.
     async fn follow(&self, query: &Query<'_>, target: &WireName, reply: &mut Reply<'_>) -> Rcode {
         let question = Question::of(query).about(target.as_bytes());
-        let answer = match self.forwarder.ask(&question).await {
-            Ok(answer) => answer,
+        let cached = self.resolver.cached_question(&question, Instant::now());
+        let resolved = match cached {
+            Some(hit) => Ok(hit.entry),
+            None => self.resolver.ask(&question).await,
+        };
+        let entry = match resolved {
+            Ok(entry) => entry,
             // Without upstreams the alias itself is all there is to say.
-            Err(ForwardError::Refused) => return Rcode::NoError,
+            Err(error) if matches!(*error, ForwardError::Refused) => return Rcode::NoError,
             Err(error) => {
                 tracing::debug!(name = ?query.name, %target, %error, "alias not followed");
                 return Rcode::ServFail;
             }
         };
-        let Ok(message) = Message::from_vec(answer.message()) else { return Rcode::ServFail };
+        let ttl = self.resolver.is_caching().then(|| self.resolver.ttl(&entry));
+        let Ok(mut message) = Message::from_vec(entry.answer.message()) else { return Rcode::ServFail };
         // Records whose owner is not the alias's target, or what that leads to, are not told.
         let mut owners = Vec::new();
         if let Ok(first) = hickory_proto::rr::Name::from_ascii(target.to_string()) {
             owners.push(first);
         }
-        for record in &message.answers {
+        for record in &mut message.answers {
+            record.ttl = ttl.unwrap_or(record.ttl);
             if !owners.contains(&record.name) || owners.len() > MAX_ALIASES {
                 continue;
             }
@@ -182,7 +212,7 @@ impl Handler {
                 break;
             }
         }
-        match answer.rcode() {
+        match entry.answer.rcode() {
             0 => Rcode::NoError,
             3 => Rcode::NxDomain,
             _ => Rcode::ServFail,

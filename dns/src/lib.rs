@@ -4,7 +4,7 @@
 //!  Snapshot + Changes ──▶ desired ──▶ zone ──▶ publish (one immutable value, swapped)
 //!                         (pure)     (pure)        │
 //!   UDP, TCP ──▶ query ──▶ handler ──────────────▶ answer ──▶ reply
-//!                             └── forward (names that are not ours) ──▶ upstreams of a resolv.conf
+//!                             └── resolve (names that are not ours: cache, forward) ──▶ upstreams
 //! ```
 //!
 //! [`Server::bind`] takes the addresses, [`Publisher::publish`] gives the server what the cluster looks
@@ -12,6 +12,7 @@
 //! cluster get SERVFAIL, never NXDOMAIN, so that nobody remembers a wrong "no".
 
 mod answer;
+mod cache;
 mod config;
 mod desired;
 mod error;
@@ -25,6 +26,7 @@ mod query;
 mod records;
 mod reply;
 mod resolv;
+mod resolve;
 mod server;
 mod socket;
 mod tcp;
@@ -37,7 +39,7 @@ mod upstream;
 mod wire;
 mod zone;
 
-pub use config::{DnsConfig, PodRecords, Upstreams};
+pub use config::{CacheConfig, DnsConfig, PodRecords, Prefetch, ServeStale, Upstreams};
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
 pub use server::Server;

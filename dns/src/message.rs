@@ -160,16 +160,46 @@ impl Answer {
         self.rcode
     }
 
+    /// Whether it has no answer records.
+    pub(crate) fn is_empty(&self) -> bool {
+        u16_at(&self.message, 6) == Some(0)
+    }
+
+    /// Whether it says that something is not there, or failed.
+    pub(crate) fn is_denial(&self) -> bool {
+        self.rcode != 0 || self.is_empty()
+    }
+
+    /// The least time to live of its records; 0 without records.
+    pub(crate) fn min_ttl(&self) -> u32 {
+        let ttls = self.ttls_at.iter().filter_map(|at| u32_at(&self.message, usize::from(*at)));
+        ttls.min().unwrap_or(0)
+    }
+
+    /// How long a denial may be kept (RFC 2308, 5): by its SOA record; 0 without.
+    pub(crate) fn negative_ttl(&self) -> u32 {
+        let soa = self
+            .ttls_at
+            .iter()
+            .map(|at| usize::from(*at))
+            .find(|at| u16_at(&self.message, at - 4) == Some(rtype::SOA));
+        let ttls = soa.and_then(|at| {
+            let end = at + 6 + usize::from(u16_at(&self.message, at + 4)?);
+            Some(u32_at(&self.message, at)?.min(u32_at(&self.message, end.checked_sub(4)?)?))
+        });
+        ttls.unwrap_or(0)
+    }
+
     /// The message, without OPT, as the upstream sent it.
     pub(crate) fn message(&self) -> &[u8] {
         &self.message
     }
 
-    /// Writes it for a client: at most `limit` bytes, all times to live `age` seconds less.
+    /// Writes it for a client: at most `limit` bytes, all times to live as given, if they are.
     pub(crate) fn write(
         &self,
         query: &Query<'_>,
-        age: u32,
+        ttl: Option<u32>,
         limit: usize,
         udp_payload: u16,
         out: &mut Vec<u8>,
@@ -195,10 +225,12 @@ impl Answer {
         } else {
             flags |= self.write_part(limit, out);
         }
-        let end = out.len();
-        for at in self.ttls_at.iter().map(|at| usize::from(*at)).take_while(|at| at + 4 <= end) {
-            let ttl = u32_at(out, at).unwrap_or_default().saturating_sub(age);
-            out[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
+        if let Some(ttl) = ttl {
+            for at in self.ttls_at.iter().map(|at| usize::from(*at)) {
+                if let Some(place) = out.get_mut(at..at + 4) {
+                    place.copy_from_slice(&ttl.to_be_bytes());
+                }
+            }
         }
         out[2..4].copy_from_slice(&flags.to_be_bytes());
         if let Some(edns) = query.edns {

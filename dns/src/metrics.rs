@@ -1,5 +1,9 @@
 //! Counters, named and labelled as CoreDNS's are, so that its dashboards go on working.
 
+mod cache;
+
+pub(crate) use cache::CacheMetrics;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
@@ -40,11 +44,13 @@ pub(crate) enum Part {
     Kubernetes,
     /// An upstream.
     Forward,
+    /// What an upstream said before.
+    Cache,
     /// Nothing: the message was refused.
     Server,
 }
 
-const PARTS: [&str; 3] = ["kubernetes", "forward", ""];
+const PARTS: [&str; 4] = ["kubernetes", "forward", "cache", ""];
 
 /// All counters of a server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -64,6 +70,8 @@ pub(crate) struct Metrics {
     pub(crate) upstream: HistogramVec,
     /// Health checks that failed.
     pub(crate) check_failures: IntCounterVec,
+    /// The cache's.
+    pub(crate) cache: CacheMetrics,
 }
 
 /// The counters of one address and protocol.
@@ -138,12 +146,13 @@ impl Metrics {
                 opts("proxy", "healthcheck_failures_total", "Health checks that failed."),
                 &["proxy_name", "to"],
             )?,
+            cache: CacheMetrics::new()?,
         })
     }
 
     /// Registers all of them.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 9] = [
+        let all: [Box<dyn Collector>; 10] = [
             Box::new(self.requests.clone()),
             Box::new(self.responses.clone()),
             Box::new(self.duration.clone()),
@@ -153,6 +162,7 @@ impl Metrics {
             Box::new(self.rejects.clone()),
             Box::new(self.upstream.clone()),
             Box::new(self.check_failures.clone()),
+            Box::new(self.cache.clone()),
         ];
         all.into_iter().try_for_each(|collector| registry.register(collector))
     }

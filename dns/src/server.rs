@@ -20,8 +20,8 @@ use tokio::{
 
 use crate::{
     ConfigError, DnsConfig, DnsError, Publisher, desired::RecordOptions, forward::Forwarder,
-    handler::Handler, metrics::Metrics, name::WireName, records::AddressSet, socket::Sockets, tcp::Acceptor,
-    udp::Worker, zone::Origin,
+    handler::Handler, metrics::Metrics, name::WireName, records::AddressSet, resolve::Resolver,
+    socket::Sockets, tcp::Acceptor, udp::Worker, zone::Origin,
 };
 
 /// Held by every query under way; the server waits until all are dropped.
@@ -69,7 +69,8 @@ impl Server {
             Forwarder::new(&config.upstreams, addresses.clone(), config.max_concurrent, metrics.clone())?;
         let slot = Arc::default();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let handler = Arc::new(Handler::new(origin, slot, forwarder, config.max_udp_payload));
+        let resolver = Resolver::new(forwarder, config.cache, metrics.clone());
+        let handler = Arc::new(Handler::new(origin, slot, resolver, config.max_udp_payload));
         Ok(Self { handler, metrics, publisher, sockets, addresses })
     }
 
@@ -123,7 +124,7 @@ impl Server {
             tasks.spawn(Acceptor::new(self.handler.clone(), metrics, busy.clone()).run(listener));
         }
         let handler = self.handler.clone();
-        tasks.spawn(async move { handler.forwarder.watch().await });
+        tasks.spawn(async move { handler.resolver.forwarder.watch().await });
 
         shutdown.await;
         drop(stop);

@@ -107,7 +107,10 @@ impl Acceptor {
             let Ok(place) = answers.clone().reserve_owned().await else { return };
             match outcome {
                 Outcome::Silence => {}
-                Outcome::Answered(part) => {
+                Outcome::Answered(part) | Outcome::Refresh(part) => {
+                    if matches!(outcome, Outcome::Refresh(_)) {
+                        self.handler.refresh(&message);
+                    }
                     self.listener.request(qtype.unwrap_or_default());
                     self.listener.response(&answer, part, came.elapsed());
                     place.send(answer);

@@ -21,6 +21,7 @@ use crate::{
     metrics::Metrics,
     name::WireName,
     records::AddressSet,
+    resolve::Resolver,
     zone::Origin,
 };
 
@@ -149,7 +150,8 @@ impl Fixture {
         let forwarder =
             Forwarder::new(&config.upstreams, Vec::<SocketAddr>::new(), 100, metrics.clone()).unwrap();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let handler = Handler::new(origin, slot, forwarder, config.max_udp_payload);
+        let resolver = Resolver::new(forwarder, config.cache.clone(), metrics.clone());
+        let handler = Handler::new(origin, slot, resolver, config.max_udp_payload);
         Self { handler, publisher, metrics }
     }
 
@@ -164,7 +166,7 @@ impl Fixture {
     pub(crate) fn ask(&self, name: &str, qtype: RecordType) -> Option<Message> {
         let mut out = Vec::new();
         match self.handler.answer(&question(name, qtype), Transport::Tcp, 0, &mut out).0 {
-            Outcome::Answered(_) => Some(Message::from_vec(&out).unwrap()),
+            Outcome::Answered(_) | Outcome::Refresh(_) => Some(Message::from_vec(&out).unwrap()),
             Outcome::Later => None,
             Outcome::Silence => panic!("no answer to {name}"),
         }

@@ -1,12 +1,21 @@
 //! Tests of the whole, and the cluster they are about.
 
 mod answers;
+mod caching;
 mod properties;
 mod sockets;
 
-use sluice_model::Object;
+use std::{net::UdpSocket, time::Duration};
 
-use crate::{DnsConfig, testing::*};
+use sluice_model::{Changes, Object};
+
+use crate::{
+    DnsConfig, Upstreams,
+    testing::{
+        bed::{Running, World, sh},
+        *,
+    },
+};
 
 fn config() -> DnsConfig {
     DnsConfig {
@@ -45,4 +54,38 @@ fn cluster() -> Vec<Object> {
         external("default/number", "192.0.2.1"),
         cluster_ip("implied/there", &["10.96.0.22"], &[]),
     ]
+}
+
+/// The cluster DNS addresses.
+pub(crate) const V4: &str = "10.96.0.10:53";
+pub(crate) const V6: &str = "[fd00:96::a]:53";
+
+/// Gives them to a device.
+pub(crate) fn addresses() {
+    sh("ip addr add 10.96.0.10/32 dev lo && ip addr add fd00:96::a/128 dev lo nodad");
+}
+
+/// A server there.
+pub(crate) fn listening(config: DnsConfig) -> DnsConfig {
+    DnsConfig { listen: vec![V4.parse().unwrap(), V6.parse().unwrap()], udp_threads: 2, ..config }
+}
+
+/// A server that knows the cluster and forwards to a world at 127.0.0.53.
+pub(crate) fn served(config: DnsConfig) -> (Running, World) {
+    addresses();
+    let world = World::start("127.0.0.53:53");
+    let upstreams = Upstreams::Addresses(vec!["127.0.0.53:53".parse().unwrap()]);
+    let running = Running::start(DnsConfig { upstreams, ..listening(config) });
+    running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+    (running, world)
+}
+
+/// Sends a message over UDP; the answer, if one comes.
+pub(crate) fn exchange(message: &[u8]) -> Option<Vec<u8>> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(V4).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.send(message).unwrap();
+    let mut buffer = vec![0; 65_535];
+    socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())
 }

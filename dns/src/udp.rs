@@ -120,7 +120,11 @@ impl Worker {
         };
         match outcome {
             Outcome::Silence => return false,
-            Outcome::Answered(part) => {
+            Outcome::Answered(part) | Outcome::Refresh(part) => {
+                if matches!(outcome, Outcome::Refresh(_)) {
+                    let _runtime = self.runtime.enter();
+                    self.handler.refresh(query);
+                }
                 self.listener.request(qtype.unwrap_or_default());
                 self.listener.response(answer, part, came.elapsed());
                 return true;

@@ -109,14 +109,17 @@ impl World {
         let (udp, tcp) = (UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap());
         let queries = Arc::new(AtomicUsize::new(0));
         let count = queries.clone();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let seen_udp = seen.clone();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok((length, client)) = udp.recv_from(&mut buffer) {
                 count.fetch_add(1, Ordering::SeqCst);
                 let udp = udp.try_clone().unwrap();
                 let query = buffer[..length].to_vec();
+                let seen = seen_udp.clone();
                 std::thread::spawn(move || {
-                    if let Some(answer) = world(&query, false) {
+                    if let Some(answer) = world(&query, false, &seen) {
                         udp.send_to(&answer, client).unwrap();
                     }
                 });
@@ -132,7 +135,7 @@ impl World {
                 let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
                 stream.read_exact(&mut query).unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
-                if let Some(answer) = world(&query, true) {
+                if let Some(answer) = world(&query, true, &seen) {
                     stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
                     stream.write_all(&answer).unwrap();
                 }
@@ -147,8 +150,8 @@ impl World {
     }
 }
 
-/// What the world outside says.
-fn world(query: &[u8], tcp: bool) -> Option<Vec<u8>> {
+/// What the world outside says. `seen`: how often it was asked for a name that it only answers once.
+fn world(query: &[u8], tcp: bool, seen: &AtomicUsize) -> Option<Vec<u8>> {
     let asked = Message::from_vec(query).unwrap();
     let question = asked.queries[0].clone();
     let mut answer = Message::new(asked.metadata.id, MessageType::Response, asked.metadata.op_code);
@@ -178,7 +181,10 @@ fn world(query: &[u8], tcp: bool) -> Option<Vec<u8>> {
             std::thread::sleep(Duration::from_millis(300));
             add(&name, RData::A(rdata::A::new(192, 0, 2, 81)));
         }
-        ("silent.example.org.", _) => return None,
+        ("once.example.org.", RecordType::A) if seen.fetch_add(1, Ordering::SeqCst) == 0 => {
+            add(&name, RData::A(rdata::A::new(192, 0, 2, 82)));
+        }
+        ("once.example.org." | "silent.example.org.", _) => return None,
         ("odd.example.org.", RecordType::Unknown(65400)) => {
             let data = rdata::NULL::with(b"odd".to_vec());
             add(&name, RData::Unknown { code: RecordType::Unknown(65400), rdata: data });

@@ -13,7 +13,7 @@ use hickory_proto::{
 };
 use sluice_model::Changes;
 
-use super::{cluster, config};
+use super::{V4, addresses, cluster, config, exchange, listening, served};
 use crate::{
     DnsConfig, Upstreams,
     testing::{
@@ -21,36 +21,6 @@ use crate::{
         *,
     },
 };
-
-const V4: &str = "10.96.0.10:53";
-const V6: &str = "[fd00:96::a]:53";
-
-fn addresses() {
-    sh("ip addr add 10.96.0.10/32 dev lo && ip addr add fd00:96::a/128 dev lo nodad");
-}
-
-fn listening(config: DnsConfig) -> DnsConfig {
-    DnsConfig { listen: vec![V4.parse().unwrap(), V6.parse().unwrap()], udp_threads: 2, ..config }
-}
-
-/// A server that knows the cluster and forwards to a world at 127.0.0.53.
-fn served(config: DnsConfig) -> (Running, World) {
-    addresses();
-    let world = World::start("127.0.0.53:53");
-    let upstreams = Upstreams::Addresses(vec!["127.0.0.53:53".parse().unwrap()]);
-    let running = Running::start(DnsConfig { upstreams, ..listening(config) });
-    running.publisher.publish(&snapshot(cluster()), &Changes::everything());
-    (running, world)
-}
-
-fn exchange(message: &[u8]) -> Option<Vec<u8>> {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.connect(V4).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    socket.send(message).unwrap();
-    let mut buffer = vec![0; 65_535];
-    socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())
-}
 
 fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes()[..], message].concat()

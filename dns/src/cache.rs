@@ -1,0 +1,423 @@
+//! What upstreams answered, kept for a while. Bounded in entries and in bytes; no clock of its own.
+//!
+//! Answers and denials are kept apart, so that a flood of names that do not exist pushes out no answer. Each
+//! store is split into shards, each behind its own lock; a full shard gives up the entry that went unused the
+//! longest, roughly (a clock hand passes over entries used since it came by last).
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    CacheConfig,
+    message::{Answer, Question},
+    query::Query,
+    wire::{MAX_NAME, flag},
+};
+
+const SHARDS: usize = 16;
+/// What an entry takes beside its message and its key, roughly.
+const OVERHEAD: usize = 200;
+
+/// What tells answers apart: name, type, and whether DNSSEC records and no validation were asked for. The
+/// class is always IN.
+#[derive(Clone)]
+pub(crate) struct Key {
+    bytes: [u8; MAX_NAME + 3],
+    length: usize,
+}
+
+impl Key {
+    /// The key of a client's question.
+    pub(crate) fn of(query: &Query<'_>) -> Self {
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        Self::new(query.name.as_bytes(), query.qtype.to_be_bytes(), dnssec_ok, query.flags & flag::CD != 0)
+    }
+
+    /// The key of a question to an upstream.
+    pub(crate) fn of_question(question: &Question) -> Self {
+        let (name, fixed) = question.wire.split_at(question.wire.len() - 4);
+        let mut key = Self::new(name, [fixed[0], fixed[1]], question.dnssec_ok, question.checking_disabled);
+        // Lengths are below the letters, so nothing but letters changes.
+        key.bytes[..name.len()].make_ascii_lowercase();
+        key
+    }
+
+    fn new(name: &[u8], qtype: [u8; 2], dnssec_ok: bool, checking_disabled: bool) -> Self {
+        let mut bytes = [0; MAX_NAME + 3];
+        let at = name.len().min(MAX_NAME);
+        bytes[..at].copy_from_slice(&name[..at]);
+        bytes[at..at + 2].copy_from_slice(&qtype);
+        bytes[at + 2] = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
+        Self { bytes, length: at + 3 }
+    }
+
+    /// Its bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// An answer that is kept.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The answer.
+    pub(crate) answer: Answer,
+    /// When it came.
+    pub(crate) stored: Instant,
+    /// How long it is good for.
+    pub(crate) ttl: Duration,
+    /// How often it was asked for since it came.
+    pub(crate) hits: AtomicU32,
+}
+
+impl Entry {
+    /// An answer that came now. `ttl` is zero where it must not be kept.
+    pub(crate) fn new(answer: Answer, now: Instant, config: &CacheConfig) -> Self {
+        let ttl = Duration::from_secs(lifetime(&answer, config).into());
+        Self { answer, stored: now, ttl, hits: AtomicU32::new(0) }
+    }
+
+    /// The seconds it is still good for, rounded up; none when it is past its time.
+    pub(crate) fn remaining(&self, now: Instant) -> Option<u32> {
+        let left = self.ttl.checked_sub(now.duration_since(self.stored)).filter(|left| !left.is_zero())?;
+        Some(left.as_secs() as u32 + u32::from(left.subsec_nanos() > 0))
+    }
+}
+
+/// How many seconds an answer is kept; 0: not at all.
+fn lifetime(answer: &Answer, config: &CacheConfig) -> u32 {
+    let bounded = |ttl: u32, most: u32, least: u32| ttl.max(least).min(most);
+    match answer.rcode() {
+        0 if !answer.is_empty() => bounded(answer.min_ttl(), config.success_ttl, config.min_success_ttl),
+        0 | 3 => bounded(answer.negative_ttl(), config.denial_ttl, config.min_denial_ttl),
+        2 => config.servfail_ttl,
+        _ => 0,
+    }
+}
+
+/// Both stores.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    /// Answers.
+    pub(crate) success: Store,
+    /// Names and types that do not exist, and failures.
+    pub(crate) denial: Store,
+    /// How long an entry is kept beyond its time.
+    stale: Duration,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub(crate) fn new(config: &CacheConfig) -> Self {
+        let store = |entries| Store::new(entries, config.max_bytes / 2);
+        Self {
+            success: store(config.success_capacity),
+            denial: store(config.denial_capacity),
+            stale: config.serve_stale.as_ref().map_or(Duration::ZERO, |stale| stale.duration),
+        }
+    }
+
+    /// The entry of a key, past its time or not.
+    pub(crate) fn get(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+        let is_kept = |entry: &Entry| now.duration_since(entry.stored) < entry.ttl + self.stale;
+        self.success.get(key, is_kept).or_else(|| self.denial.get(key, is_kept))
+    }
+
+    /// Keeps an entry in the place of whatever its key had.
+    pub(crate) fn put(&self, key: &Key, entry: &Arc<Entry>) {
+        let (to, from) = if entry.answer.is_denial() {
+            (&self.denial, &self.success)
+        } else {
+            (&self.success, &self.denial)
+        };
+        // A failure does not push out an answer that may still be told, stale as it is.
+        if entry.answer.rcode() == 2 && self.stale > Duration::ZERO && from.get(key, |_| true).is_some() {
+            return;
+        }
+        to.put(key, entry.clone());
+        from.remove(key);
+    }
+}
+
+/// Entries by key.
+#[derive(Debug)]
+pub(crate) struct Store {
+    hasher: RandomState,
+    shards: Box<[Mutex<Shard>]>,
+    entries: AtomicUsize,
+    evictions: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    places: HashMap<Arc<[u8]>, usize, RandomState>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    hand: usize,
+    bytes: usize,
+    max_entries: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: Arc<[u8]>,
+    entry: Arc<Entry>,
+    is_used: bool,
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        self.key.len() + self.entry.answer.message().len() + OVERHEAD
+    }
+}
+
+impl Store {
+    fn new(max_entries: usize, max_bytes: usize) -> Self {
+        let shard = || {
+            Mutex::new(Shard {
+                max_entries: max_entries.div_ceil(SHARDS),
+                max_bytes: max_bytes / SHARDS,
+                ..Shard::default()
+            })
+        };
+        Self {
+            hasher: RandomState::default(),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            entries: AtomicUsize::new(0),
+            evictions: AtomicUsize::new(0),
+        }
+    }
+
+    fn shard(&self, key: &Key) -> std::sync::MutexGuard<'_, Shard> {
+        let place = self.hasher.hash_one(key.as_bytes()) as usize % SHARDS;
+        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// How many were given up for want of room.
+    pub(crate) fn evictions(&self) -> usize {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    fn get(&self, key: &Key, is_kept: impl Fn(&Entry) -> bool) -> Option<Arc<Entry>> {
+        let mut shard = self.shard(key);
+        let place = *shard.places.get(key.as_bytes())?;
+        let slot = shard.slots.get_mut(place)?.as_mut()?;
+        if is_kept(&slot.entry) {
+            slot.is_used = true;
+            return Some(slot.entry.clone());
+        }
+        shard.clear(place);
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+
+    fn remove(&self, key: &Key) {
+        let mut shard = self.shard(key);
+        if let Some(place) = shard.places.get(key.as_bytes()).copied() {
+            shard.clear(place);
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn put(&self, key: &Key, entry: Arc<Entry>) {
+        self.remove(key);
+        let slot = Slot { key: key.as_bytes().into(), entry, is_used: false };
+        let mut shard = self.shard(key);
+        if shard.max_entries == 0 || slot.bytes() > shard.max_bytes {
+            return;
+        }
+        while shard.places.len() >= shard.max_entries || shard.bytes + slot.bytes() > shard.max_bytes {
+            shard.evict();
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        shard.fill(slot);
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shard {
+    fn clear(&mut self, place: usize) {
+        if let Some(slot) = self.slots.get_mut(place).and_then(Option::take) {
+            self.bytes -= slot.bytes();
+            self.places.remove(&slot.key);
+            self.free.push(place);
+        }
+    }
+
+    fn fill(&mut self, slot: Slot) {
+        self.bytes += slot.bytes();
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.places.insert(slot.key.clone(), place);
+        self.slots[place] = Some(slot);
+    }
+
+    /// Gives up one entry; there is one.
+    fn evict(&mut self) {
+        loop {
+            self.hand = (self.hand + 1) % self.slots.len().max(1);
+            match self.slots.get_mut(self.hand) {
+                Some(Some(slot)) if slot.is_used => slot.is_used = false,
+                Some(Some(_)) => return self.clear(self.hand),
+                Some(None) => {}
+                None => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::{
+        op::{Message, MessageType, OpCode, ResponseCode},
+        rr::{Name, RData, Record, RecordType, rdata},
+    };
+
+    use super::*;
+    use crate::message::Reading;
+
+    fn name(n: usize) -> Name {
+        format!("host-{n}.example.org.").parse().unwrap()
+    }
+
+    fn key(n: usize) -> Key {
+        let message = crate::testing::question(&name(n).to_string(), RecordType::A);
+        Key::of(&Query::read(&message).unwrap())
+    }
+
+    /// An answer with addresses of these times to live; without any, with a SOA record.
+    fn answer(n: usize, code: ResponseCode, ttls: &[u32], soa: Option<(u32, u32)>) -> Answer {
+        let question = crate::testing::question(&name(n).to_string(), RecordType::A);
+        let query = Query::read(&question).unwrap();
+        let mut message = Message::new(7, MessageType::Response, OpCode::Query);
+        message.metadata.response_code = code;
+        message.add_query(hickory_proto::op::Query::query(name(n), RecordType::A));
+        for ttl in ttls {
+            message.add_answer(Record::from_rdata(name(n), *ttl, RData::A(rdata::A::new(192, 0, 2, 1))));
+        }
+        if let Some((ttl, minimum)) = soa {
+            let data = rdata::SOA::new(name(0), name(0), 1, 2, 3, 4, minimum);
+            message.add_authority(Record::from_rdata(name(0), ttl, RData::SOA(data)));
+        }
+        match Answer::read(message.to_vec().unwrap(), 7, &Question::of(&query), false) {
+            Reading::Answer(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn times_are_bounded_as_coredns_bounds_them() {
+        let config = CacheConfig { success_ttl: 3600, denial_ttl: 1800, ..CacheConfig::default() };
+        use ResponseCode::{NXDomain, NoError, Refused, ServFail};
+        for (what, code, ttls, soa, wanted) in [
+            ("the least of its records", NoError, &[300, 60][..], None, 60),
+            ("never long", NoError, &[86_400], None, 3600),
+            ("never short", NoError, &[0], None, 5),
+            ("a denial by the SOA's minimum", NXDomain, &[], Some((900, 60)), 60),
+            ("or its own time", NXDomain, &[], Some((30, 60)), 30),
+            ("never long", NoError, &[], Some((86_400, 86_400)), 1800),
+            ("without SOA", NXDomain, &[], None, 5),
+            ("a failure, shortly", ServFail, &[], None, 5),
+            ("a refusal, never", Refused, &[], None, 0),
+        ] {
+            assert_eq!(lifetime(&answer(1, code, ttls, soa), &config), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_entry_counts_down_and_goes() {
+        let now = Instant::now();
+        let config = CacheConfig { success_ttl: 60, ..CacheConfig::default() };
+        let cache = Cache::new(&config);
+        cache
+            .put(&key(1), &Arc::new(Entry::new(answer(1, ResponseCode::NoError, &[60], None), now, &config)));
+        let left = |after: f64| {
+            let now = now + Duration::from_secs_f64(after);
+            cache.get(&key(1), now).and_then(|entry| entry.remaining(now))
+        };
+        assert_eq!(left(0.0), Some(60));
+        assert_eq!(left(0.5), Some(60));
+        assert_eq!(left(59.5), Some(1));
+        assert_eq!(left(60.0), None);
+        assert_eq!((cache.success.len(), cache.success.shard(&key(1)).bytes), (0, 0));
+    }
+
+    #[test]
+    fn room_is_bounded_and_what_is_used_stays() {
+        let now = Instant::now();
+        let config =
+            CacheConfig { success_capacity: 16 * SHARDS, max_bytes: 8 << 20, ..CacheConfig::default() };
+        let cache = Cache::new(&config);
+        let put = |n| {
+            let entry = Entry::new(answer(n, ResponseCode::NoError, &[60], None), now, &config);
+            cache.put(&key(n), &Arc::new(entry));
+        };
+        put(0);
+        for n in 1..5000 {
+            put(n);
+            assert!(cache.get(&key(0), now).is_some(), "used all the time, after {n} others");
+        }
+        assert_eq!(cache.success.len(), config.success_capacity);
+        assert!(cache.success.evictions() >= 5000 - config.success_capacity - 1);
+
+        let config = CacheConfig { max_bytes: 2 * SHARDS * 1000, ..config };
+        let cache = Cache::new(&config);
+        for n in 0..1000 {
+            let entry = Entry::new(answer(n, ResponseCode::NoError, &[60], None), now, &config);
+            cache.put(&key(n), &Arc::new(entry));
+        }
+        let bytes: usize = cache.success.shards.iter().map(|shard| shard.lock().unwrap().bytes).sum();
+        assert!(bytes <= config.max_bytes / 2 && cache.success.len() > SHARDS, "{bytes}");
+        let big = answer(1, ResponseCode::NoError, &[60; 100], None);
+        cache.put(&key(5000), &Arc::new(Entry::new(big, now, &config)));
+        assert!(cache.get(&key(5000), now).is_none(), "too large for the room");
+    }
+
+    #[test]
+    fn an_answer_takes_the_place_of_a_denial_and_the_other_way_round() {
+        let now = Instant::now();
+        let config = CacheConfig::default();
+        let cache = Cache::new(&config);
+        let put = |code, ttls: &[u32]| {
+            cache.put(&key(1), &Arc::new(Entry::new(answer(1, code, ttls, None), now, &config)));
+            (cache.success.len(), cache.denial.len(), cache.get(&key(1), now).unwrap().answer.is_denial())
+        };
+        assert_eq!(put(ResponseCode::NXDomain, &[]), (0, 1, true));
+        assert_eq!(put(ResponseCode::NoError, &[60]), (1, 0, false));
+        assert_eq!(put(ResponseCode::NoError, &[]), (0, 1, true));
+    }
+
+    #[test]
+    fn keys_tell_apart_what_answers_differ_by_and_nothing_else() {
+        let upper = crate::testing::question("HOST-1.Example.ORG.", RecordType::A);
+        let query = Query::read(&upper).unwrap();
+        assert_eq!(Key::of(&query).as_bytes(), key(1).as_bytes());
+        assert_eq!(Key::of_question(&Question::of(&query)).as_bytes(), key(1).as_bytes());
+        let question = Question::of(&query);
+        for other in [
+            Question { dnssec_ok: true, ..question.clone() },
+            Question { checking_disabled: true, ..question.clone() },
+            question.about(b"\x06host-2\x07example\x03org\0"),
+        ] {
+            assert_ne!(Key::of_question(&other).as_bytes(), key(1).as_bytes());
+        }
+    }
+}

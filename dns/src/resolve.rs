@@ -1,0 +1,186 @@
+//! What others say of a name: from the cache, from a question already under way, or by asking.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    CacheConfig,
+    cache::{Cache, Entry, Key},
+    forward::{ForwardError, Forwarder},
+    message::Question,
+    metrics::Metrics,
+    query::Query,
+};
+
+/// What comes of asking others.
+pub(crate) type Resolved = Result<Arc<Entry>, Arc<ForwardError>>;
+
+/// Questions under way by their keys; equal ones wait for the same answer.
+type Flights = Mutex<HashMap<Box<[u8]>, watch::Receiver<Option<Resolved>>>>;
+
+/// Asks others, and remembers what they said.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    /// The upstreams.
+    pub(crate) forwarder: Forwarder,
+    cache: Option<Cache>,
+    config: CacheConfig,
+    flights: Flights,
+    metrics: Metrics,
+    this: Weak<Self>,
+}
+
+/// An answer that is told at once.
+pub(crate) struct Hit {
+    /// The entry.
+    pub(crate) entry: Arc<Entry>,
+    /// The time to live to tell.
+    pub(crate) ttl: u32,
+    /// It should be asked for again, so that it stays good.
+    pub(crate) refresh: bool,
+}
+
+impl Resolver {
+    /// A resolver that knows nothing yet.
+    pub(crate) fn new(forwarder: Forwarder, config: CacheConfig, metrics: Metrics) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            forwarder,
+            cache: config.enabled.then(|| Cache::new(&config)),
+            config,
+            flights: Mutex::default(),
+            metrics,
+            this: this.clone(),
+        })
+    }
+
+    /// What the cache has for a client's query.
+    pub(crate) fn cached(&self, query: &Query<'_>, now: Instant) -> Option<Hit> {
+        self.cached_key(&Key::of(query), now)
+    }
+
+    /// What the cache has for a question of ours.
+    pub(crate) fn cached_question(&self, question: &Question, now: Instant) -> Option<Hit> {
+        self.cached_key(&Key::of_question(question), now)
+    }
+
+    fn cached_key(&self, key: &Key, now: Instant) -> Option<Hit> {
+        let entry = self.cache.as_ref()?.get(key, now);
+        let hit = entry.and_then(|entry| self.hit(entry, now));
+        match &hit {
+            None => self.metrics.cache.misses.inc(),
+            Some(hit) if hit.entry.answer.is_denial() => self.metrics.cache.denial_hits.inc(),
+            Some(_) => self.metrics.cache.success_hits.inc(),
+        }
+        hit
+    }
+
+    fn hit(&self, entry: Arc<Entry>, now: Instant) -> Option<Hit> {
+        let Some(ttl) = entry.remaining(now) else {
+            // Past its time: told at once only where that is wanted, and never a failure.
+            let stale = self.config.serve_stale.as_ref().filter(|stale| !stale.verify)?;
+            let is_kept = now.duration_since(entry.stored) < entry.ttl + stale.duration;
+            return (is_kept && entry.answer.rcode() != 2).then(|| {
+                self.metrics.cache.served_stale.inc();
+                Hit { entry, ttl: 0, refresh: true }
+            });
+        };
+        let refresh = self.config.prefetch.as_ref().is_some_and(|prefetch| {
+            let hits = entry.hits.fetch_add(1, Ordering::Relaxed) + 1;
+            let is_late = u64::from(ttl) * 100 <= entry.ttl.as_secs() * u64::from(prefetch.percent);
+            hits >= prefetch.hits && is_late
+        });
+        if refresh {
+            // Once is enough: the new answer starts to count from nothing.
+            entry.hits.store(0, Ordering::Relaxed);
+            self.metrics.cache.prefetches.inc();
+        }
+        Some(Hit { entry, ttl, refresh })
+    }
+
+    /// Asks again what is in the cache, for the next client.
+    pub(crate) fn refresh(&self, question: &Question) {
+        drop(self.join(question));
+    }
+
+    /// Asks the upstreams, together with whoever asks the same.
+    pub(crate) async fn ask(&self, question: &Question) -> Resolved {
+        let mut flight = self.join(question);
+        let landed = flight.wait_for(Option::is_some).await.map(|landed| landed.clone());
+        let result = match landed {
+            Ok(Some(result)) => result,
+            // The task that asked is gone: the runtime is ending.
+            _ => Err(Arc::new(ForwardError::NoUpstream)),
+        };
+        match (&result, &self.config.serve_stale, &self.cache) {
+            (Err(_), Some(stale), Some(cache)) => {
+                let now = Instant::now();
+                let kept = cache.get(&Key::of_question(question), now).filter(|entry| {
+                    entry.answer.rcode() != 2 && now.duration_since(entry.stored) < entry.ttl + stale.duration
+                });
+                kept.map_or(result, |entry| {
+                    self.metrics.cache.served_stale.inc();
+                    Ok(entry)
+                })
+            }
+            _ => result,
+        }
+    }
+
+    /// The flight of a question; starts it where there is none.
+    fn join(&self, question: &Question) -> watch::Receiver<Option<Resolved>> {
+        let key = Key::of_question(question);
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(key.as_bytes()) {
+            return flight.clone();
+        }
+        let (land, flight) = watch::channel(None);
+        let Some(this) = self.this.upgrade() else { return flight };
+        flights.insert(key.as_bytes().into(), flight.clone());
+        let question = question.clone();
+        // A task of its own: a client that goes away does not end it for the others.
+        tokio::spawn(async move {
+            let ended = Landing { resolver: &this, key: &key };
+            let result = this.forwarder.ask(&question).await;
+            let result = result.map_err(Arc::new).map(|answer| {
+                let entry = Arc::new(Entry::new(answer, Instant::now(), &this.config));
+                if let Some(cache) = this.cache.as_ref().filter(|_| !entry.ttl.is_zero()) {
+                    cache.put(&key, &entry);
+                    this.metrics.cache.show(cache);
+                }
+                entry
+            });
+            // The entry is there before the flight is gone: nobody asks once more in between.
+            drop(ended);
+            let _ = land.send(Some(result));
+        });
+        flight
+    }
+
+    /// The time to live that a client is told of an entry that just came, or is past its time.
+    pub(crate) fn ttl(&self, entry: &Entry) -> u32 {
+        entry.remaining(Instant::now()).unwrap_or(0)
+    }
+
+    /// Whether answers are kept, and so counted down as a whole.
+    pub(crate) fn is_caching(&self) -> bool {
+        self.cache.is_some()
+    }
+}
+
+/// Removes a flight when it has landed, or crashed.
+struct Landing<'r> {
+    resolver: &'r Resolver,
+    key: &'r Key,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.resolver.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.remove(self.key.as_bytes());
+    }
+}
