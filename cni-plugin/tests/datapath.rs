@@ -1,76 +1,17 @@
-//! The pod's entry in the datapath, with stand-ins for what the agent pins: a map of endpoints and a program that
-//! passes everything on. Each test has a bpf file system of its own, in a mount namespace of its own. Needs root.
+//! The pod's entry in the datapath, with stand-ins for what the agent pins. Each test has a bpf file system of its
+//! own, in a mount namespace of its own. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly, in its helpers too")]
 
 mod common;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
-use common::{Node, Pod};
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+use common::{
+    Pod,
+    datapath::{bpftool, endpoints, links, with_datapath},
 };
-use serde_json::{Value, json};
 use sluice_cni::store;
-
-/// Runs `test` on a thread with a mount namespace of its own, with a datapath whose map has room for so many
-/// endpoints.
-fn with_datapath(room: u32, test: impl FnOnce(&Node, &Value) + Send) {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let node = Node::new();
-                let bpffs = node.state_dir().join("bpf");
-                fs::create_dir(&bpffs).unwrap();
-                unshare(CloneFlags::CLONE_NEWNS).unwrap();
-                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-                    .unwrap();
-                mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
-                for directory in ["maps", "programs", "links"] {
-                    fs::create_dir_all(bpffs.join("v1").join(directory)).unwrap();
-                }
-                let map = bpffs.join("v1/maps/endpoints");
-                let entries = room.to_string();
-                let create =
-                    ["map", "create", map.to_str().unwrap(), "type", "hash", "key", "16", "value", "24"];
-                bpftool(&[&create[..], &["entries", &entries, "name", "endpoints"]].concat());
-                program::pin_pass(&bpffs.join("v1/programs/from_pod"));
-                let config = node.config(json!({ "bpffs": bpffs }));
-                test(&node, &config);
-                nix::mount::umount(&bpffs).unwrap();
-            })
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
-}
-
-fn bpftool(arguments: &[&str]) -> Value {
-    let output = Command::new("bpftool").arg("-j").args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
-    if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() }
-}
-
-/// The map of endpoints: the bytes of each key and value.
-fn endpoints(config: &Value) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let map = PathBuf::from(config["bpffs"].as_str().unwrap()).join("v1/maps/endpoints");
-    let bytes = |value: &Value| {
-        let digits =
-            value.as_array().unwrap().iter().map(|byte| byte.as_str().unwrap().trim_start_matches("0x"));
-        digits.map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect::<Vec<_>>()
-    };
-    let dump = bpftool(&["map", "dump", "pinned", map.to_str().unwrap()]);
-    let mut list: Vec<_> =
-        dump.as_array().unwrap().iter().map(|entry| (bytes(&entry["key"]), bytes(&entry["value"]))).collect();
-    list.sort();
-    list
-}
-
-fn links(config: &Value) -> Vec<String> {
-    let directory = PathBuf::from(config["bpffs"].as_str().unwrap()).join("v1/links");
-    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
 
 #[test]
 fn a_pod_is_in_the_datapath_when_add_returns_and_out_when_del_returns() {
@@ -192,60 +133,4 @@ fn a_map_of_another_layout_is_refused() {
         assert_eq!(code, 104);
         assert!(msg.ends_with("its entries are of 16 and 8 bytes"), "{msg}");
     });
-}
-
-/// A program that passes every packet on, made of two instructions: no compiler is needed for it.
-mod program {
-    #![expect(unsafe_code, reason = "bpf(2) takes pointers")]
-
-    use std::{ffi::CString, os::unix::ffi::OsStrExt, path::Path};
-
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        count: u32,
-        instructions: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log_buffer: u64,
-        kernel_version: u32,
-        flags: u32,
-    }
-
-    #[repr(C)]
-    struct Pin {
-        path: u64,
-        fd: u32,
-        flags: u32,
-    }
-
-    fn bpf<T>(command: i64, attributes: &T) -> i32 {
-        // SAFETY: a live value of the size that is passed along; the pointers in it outlive the call.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
-        assert!(result >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
-        i32::try_from(result).unwrap()
-    }
-
-    pub(crate) fn pin_pass(path: &Path) {
-        /// r0 = -1 (go on to the next program); exit.
-        const PASS: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
-        let load = Load {
-            kind: 3,
-            count: 2,
-            instructions: PASS.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log_buffer: 0,
-            kernel_version: 0,
-            flags: 0,
-        };
-        let fd = bpf(5, &load);
-        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-        bpf(6, &Pin { path: path.as_ptr() as u64, fd: fd.cast_unsigned(), flags: 0 });
-        // SAFETY: the descriptor is ours, and nobody uses it after this.
-        unsafe { libc::close(fd) };
-    }
 }

@@ -9,6 +9,8 @@
     reason = "a test fails loudly, in its helpers too"
 )]
 
+pub(crate) mod datapath;
+
 use std::{
     io::Write,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},

@@ -1,0 +1,144 @@
+//! SIGKILL at every system call of ADD and of DEL, one after the other, none left out; after each, DEL or GC must
+//! leave the node as it was: links, addresses, neighbours, files, map entries and pins. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly, in its helpers too")]
+
+mod common;
+
+use std::{fs, io::Write, process::Command};
+
+use common::{
+    Node, Pod,
+    datapath::{endpoints, links, with_datapath},
+};
+use nix::{
+    sys::{
+        ptrace::{self, Options},
+        signal::Signal,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use serde_json::Value;
+use sluice_cni::store;
+
+/// Runs the plugin and kills it when it is about to make its `count`th system call after it began to read its
+/// configuration. Says whether it came to that.
+fn kill_at(node: &Node, mut command: Command, stdin: &str, count: usize) -> bool {
+    node.namespace
+        .run(move || {
+            let mut child = command.spawn().unwrap();
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+            // Until here it is the same every time: it waits for its standard input.
+            while !fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with("0 0x0 ")) {
+                std::thread::yield_now();
+            }
+            ptrace::attach(pid).unwrap();
+            // Only what this thread traces: other tests have children too.
+            let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+            waitpid(pid, Some(flags)).unwrap();
+            let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
+            ptrace::setoptions(pid, options).unwrap();
+            child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+            ptrace::syscall(pid, None).unwrap();
+
+            let mut seen = 0;
+            let mut inside = std::collections::BTreeSet::new();
+            let killed = loop {
+                match waitpid(None::<Pid>, Some(flags)) {
+                    Ok(WaitStatus::PtraceSyscall(thread)) => {
+                        // Each thread's stops alternate between entering a call and leaving it.
+                        if !inside.remove(&thread) {
+                            inside.insert(thread);
+                            seen += 1;
+                        }
+                        if seen == count {
+                            nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+                            break true;
+                        }
+                        ptrace::syscall(thread, None).unwrap();
+                    }
+                    // A thread that is born stops first, and one that stops for another reason just goes on.
+                    Ok(WaitStatus::Stopped(thread, _) | WaitStatus::PtraceEvent(thread, _, _)) => {
+                        ptrace::syscall(thread, None).unwrap();
+                    }
+                    Ok(WaitStatus::Exited(ended, code)) if ended == pid => {
+                        assert_eq!(code, 0, "{:?}", child.wait_with_output());
+                        return false;
+                    }
+                    Ok(_) => {}
+                    Err(error) => panic!("the plugin is lost: {error}"),
+                }
+            };
+            while !matches!(waitpid(None::<Pid>, Some(flags)), Ok(WaitStatus::Signaled(ended, ..)) if ended == pid) {}
+            killed
+        })
+        .unwrap()
+}
+
+fn inventory(node: &Node, config: &Value) -> Vec<String> {
+    let mut list = node.inventory();
+    list.extend(links(config));
+    list.extend(endpoints(config).into_iter().map(|(key, _)| format!("endpoint {key:?}")));
+    list
+}
+
+/// Kills `command` at each of its system calls in turn, cleans up, and compares.
+fn enumerate(command: &str, clean_up: impl Fn(&Node, &Pod, &Value) + Sync) {
+    with_datapath(16, |node, config| {
+        let keep = Pod::new("keep");
+        node.add(&keep, config).ok();
+        // The record directory's files are there from the first ADD on.
+        let before = inventory(node, config);
+        let mut count = 1;
+        loop {
+            let pod = Pod::new("victim");
+            if command == "DEL" {
+                node.add(&pod, config).ok();
+            }
+            let process = node.command(command, &pod.id, Some(&pod.path()));
+            let killed = kill_at(node, process, &config.to_string(), count);
+            let listing = store::list(node.state_dir()).unwrap();
+            assert!(listing.damaged.is_empty(), "killed at {count}: {:?}", listing.damaged);
+            clean_up(node, &pod, config);
+            assert_eq!(inventory(node, config), before, "killed at system call {count}");
+            assert!(pod.netlink().find_link("eth0").unwrap().is_none(), "killed at system call {count}");
+            if !killed {
+                break;
+            }
+            count += 1;
+        }
+        assert!(count > 40, "only {count} system calls were seen");
+        // And the node is as good as new.
+        let pod = Pod::new("after");
+        node.add(&pod, config).ok();
+    });
+}
+
+#[test]
+fn del_takes_apart_what_an_add_left_that_was_killed_anywhere() {
+    enumerate("ADD", |node, pod, config| {
+        node.del(pod, config).ok();
+    });
+}
+
+#[test]
+fn gc_takes_apart_what_an_add_left_that_was_killed_anywhere() {
+    enumerate("ADD", |node, _, config| {
+        node.gc(config, &["keep"]).ok();
+    });
+}
+
+#[test]
+fn del_finishes_what_a_del_began_that_was_killed_anywhere() {
+    enumerate("DEL", |node, pod, config| {
+        node.del(pod, config).ok();
+    });
+}
+
+#[test]
+fn gc_finishes_what_a_del_began_that_was_killed_anywhere() {
+    enumerate("DEL", |node, _, config| {
+        node.gc(config, &["keep"]).ok();
+    });
+}
