@@ -289,34 +289,109 @@ fn a_namespace_without_ipv6_gets_it_when_it_gets_an_address() {
 }
 
 #[test]
-fn many_at_once_never_share_an_address_and_leave_nothing() {
+fn five_hundred_by_sixteen_at_once_never_share_an_address_and_leave_nothing() {
     let node = Node::new();
-    let config = node.config(json!({}));
+    let ranges = json!({ "ranges": [[{ "subnet": "10.77.0.0/22" }], [{ "subnet": "fd77::/64" }]] });
+    let config = node.config(json!({ "ipam": ranges }));
     // The bridge, the pools and the lock are there from the first on.
     let first = Pod::new("first");
     node.add(&first, &config).ok();
     node.del(&first, &config).ok();
     let before = node.inventory();
-    let pods: Vec<Pod> = (0..48).map(|index| Pod::new(&format!("many-{index}"))).collect();
-    let addresses = std::thread::scope(|scope| {
-        let workers: Vec<_> = pods
-            .chunks(6)
-            .map(|pods| {
-                let (node, config) = (&node, &config);
-                scope.spawn(move || {
-                    pods.iter().map(|pod| node.add(pod, config).addresses()).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).flatten().collect::<Vec<_>>()
-    });
-    let distinct: std::collections::BTreeSet<_> = addresses.iter().collect();
-    assert_eq!((addresses.len(), distinct.len()), (96, 96));
+    let seen = std::sync::Mutex::new(std::collections::BTreeMap::new());
     std::thread::scope(|scope| {
-        for pods in pods.chunks(6) {
-            let (node, config) = (&node, &config);
-            scope.spawn(move || pods.iter().for_each(|pod| assert!(node.del(pod, config).success)));
+        for worker in 0..16 {
+            let (node, config, seen) = (&node, &config, &seen);
+            scope.spawn(move || {
+                // Each worker keeps some pods while it makes others, and deletes in another order than it added.
+                let mut held = std::collections::VecDeque::new();
+                for index in 0..32 {
+                    let pod = Pod::new(&format!("many-{worker}-{index}"));
+                    let addresses = node.add(&pod, config).addresses();
+                    for address in &addresses {
+                        let holder = seen.lock().unwrap().insert(*address, pod.id.clone());
+                        assert_eq!(holder, None, "{address} is given twice");
+                    }
+                    held.push_back((pod, addresses));
+                    if held.len() > 8 {
+                        let (pod, addresses) =
+                            if index % 2 == 0 { held.pop_front() } else { held.pop_back() }.unwrap();
+                        seen.lock().unwrap().retain(|address, _| !addresses.contains(address));
+                        node.del(&pod, config).ok();
+                    }
+                }
+                for (pod, addresses) in held {
+                    seen.lock().unwrap().retain(|address, _| !addresses.contains(address));
+                    node.del(&pod, config).ok();
+                }
+            });
         }
     });
     assert_eq!(node.inventory(), before);
+}
+
+#[test]
+fn the_result_of_plugins_before_is_passed_on() {
+    let node = Node::new();
+    let previous = json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [{ "name": "before0", "sandbox": "/x" }],
+        "ips": [{ "address": "192.0.2.1/32", "interface": 0 }],
+        "dns": { "nameservers": ["192.0.2.53"] },
+    });
+    let pod = Pod::new("one");
+    let result = node.add(&pod, &node.config(json!({ "cniVersion": "1.0.0", "prevResult": previous }))).ok();
+    assert_eq!(result["interfaces"][0]["name"], "before0");
+    assert_eq!(result["interfaces"][3]["name"], "eth0");
+    assert_eq!(result["ips"][1]["interface"], 3);
+    assert_eq!(result["dns"]["nameservers"][0], "192.0.2.53");
+    let config = node.config(json!({ "cniVersion": "1.0.0", "prevResult": result }));
+    node.call("CHECK", &pod, &config).ok();
+}
+
+#[test]
+fn options_of_the_bridge_are_obeyed() {
+    let node = Node::new();
+    let mut netlink = node.netlink();
+    netlink.create_bridge(&BridgeSpec::new("sluice0").up()).unwrap();
+    let bridge = netlink.link("sluice0").unwrap().index;
+    netlink
+        .add_address(bridge, "192.0.2.1/24".parse().unwrap(), sluice_netlink::AddressFlags::default())
+        .unwrap();
+    let has_old = |node: &Node| {
+        let found = node.netlink().addresses_of(bridge).unwrap();
+        found.iter().any(|address| address.address.to_string() == "192.0.2.1/24")
+    };
+    let plain = Pod::new("plain");
+    node.add(&plain, &node.config(json!({}))).ok();
+    assert!(has_old(&node), "other addresses stay");
+    assert!(!netlink.link("sluice0").unwrap().flags.is_promiscuous());
+
+    let ranges = json!({ "ranges": [[{ "subnet": "10.79.0.0/24" }]] });
+    let options = json!({ "name": "other", "forceAddress": true, "promiscMode": true, "isDefaultGateway": false, "ipam": ranges });
+    let pod = Pod::new("options");
+    let result = node.add(&pod, &node.config(options)).ok();
+    assert!(!has_old(&node), "they go where that is asked for");
+    assert!(netlink.link("sluice0").unwrap().flags.is_promiscuous());
+    assert_eq!(result["routes"], json!([]));
+
+    // Isolated containers reach the node and not each other.
+    let isolated = node.config(json!({ "name": "isolated", "portIsolation": true, "bridge": "br1", "ipam": { "ranges": [[{ "subnet": "10.80.0.0/24" }]] } }));
+    let pods = [Pod::new("i1"), Pod::new("i2")];
+    let addresses: Vec<IpAddr> = pods.iter().map(|pod| node.add(pod, &isolated).addresses()[0]).collect();
+    assert_reaches(&pods[0].namespace, &node.namespace, "10.80.0.1".parse().unwrap());
+    let port = |name: &str| {
+        let output = node.namespace.run(|| {
+            std::process::Command::new("ip").args(["-j", "-d", "link", "show", name]).output().unwrap()
+        });
+        let json: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        json[0]["linkinfo"]["info_slave_data"].clone()
+    };
+    let name = owned::host_veth_name("i1", "eth0");
+    assert_eq!((&port(&name)["isolated"], &port(&name)["hairpin"]), (&json!(true), &json!(false)));
+    assert_eq!(addresses.len(), 2);
+    let hairpin = node.config(json!({ "name": "hairpin", "hairpinMode": true, "bridge": "br2", "ipam": { "ranges": [[{ "subnet": "10.81.0.0/24" }]] } }));
+    let pod = Pod::new("h1");
+    node.add(&pod, &hairpin).ok();
+    assert_eq!(port(&owned::host_veth_name("h1", "eth0"))["hairpin"], json!(true));
 }
