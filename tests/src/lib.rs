@@ -15,6 +15,7 @@
 pub mod bed;
 pub mod cluster;
 mod command;
+pub mod datagram;
 pub mod datapath;
 pub mod enter;
 mod error;

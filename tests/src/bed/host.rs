@@ -8,7 +8,7 @@ use std::process::Command;
 use super::Testbed;
 use crate::command::{feed, succeed};
 use crate::reaper::{NAMESPACE_FILES, NAMESPACES};
-use crate::{Error, Output, Result, Running, enter, run};
+use crate::{Error, Output, Result, Running, enter, programs, run};
 
 /// A namespace; removed when dropped.
 #[derive(Debug)]
@@ -115,12 +115,20 @@ impl Host {
         self.succeed("curl", &["-sS", "--noproxy", "*", "--max-time", "5", url])
     }
 
+    /// Sends a datagram to `target` (address and port) from the port `from` (0: any), and returns the answer's text.
+    pub fn ask_udp(&self, target: &str, from: u16) -> Result<String> {
+        let program = programs::built("sluice-testbed")?;
+        let arguments = ["ask", target, "--from", &from.to_string()];
+        Ok(self.succeed(&program.to_string_lossy(), &arguments)?.trim().to_owned())
+    }
+
     /// The address that a [`super::Servers::who`] behind `target` sees this host come from; `protocol` is `TCP` or
     /// `UDP`, `target` address and port.
     pub fn seen_as(&self, protocol: &str, target: &str) -> Result<String> {
-        // A datagram must be sent to be answered; to a connection it does no harm.
-        let script = format!("echo | socat -T 3 -t 3 - {protocol}:{target}");
-        let seen = self.succeed("sh", &["-c", &script])?;
+        let seen = match protocol {
+            "UDP" => self.ask_udp(target, 0)?,
+            _ => self.succeed("socat", &["-T", "3", "-u", &format!("{protocol}:{target}"), "-"])?,
+        };
         // socat writes IPv6 in brackets and with all its zeros.
         let text = seen.lines().next().unwrap_or_default().trim_matches(['[', ']']);
         let address: IpAddr =

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ pub struct Pod {
     container: String,
     name: String,
     addresses: Vec<IpAddr>,
+    wired_in: Duration,
 }
 
 /// What of the node the plugin is called with.
@@ -47,8 +49,17 @@ impl Pod {
         let search = "default.svc.cluster.local svc.cluster.local cluster.local";
         host.etc("resolv.conf", &format!("nameserver {dns4}\nsearch {search}\noptions ndots:5\n"))?;
         let container = node.container_id();
-        let mut pod = Self { host, node: runtime, container, name: name.to_owned(), addresses: Vec::new() };
+        let mut pod = Self {
+            host,
+            node: runtime,
+            container,
+            name: name.to_owned(),
+            addresses: Vec::new(),
+            wired_in: Duration::ZERO,
+        };
+        let started = Instant::now();
         let result = pod.plugin("ADD")?;
+        pod.wired_in = started.elapsed();
         let ips = result["ips"].as_array().into_iter().flatten();
         for ip in ips {
             let text = ip["address"].as_str().unwrap_or_default();
@@ -109,6 +120,11 @@ impl Pod {
     /// Its addresses, as the plugin gave them.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
+    }
+
+    /// How long the plugin took to make its network, the start of its process included.
+    pub fn wired_in(&self) -> Duration {
+        self.wired_in
     }
 
     /// Its addresses as a URL's host: IPv6 in brackets.

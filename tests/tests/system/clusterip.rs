@@ -2,7 +2,7 @@
 
 use sluice_tests::{Result, wait_for};
 
-use crate::site::{LIMIT, Site, WEB, ask_udp, bracketed, spread, url, web_service};
+use crate::site::{LIMIT, Site, WEB, bracketed, spread, url, web_service};
 
 fn connections_spread_over_all_backends(fast_path: bool) -> Result<()> {
     let site = Site::usual(fast_path)?;
@@ -61,7 +61,7 @@ fn datagrams_reach_a_backend_and_come_back() -> Result<()> {
     let site = Site::usual(true)?;
     for address in WEB {
         for host in [site.client(), site.cluster.node(2).host()] {
-            let answer = ask_udp(host, &format!("{}:70", bracketed(address)))?;
+            let answer = host.ask_udp(&format!("{}:70", bracketed(address)), 0)?;
             assert!(answer.starts_with("web-"), "{} to {address}: {answer}", host.name());
         }
     }
@@ -82,36 +82,36 @@ fn large_answers_arrive_whole() -> Result<()> {
     Ok(())
 }
 
-fn a_service_without_endpoints_refuses(fast_path: bool) -> Result<()> {
+fn a_service_without_endpoints_answers_nobody_and_counts(fast_path: bool) -> Result<()> {
     let site = Site::usual(fast_path)?;
     for pod in ["web-0", "web-1"] {
         site.cluster.withdraw(&format!("{pod}.yaml"))?;
     }
+    let node = site.cluster.node(1).host();
     for address in WEB {
-        for host in [site.client(), site.cluster.node(1).host()] {
-            wait_for(&format!("{} to be refused by {address}", host.name()), LIMIT, || {
-                let output = host.run("curl", &["-sS", "-m", "5", &url(address)])?;
-                // 7: the connection failed, at once and not by a time-out, which is 28.
-                match output.code {
-                    Some(7) => Ok(Some(())),
-                    code => {
-                        Err(sluice_tests::Error::answer(format!("curl: exit code {code:?}"), output.stderr))
-                    }
-                }
+        for host in [site.client(), node] {
+            wait_for(&format!("no answer to {} from {address}", host.name()), LIMIT, || {
+                let output = host.run("curl", &["-sS", "-m", "1", &url(address)])?;
+                Ok((output.code != Some(0)).then_some(()))
             })?;
         }
     }
-    Ok(())
+    wait_for("the drops on /metrics", LIMIT, || {
+        let text = node.curl("http://127.0.0.1:10249/metrics")?;
+        let counter = "sluice_dropped_packets_total{reason=\"no_endpoints\"} ";
+        let count = text.lines().find_map(|line| line.strip_prefix(counter)?.parse::<f64>().ok());
+        Ok(count.is_some_and(|count| count >= 4.0).then_some(()))
+    })
 }
 
 #[test]
-fn a_service_without_endpoints_refuses_per_packet() -> Result<()> {
-    a_service_without_endpoints_refuses(false)
+fn a_service_without_endpoints_answers_nobody_and_counts_per_packet() -> Result<()> {
+    a_service_without_endpoints_answers_nobody_and_counts(false)
 }
 
 #[test]
-fn a_service_without_endpoints_refuses_on_the_fast_path() -> Result<()> {
-    a_service_without_endpoints_refuses(true)
+fn a_service_without_endpoints_answers_nobody_and_counts_on_the_fast_path() -> Result<()> {
+    a_service_without_endpoints_answers_nobody_and_counts(true)
 }
 
 #[test]

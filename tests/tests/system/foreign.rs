@@ -26,7 +26,10 @@ fn foreign_state(site: &Site, node: usize) -> Result<String> {
         if let Some(infos) = link[0]["addr_info"].as_array_mut() {
             infos.retain(|info| info["scope"] != "link");
         }
-        link[0]["operstate"] = serde_json::Value::Null;
+        // These count and change of themselves.
+        for changing in ["operstate", "linkinfo"] {
+            link[0][changing] = serde_json::Value::Null;
+        }
         text += &link.to_string();
     }
     for prefix in ["10.244.77.0/24", "198.51.100.0/24"] {

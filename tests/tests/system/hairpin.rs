@@ -3,7 +3,7 @@
 use sluice_tests::Result;
 use sluice_tests::cluster::Options;
 
-use crate::site::{NODE_PORTS, Site, WEB, ask_udp, bracketed, url};
+use crate::site::{NODE_PORTS, Site, WEB, bracketed, url};
 
 #[test]
 fn a_pod_reaches_itself_through_its_service() -> Result<()> {
@@ -13,7 +13,7 @@ fn a_pod_reaches_itself_through_its_service() -> Result<()> {
         let pod = site.pod("web-0").host();
         for (family, address) in WEB.into_iter().enumerate() {
             site.wait_spread(pod, &url(address), 1)?;
-            assert_eq!(ask_udp(pod, &format!("{}:70", bracketed(address)))?, "web-0");
+            assert_eq!(pod.ask_udp(&format!("{}:70", bracketed(address)), 0)?, "web-0");
             let node = bracketed(&site.cluster.node(1).addresses()[family]);
             assert_eq!(pod.curl(&format!("http://{node}:{}/", NODE_PORTS[0]))?, "web-0\n");
         }

@@ -3,7 +3,7 @@
 use sluice_tests::Result;
 use sluice_tests::cluster::{OUTSIDE, Options};
 
-use crate::site::{NODE_PORTS, Site, ask_udp, bracketed};
+use crate::site::{NODE_PORTS, Site, bracketed};
 
 /// The only backend is on the first node.
 fn one_backend() -> Result<Site> {
@@ -22,7 +22,7 @@ fn every_node_serves_from_outside_with_or_without_a_backend() -> Result<()> {
             let url = node_url(&site, node, family);
             site.wait_spread(site.cluster.outside(), &url, 1)?;
             let target = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-            assert_eq!(ask_udp(site.cluster.outside(), &target)?, "web-0", "UDP {target}");
+            assert_eq!(site.cluster.outside().ask_udp(&target, 0)?, "web-0", "UDP {target}");
         }
     }
     Ok(())

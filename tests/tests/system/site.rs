@@ -31,7 +31,7 @@ impl Site {
             site.add(name, *node)?;
         }
         let webs = pods.iter().filter(|(name, _)| name.starts_with("web")).count();
-        if let Some(client) = site.pods.get("client") {
+        if let (Some(client), true) = (site.pods.get("client"), webs > 0) {
             for address in WEB {
                 site.wait_spread(client.host(), &url(address), webs)?;
             }
@@ -114,12 +114,6 @@ pub(crate) fn spread(host: &Host, url: &str, connections: usize) -> Result<BTree
         *spread.entry(line.to_owned()).or_default() += 1;
         spread
     }))
-}
-
-/// What a datagram to `target` (address and port) is answered with.
-pub(crate) fn ask_udp(host: &Host, target: &str) -> Result<String> {
-    let script = format!("echo x | socat -T 3 -t 3 - UDP:{target}");
-    Ok(host.succeed("sh", &["-c", &script])?.trim().to_owned())
 }
 
 /// An address as a URL has it.

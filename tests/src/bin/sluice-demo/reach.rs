@@ -97,7 +97,7 @@ fn services(scene: &Scene, transcript: &mut Transcript, family: usize) -> Result
         has(&["shop-0"]),
     )?;
     let target = format!("UDP:{}:{ECHO_PORT}", bracketed(ECHO[family]));
-    let shell = format!("echo hello | socat -t 2 - {target}");
+    let shell = format!("echo hello | socat -t 0.5 - {target}");
     transcript.step(
         &format!("a service over UDP, {version}"),
         client,

@@ -77,9 +77,7 @@ impl Scene {
     /// A pod and its server.
     pub(crate) fn add(&mut self, name: &str, node: usize, transcript: &mut Transcript) -> Result<()> {
         let node = self.cluster.node(node);
-        let started = std::time::Instant::now();
         let pod = node.pod(name)?;
-        let took = started.elapsed();
         let answer = format!("{name} on {}", node.name());
         let server = match name.split('-').next() {
             Some("echo") => {
@@ -94,8 +92,8 @@ impl Scene {
         };
         let addresses: Vec<_> = pod.addresses().iter().map(ToString::to_string).collect();
         let addresses = addresses.join(", ");
-        let took = took.as_secs_f64() * 1000.0;
-        transcript.tell(&format!("{name} on {}: {addresses} ({server}; made in {took:.0} ms)", node.name()));
+        let took = pod.wired_in().as_secs_f64() * 1000.0;
+        transcript.tell(&format!("{name} on {}: {addresses} ({server}; wired in {took:.1} ms)", node.name()));
         self.pods.insert(name.to_owned(), pod);
         Ok(())
     }
