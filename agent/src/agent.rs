@@ -137,6 +137,14 @@ impl Agent {
         Ok(())
     }
 
+    /// What a pod that comes or goes changes of what is on the node.
+    fn refresh_devices(&mut self) -> Result<(), Failure> {
+        if let Some((found, _)) = &mut self.node {
+            found.devices = node::observe_devices(&mut self.netlink).map_err(Failure::Observe)?;
+        }
+        Ok(())
+    }
+
     /// Steps 2 to 4.
     fn serve_services(
         &mut self,
@@ -187,7 +195,11 @@ impl Agent {
         let (wanted, mut problems) = routes::desired(&config, &self.snapshot, facts, found);
         let (ops, others) = routes::plan(&wanted, &found.routes);
         problems.extend(others);
-        let problems: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
+        let mut problems: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
+        if !self.snapshot.nodes.contains_key(&self.config.node_name) {
+            let name = &self.config.node_name;
+            problems.insert(format!("there is no Node {name}: this node has no networks for pods"));
+        }
         for problem in problems.difference(&self.told) {
             warn!("{problem}");
         }
@@ -310,7 +322,6 @@ impl Work for Agent {
     fn attachments(&mut self, attachments: Vec<Attachment>) {
         self.attachments = attachments;
         self.dirty.pods = true;
-        self.dirty.node = true;
     }
 
     fn node_changed(&mut self) {
@@ -334,6 +345,12 @@ impl Work for Agent {
         debug!(?depth, node = dirty.node, services = dirty.changes.services.len(), "pass");
         if dirty.node
             && let Err(failure) = self.set_up_node(&mut failures)
+        {
+            failures.push(failure);
+        }
+        if dirty.pods
+            && !dirty.node
+            && let Err(failure) = self.refresh_devices()
         {
             failures.push(failure);
         }

@@ -9,11 +9,17 @@ use sluice_netlink::{Netlink, RouteFilter};
 use sluice_proxy::Pins;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    lock::{self, LockError},
+};
 
 /// Something that cannot be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
+    /// The agent runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A device or a route.
     #[error(transparent)]
     Netlink(#[from] sluice_netlink::Error),
@@ -29,6 +35,10 @@ pub enum CleanupError {
 
 /// Removes everything that can be removed, and says what could not be.
 pub fn cleanup(config: &Config) -> Vec<CleanupError> {
+    let _lock = match lock::lock(&config.state_dir) {
+        Ok(lock) => lock,
+        Err(error) => return vec![error.into()],
+    };
     // Routes first: service addresses must not lead to a device without programs.
     let steps: [&dyn Fn(&Config) -> Result<(), CleanupError>; 5] =
         [&remove_routes, &remove_pins, &remove_service_device, &remove_bridge, &remove_description];

@@ -59,6 +59,16 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_is_described() {
+        let text = include_str!("../../docs/agent.md");
+        let command = Cli::command();
+        let agent = command.find_subcommand("agent").unwrap();
+        for flag in agent.get_arguments().filter_map(|argument| argument.get_long()) {
+            assert!(text.contains(&format!("--{flag}")), "docs/agent.md says nothing of --{flag}");
+        }
+    }
+
+    #[test]
     fn flags_are_understood() {
         let line = "sluice agent --manifests /m --service-cidrs 10.96.0.0/12,fd00::/108 --uplinks eth0,eth1 \
                     --fast-path=false --publish-pod-status --cluster-dns 10.96.0.10 --node-name one --log-format json";

@@ -22,6 +22,7 @@ pub mod folder;
 pub mod health;
 pub mod http;
 pub mod links;
+pub mod lock;
 pub mod metrics;
 pub mod names;
 pub mod node;

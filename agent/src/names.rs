@@ -22,6 +22,8 @@ pub struct Names {
     runtime: Handle,
     metrics: DnsMetrics,
     running: Option<Running>,
+    /// The lack of an address was told.
+    told: bool,
 }
 
 struct Running {
@@ -74,7 +76,7 @@ pub fn default_service(config: &Config) -> Option<Service> {
 impl Names {
     /// No server yet. Its metrics will stand in `metrics`.
     pub fn new(runtime: Handle, metrics: DnsMetrics) -> Self {
-        Self { runtime, metrics, running: None }
+        Self { runtime, metrics, running: None, told: false }
     }
 
     /// Whether a server answers.
@@ -99,12 +101,16 @@ impl Names {
         }
         self.stop();
         if addresses.is_empty() {
-            warn!(
-                service = %config.dns_service,
-                "no address to serve DNS at: set clusterDNS, or give the service a clusterIP"
-            );
+            if !self.told {
+                warn!(
+                    service = %config.dns_service,
+                    "no address to serve DNS at: set clusterDNS, or give the service a clusterIP"
+                );
+            }
+            self.told = true;
             return Ok(());
         }
+        self.told = false;
         let running = self.start(config, snapshot, addresses)?;
         running.publisher.publish(snapshot, &Changes::everything());
         self.running = Some(running);
@@ -163,5 +169,44 @@ impl Names {
         if let Err(error) = self.runtime.block_on(task) {
             error!(%error, "the DNS server did not end well");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_model::Object;
+
+    use super::*;
+    use crate::config::Settings;
+
+    fn config(cluster_dns: &[&str]) -> Config {
+        let addresses = cluster_dns.iter().map(|text| text.parse().unwrap()).collect();
+        Config::new(Settings {
+            node_name: Some("one".into()),
+            manifests: Some("/m".into()),
+            cluster_dns: Some(addresses),
+            ..Settings::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn dns_has_the_addresses_of_the_configuration_and_of_its_service() {
+        let config = config(&["10.96.0.10", "fd00::a"]);
+        let mut snapshot = Snapshot::default();
+        assert_eq!(addresses(&config, &snapshot).len(), 2);
+        let mut service = default_service(&config).unwrap();
+        assert_eq!(service.name.to_string(), "kube-system/kube-dns");
+        assert!(service.is_proxied() && service.ports.iter().all(|port| port.port == 53));
+        service.cluster_ips = vec!["10.96.0.11".parse().unwrap()];
+        snapshot.apply(Object::Service(service), &mut Changes::default());
+        let addresses: Vec<_> = addresses(&config, &snapshot).iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.96.0.10", "10.96.0.11", "fd00::a"]);
+    }
+
+    #[test]
+    fn without_an_address_there_is_nothing_to_stand_for_dns() {
+        assert_eq!(default_service(&config(&[])), None);
+        assert!(addresses(&config(&[]), &Snapshot::default()).is_empty());
     }
 }

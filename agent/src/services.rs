@@ -227,3 +227,89 @@ fn endpoints(attachments: &[Attachment], found: &Found) -> BTreeMap<IpAddr, Endp
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_cni::store::PodName;
+    use sluice_netlink::MacAddress;
+
+    use super::*;
+    use crate::{config::Settings, node::Device};
+
+    fn attachment(state: State, host_veth: &str, address: &str) -> Attachment {
+        Attachment {
+            state,
+            version: 1,
+            container_id: "c".into(),
+            ifname: "eth0".into(),
+            network: "sluice".into(),
+            netns: "/run/netns/c".into(),
+            pod: Some(PodName { namespace: "default".into(), name: "a".into(), uid: None }),
+            addresses: vec![address.parse().unwrap()],
+            host_veth: host_veth.into(),
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            bridge: "sluice0".into(),
+            gateway_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+            bpffs: "/sys/fs/bpf".into(),
+        }
+    }
+
+    fn found(devices: &[(&str, u32)]) -> Found {
+        let device = |(name, index): &(&str, u32)| {
+            ((*name).to_owned(), Device { index: *index, loopback: *name == "lo", ..Device::default() })
+        };
+        Found { devices: devices.iter().map(device).collect(), ..Found::default() }
+    }
+
+    fn attachments() -> Vec<Attachment> {
+        vec![
+            attachment(State::Ready, "sluice00000001", "10.1.0.2/24"),
+            attachment(State::Adding, "sluice00000002", "10.1.0.3/24"),
+            attachment(State::Ready, "sluice00000003", "10.1.0.4/24"),
+        ]
+    }
+
+    #[test]
+    fn pods_are_adopted_once_they_are_complete_and_while_their_device_is_there() {
+        let found = found(&[("sluice00000001", 7), ("sluice00000002", 8)]);
+        let endpoints = endpoints(&attachments(), &found);
+        let expected = Endpoint {
+            ifindex: 7,
+            pod_mac: [2, 0, 0, 0, 0, 1],
+            gateway_mac: [2, 0, 0, 0, 0, 2],
+            ..Endpoint::default()
+        };
+        assert_eq!(endpoints, [("10.1.0.2".parse().unwrap(), expected)].into());
+    }
+
+    #[test]
+    fn programs_go_where_they_belong() {
+        let settings =
+            Settings { node_name: Some("one".into()), manifests: Some("/m".into()), ..Settings::default() };
+        let config = Config::new(settings).unwrap();
+        let found = found(&[("lo", 1), ("eth0", 2), ("sluice-svc", 4), ("sluice00000001", 7), ("veth9", 9)]);
+        let facts = Facts {
+            uplinks: ["eth0".to_owned()].into(),
+            sources: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            networks: BTreeMap::new(),
+            pod_cidrs: Vec::new(),
+            mtu: 1500,
+        };
+        let wanted = wanted_hooks(&config, &facts, &attachments(), &found);
+        let said: Vec<_> = wanted
+            .iter()
+            .map(|((hook, device), index)| format!("{} {device} {index}", hook.program()))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "from_pod sluice00000001 7",
+                "from_wire eth0 2",
+                "to_wire eth0 2",
+                "from_host lo 1",
+                "from_host sluice-svc 4",
+            ]
+        );
+    }
+}

@@ -30,6 +30,7 @@ use crate::{
     health::Health,
     http::{self, DnsMetrics, ListenError, Site},
     links,
+    lock::{self, LockError},
     metrics::Metrics,
     names::Names,
     records::{self, RecordsError, pod_addresses},
@@ -54,6 +55,9 @@ pub enum StartError {
     /// An HTTP address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Another agent, as it seems.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] sluice_netlink::Error),
@@ -68,6 +72,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     if config.proxy && config.fast_path && config.cgroup_root.is_none() {
         warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
     }
+    let _lock = lock::lock(&config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let metrics = Arc::new(Metrics::new()?);
     let health = Arc::new(Health::new(config.resync_period));

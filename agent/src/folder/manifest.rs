@@ -221,6 +221,23 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_is_right() {
+        let manual = include_str!("../../../docs/manifests.md");
+        let examples: Vec<_> =
+            manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let read: Vec<_> = examples.iter().map(|text| Manifest::parse(text)).collect();
+        assert_eq!(read.iter().map(|manifest| manifest.entries.len()).collect::<Vec<_>>(), [2, 2]);
+        assert!(read.iter().all(|manifest| manifest.complaints.is_empty()), "{read:?}");
+        let wrong = Manifest::parse(
+            &GOOD
+                .replace("metadata: {name: web}", "metadata:\n  name: web\n")
+                .replace("10.96.0.1", "10.96.0"),
+        );
+        let complaint = wrong.complaints[0].to_string();
+        assert!(manual.contains(&complaint), "the manual shows another message than {complaint:?}");
+    }
+
+    #[test]
     fn json_files_are_read() {
         let text = r#"{"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}

@@ -122,7 +122,7 @@ impl FolderSource {
             let mut batch = Batch { rescan: true, ..Batch::default() };
             let mut first = true;
             loop {
-                let seen = Instant::now();
+                let seen = batch.since.unwrap_or_else(Instant::now);
                 self.read(batch);
                 let deltas = self.view.take_deltas(SystemTime::now());
                 self.tell();
@@ -143,7 +143,10 @@ impl FolderSource {
     fn wait(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();
         match self.inbox.recv_timeout(RESCAN) {
-            Ok(input) => self.take(input, &mut batch),
+            Ok(input) => {
+                batch.since = Some(Instant::now());
+                self.take(input, &mut batch);
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => batch.rescan = true,
             Err(mpsc::RecvTimeoutError::Disconnected) => return None,
         }
@@ -281,6 +284,8 @@ impl FolderSource {
 /// What to read.
 #[derive(Debug, Default)]
 struct Batch {
+    /// When the first notice came.
+    since: Option<Instant>,
     paths: BTreeSet<PathBuf>,
     rescan: bool,
 }

@@ -15,5 +15,5 @@ mod plan;
 pub use apply::apply;
 pub use desired::{Bridge, Facts, ServiceDevice, Wanted, facts, gateways, wanted};
 pub use found::{Device, Found, FoundRoute, uplinks};
-pub use observe::observe;
+pub use observe::{observe, observe_devices};
 pub use plan::{NodeOp, plan};

@@ -3,33 +3,19 @@
 use std::collections::BTreeMap;
 
 use sluice_ebpf_common::{SERVICE_DEVICE, SERVICE_PEER_DEVICE};
-use sluice_netlink::{Netlink, RouteFilter, RouteKind, TABLE_MAIN, owned, sysctl};
+use sluice_netlink::{Link, Netlink, RouteFilter, RouteKind, TABLE_MAIN, owned, sysctl};
 
 use super::found::{Device, Found, FoundRoute};
 
 /// Reads devices, addresses, routes and settings. A part that cannot be read is an error, never a shorter list.
 pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
-    let links = netlink.links()?;
-    let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
-    let devices: BTreeMap<String, Device> = links
-        .into_iter()
-        .map(|link| {
-            let device = Device {
-                index: link.index,
-                mac: link.mac.map(|mac| mac.0),
-                mtu: link.mtu,
-                up: link.flags.is_up(),
-                noarp: link.flags.is_noarp(),
-                loopback: link.flags.is_loopback(),
-            };
-            (link.name, device)
-        })
-        .collect();
+    let devices = observe_devices(netlink)?;
+    let names: BTreeMap<u32, &String> = devices.iter().map(|(name, device)| (device.index, name)).collect();
     let addresses = netlink
         .addresses()?
         .into_iter()
         .filter(|entry| !is_link_local(&entry.address))
-        .filter_map(|entry| Some((names.get(&entry.index)?.clone(), entry.address)))
+        .filter_map(|entry| Some(((*names.get(&entry.index)?).clone(), entry.address)))
         .collect();
     let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
     let routes = netlink
@@ -39,7 +25,7 @@ pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
         .map(|route| FoundRoute {
             destination: route.destination,
             via: route.gateway,
-            device: route.device.and_then(|index| names.get(&index).cloned()),
+            device: route.device.and_then(|index| names.get(&index).map(|name| (*name).clone())),
             source: route.source,
             mtu: route.mtu,
             ours: route.protocol == owned::ROUTE_PROTOCOL,
@@ -47,6 +33,22 @@ pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
         .collect();
     let sysctls = sysctls(devices.keys());
     Ok(Found { devices, addresses, routes, sysctls })
+}
+
+/// Reads devices only: all that a pod that comes or goes changes.
+pub fn observe_devices(netlink: &mut Netlink) -> sluice_netlink::Result<BTreeMap<String, Device>> {
+    let device = |link: Link| {
+        let device = Device {
+            index: link.index,
+            mac: link.mac.map(|mac| mac.0),
+            mtu: link.mtu,
+            up: link.flags.is_up(),
+            noarp: link.flags.is_noarp(),
+            loopback: link.flags.is_loopback(),
+        };
+        (link.name, device)
+    };
+    Ok(netlink.links()?.into_iter().map(device).collect())
 }
 
 fn is_link_local(address: &ipnet::IpNet) -> bool {

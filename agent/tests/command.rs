@@ -1,0 +1,214 @@
+//! The binary as a person or a supervisor meets it: exit codes, the line that says it is ready, its ports, its end.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sluice_netlink::{Namespace, Netlink};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn sluice(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.args(arguments);
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    sluice(arguments).output().unwrap()
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_its_place_and_a_status_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.yaml");
+    fs::write(&file, "nodeName: one\nmanifest: /m\n").unwrap();
+    let path = file.to_str().unwrap();
+    let missing = folder.path().join("none.yaml");
+    let table = [
+        (vec!["agent", "--config", path], "line 2"),
+        (vec!["agent", "--config", missing.to_str().unwrap()], "none.yaml"),
+        (vec!["agent", "--node-name", "one"], "manifests must be set"),
+        (vec!["agent", "--manifests", "/m", "--mtu", "99"], "mtu"),
+        (vec!["cleanup", "--manifests", "/m", "--log-level", "=,="], "logLevel"),
+    ];
+    for (arguments, expected) in table {
+        let output = output(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn help_and_version() {
+    let help = String::from_utf8(output(&["agent", "--help"]).stdout).unwrap();
+    for flag in ["--config", "--manifests", "--fast-path", "--healthz-address"] {
+        assert!(help.contains(flag), "{help}");
+    }
+    let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
+    assert_eq!(version.trim(), format!("sluice {}", env!("CARGO_PKG_VERSION")));
+}
+
+/// A running agent; killed when dropped.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is what most tests want.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Agent {
+    /// Starts an agent without datapath and DNS in the thread's namespace.
+    fn start(folder: &Path, more: &[&str], notify: &Path) -> Self {
+        let manifests = folder.join("manifests");
+        fs::create_dir_all(&manifests).unwrap();
+        let state = folder.join("state");
+        let mut command =
+            sluice(&["agent", "--proxy=false", "--dns=false", "--node-name", "one", "--log-format", "json"]);
+        command.args(["--manifests", manifests.to_str().unwrap(), "--state-dir", state.to_str().unwrap()]);
+        let child = command.args(more).env("NOTIFY_SOCKET", notify).stderr(Stdio::piped()).spawn().unwrap();
+        Self(child)
+    }
+
+    /// Reads the log until a line has this message.
+    fn until(&mut self, message: &str) {
+        let mut lines = BufReader::new(self.0.stderr.as_mut().unwrap());
+        let mut all = String::new();
+        loop {
+            let before = all.len();
+            if lines.read_line(&mut all).unwrap() == 0 {
+                panic!("the agent ended: {all}");
+            }
+            let line: serde_json::Value = serde_json::from_str(&all[before..]).unwrap();
+            if line["fields"]["message"] == message {
+                return;
+            }
+        }
+    }
+
+    fn terminate(&mut self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < LIMIT, "the agent does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Status line and body of a GET.
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+fn in_namespace(test: impl FnOnce() + Send) {
+    Namespace::create()
+        .unwrap()
+        .run(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let loopback = netlink.link("lo").unwrap().index;
+            netlink.set_up(loopback).unwrap();
+            test();
+        })
+        .unwrap();
+}
+
+#[test]
+fn an_agent_says_that_it_is_ready_serves_its_ports_and_ends_in_good_order() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&socket).unwrap();
+        manager.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut agent = Agent::start(folder.path(), &[], &socket);
+        agent.until("ready");
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).unwrap();
+        assert_eq!(message[..length].trim_ascii(), b"READY=1");
+
+        for address in ["127.0.0.1:10256", "127.0.0.1:10249"] {
+            for path in ["/healthz", "/livez"] {
+                let (status, body) = get(address, path);
+                assert_eq!(status, "HTTP/1.1 200 OK", "{address}{path}: {body}");
+                assert!(
+                    serde_json::from_str::<serde_json::Value>(&body).unwrap()["healthy"] == true,
+                    "{body}"
+                );
+            }
+        }
+        let (_, metrics) = get("127.0.0.1:10249", "/metrics");
+        for line in
+            ["sluice_ready 1", "sluice_manifest_faults 0", "kubeproxy_proxy_healthz_total{code=\"200\"} 2"]
+        {
+            assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+        }
+        assert_eq!(get("127.0.0.1:10249", "/proxyMode").1, "sluice");
+        assert_eq!(get("127.0.0.1:10256", "/nothing").0, "HTTP/1.1 404 Not Found");
+
+        // A second agent would undo the first one's work.
+        let none = ["--healthz-address=none", "--metrics-address=none"];
+        let mut second = Agent::start(folder.path(), &none, &socket);
+        assert_eq!(second.ended().code(), Some(1));
+
+        agent.terminate();
+        assert_eq!(agent.ended().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_node_that_is_about_to_go_takes_no_more_traffic_and_is_not_restarted() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut agent = Agent::start(folder.path(), &[], Path::new("/nowhere"));
+        agent.until("ready");
+        let node = "apiVersion: v1\nkind: Node\nmetadata: {name: one}\n\
+                    spec: {taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]}\n";
+        fs::write(folder.path().join("manifests/node.yaml"), node).unwrap();
+        let start = Instant::now();
+        while get("127.0.0.1:10256", "/healthz").0 != "HTTP/1.1 503 Service Unavailable" {
+            assert!(start.elapsed() < LIMIT, "/healthz still says that all is well");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(get("127.0.0.1:10256", "/livez").0, "HTTP/1.1 200 OK");
+    });
+}
+
+#[test]
+fn what_cannot_be_started_ends_with_its_reason() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:10256").unwrap();
+        let mut agent =
+            Agent::start(folder.path(), &["--healthz-address=127.0.0.1:10256"], Path::new("/nowhere"));
+        agent.until("cannot listen on 127.0.0.1:10256 for /healthz: Address already in use (os error 98)");
+        assert_eq!(agent.ended().code(), Some(1));
+        drop(taken);
+        let mut agent = Agent::start(folder.path(), &["--manifests=/does/not/exist"], Path::new("/nowhere"));
+        assert_eq!(agent.ended().code(), Some(2), "a flag is given once");
+    });
+}
