@@ -29,6 +29,8 @@ pub mod node;
 mod pod;
 pub mod range;
 mod result;
+#[cfg(test)]
+mod schema;
 mod status;
 pub mod store;
 mod version;

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{fs, io::Write, process::Command};
+use std::{fs, io::Write, net::IpAddr, process::Command};
 
 use common::{
     Node, Pod,
@@ -19,11 +19,16 @@ use nix::{
     },
     unistd::Pid,
 };
-use serde_json::Value;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Value, json};
 use sluice_cni::store;
 
 /// Runs the plugin and kills it when it is about to make its `count`th system call after it began to read its
 /// configuration. Says whether it came to that.
+#[expect(clippy::zombie_processes, reason = "the tracer has waited for it already")]
 fn kill_at(node: &Node, mut command: Command, stdin: &str, count: usize) -> bool {
     node.namespace
         .run(move || {
@@ -63,7 +68,7 @@ fn kill_at(node: &Node, mut command: Command, stdin: &str, count: usize) -> bool
                         ptrace::syscall(thread, None).unwrap();
                     }
                     Ok(WaitStatus::Exited(ended, code)) if ended == pid => {
-                        assert_eq!(code, 0, "{:?}", child.wait_with_output());
+                        assert_eq!(code, 0, "the plugin failed without being killed");
                         return false;
                     }
                     Ok(_) => {}
@@ -140,5 +145,117 @@ fn del_finishes_what_a_del_began_that_was_killed_anywhere() {
 fn gc_finishes_what_a_del_began_that_was_killed_anywhere() {
     enumerate("DEL", |node, _, config| {
         node.gc(config, &["keep"]).ok();
+    });
+}
+
+/// What is done to a node, by real processes.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Add(usize),
+    Del(usize),
+    /// Killed at its so many-th system call, if it comes that far.
+    KilledAdd(usize, usize),
+    KilledDel(usize, usize),
+    /// With these pods valid, one a bit.
+    Gc(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pod = 0..PODS;
+    let step = prop_oneof![
+        4 => pod.clone().prop_map(Step::Add),
+        2 => pod.clone().prop_map(Step::Del),
+        3 => (pod.clone(), 1..165_usize).prop_map(|(pod, call)| Step::KilledAdd(pod, call)),
+        2 => (pod, 1..85_usize).prop_map(|(pod, call)| Step::KilledDel(pod, call)),
+        1 => any::<u8>().prop_map(Step::Gc),
+    ];
+    proptest::collection::vec(step, 5..25)
+}
+
+const PODS: usize = 6;
+
+/// What is known of a pod: attached with this address, not attached, or left by a killed process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    No,
+    Yes(IpAddr),
+    Perhaps,
+}
+
+fn play(node: &Node, config: &Value, steps: &[Step]) {
+    // Room for 5 of the 6.
+    let mut config = config.clone();
+    config["ipam"] = json!({ "ranges": [[{ "subnet": "10.77.0.0/29" }]] });
+    let config = &config;
+    let pods: Vec<Pod> = (0..PODS).map(|index| Pod::new(&format!("p{index}"))).collect();
+    let mut known = [Known::No; PODS];
+    for step in steps {
+        match *step {
+            Step::Add(pod) => {
+                let answer = node.add(&pods[pod], config);
+                if answer.success {
+                    assert_ne!(known[pod], Known::Perhaps, "{step:?}: what is left must be deleted first");
+                    let address = answer.addresses()[0];
+                    assert!(!known.contains(&Known::Yes(address)), "{step:?}: {address} is given twice");
+                    known[pod] = Known::Yes(address);
+                } else {
+                    match answer.error() {
+                        (101, _) => assert_ne!(known[pod], Known::No),
+                        // All that is not known to be free must be held.
+                        (102, _) => assert!(known.iter().filter(|known| **known != Known::No).count() >= 5),
+                        other => panic!("{step:?}: {other:?}"),
+                    }
+                }
+            }
+            Step::Del(pod) => {
+                node.del(&pods[pod], config).ok();
+                known[pod] = Known::No;
+            }
+            Step::KilledAdd(pod, call) if known[pod] == Known::No => {
+                let room = known.iter().filter(|known| **known != Known::No).count() < 5;
+                if room {
+                    let command = node.command("ADD", &pods[pod].id, Some(&pods[pod].path()));
+                    kill_at(node, command, &config.to_string(), call);
+                    known[pod] = Known::Perhaps;
+                }
+            }
+            Step::KilledAdd(..) => {}
+            Step::KilledDel(pod, call) => {
+                let command = node.command("DEL", &pods[pod].id, Some(&pods[pod].path()));
+                let killed = kill_at(node, command, &config.to_string(), call);
+                known[pod] = if !killed || known[pod] == Known::No { Known::No } else { Known::Perhaps };
+            }
+            Step::Gc(valid) => {
+                let valid: Vec<usize> = (0..PODS).filter(|pod| valid & (1 << pod) != 0).collect();
+                let ids: Vec<&str> = valid.iter().map(|pod| pods[*pod].id.as_str()).collect();
+                node.gc(config, &ids).ok();
+                for pod in (0..PODS).filter(|pod| !valid.contains(pod)) {
+                    known[pod] = Known::No;
+                }
+            }
+        }
+    }
+    for pod in &pods {
+        node.del(pod, config).ok();
+    }
+    let five: Vec<Pod> = (0..5).map(|index| Pod::new(&format!("after{index}"))).collect();
+    let mut addresses: Vec<_> = five.iter().map(|pod| node.add(pod, config).addresses()[0]).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 5, "every address can be given again");
+    node.gc(config, &[]).ok();
+}
+
+#[test]
+fn whatever_is_killed_in_whatever_order_no_address_is_given_twice_or_lost() {
+    with_datapath(16, |node, config| {
+        let config = config.clone();
+        let mut runner = TestRunner::new(Config { cases: 10, max_shrink_iters: 50, ..Config::default() });
+        runner
+            .run(&steps(), |steps| {
+                play(node, &config, &steps);
+                Ok(())
+            })
+            .unwrap();
     });
 }
