@@ -16,6 +16,7 @@ use std::{
 
 use jiff::Timestamp;
 use sluice_cni::{node::NodeConfig, store::Attachment};
+use sluice_ebpf_common::SERVICE_DEVICE;
 use sluice_model::{Changes, Object, Snapshot};
 use sluice_netlink::{MacAddress, Netlink, owned};
 use tracing::{debug, error, info, warn};
@@ -153,14 +154,13 @@ impl Agent {
         failures: &mut Vec<Failure>,
     ) -> Result<(), Failure> {
         let Some((found, facts)) = &self.node else { return Ok(()) };
+        // The programs have the service device's index in them: one that was made anew needs programs anew.
+        let device = found.devices.get(SERVICE_DEVICE).map_or(0, |device| device.index);
+        self.services.take_if(|services| services.service_ifindex() != device);
         let fresh = self.services.is_none();
         let services = match &mut self.services {
             Some(services) => services,
-            None => {
-                let index =
-                    self.netlink.link(sluice_ebpf_common::SERVICE_DEVICE).map_err(Failure::Observe)?.index;
-                self.services.insert(Services::open(&self.config, index)?)
-            }
+            None => self.services.insert(Services::open(&self.config, device)?),
         };
         let whole = fresh || depth == Depth::Repair;
         // Nothing that fails here keeps the services from being served.

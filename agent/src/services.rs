@@ -24,6 +24,7 @@ use crate::{
 pub struct Services {
     datapath: Datapath,
     proxy: Proxy<PinnedStore>,
+    service_ifindex: u32,
     /// What this process has attached, with the device's index at that time.
     attached: BTreeMap<(Hook, String), u32>,
     sockets: bool,
@@ -46,7 +47,12 @@ impl Services {
         };
         let proxy = Proxy::new(PinnedStore::open(datapath.pins())?, view)?;
         info!(pins = %datapath.pins().root().display(), "the datapath is loaded");
-        Ok(Self { datapath, proxy, attached: BTreeMap::new(), sockets: false })
+        Ok(Self { datapath, proxy, service_ifindex, attached: BTreeMap::new(), sockets: false })
+    }
+
+    /// The index of the service device that the programs were loaded for.
+    pub fn service_ifindex(&self) -> u32 {
+        self.service_ifindex
     }
 
     /// Tells the datapath about the node.

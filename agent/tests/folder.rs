@@ -171,6 +171,30 @@ fn a_mistake_keeps_what_was_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_mistake_without_consequences_and_an_unreadable_file_are_counted() {
+    let folder = folder();
+    fs::write(folder.path().join("a.yaml"), namespaces(&["a"])).unwrap();
+    let mut running = Running::start(folder.path(), "one", false);
+    running.until(&["a"]);
+    for (text, faults) in [("kind: [".to_owned(), 1), (namespaces(&["a"]), 0)] {
+        fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let update = running.updates.recv_timeout(Duration::from_secs(4)).expect("an update");
+        running.apply(update);
+        assert_eq!(running.faults, faults);
+    }
+    // Not text at all.
+    fs::write(folder.path().join("b.yaml"), [0xff, 0xfe, 0x00]).unwrap();
+    let update = running.updates.recv_timeout(Duration::from_secs(4)).expect("an update");
+    running.apply(update);
+    assert_eq!(running.faults, 1);
+    fs::remove_file(folder.path().join("b.yaml")).unwrap();
+    let update = running.updates.recv_timeout(Duration::from_secs(4)).expect("an update");
+    running.apply(update);
+    assert_eq!(running.faults, 0);
+    running.until(&["a"]);
+}
+
+#[test]
 fn two_nodes_that_share_a_folder_know_each_others_pods() {
     let folder = folder();
     let manifest = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n\

@@ -51,6 +51,8 @@ pub struct FolderSource {
     watcher: Watcher,
     stamps: BTreeMap<Arc<str>, Stamp>,
     status_stamps: BTreeMap<Arc<str>, Stamp>,
+    /// Manifests that cannot be read, which was told.
+    unreadable: BTreeSet<Arc<str>>,
     records: Option<PodAddresses>,
     published: Option<String>,
 }
@@ -100,6 +102,7 @@ impl FolderSource {
             watcher,
             stamps: BTreeMap::new(),
             status_stamps: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
             records: None,
             published: None,
         };
@@ -120,17 +123,18 @@ impl FolderSource {
                 }
             }
             let mut batch = Batch { rescan: true, ..Batch::default() };
-            let mut first = true;
+            let mut faults = None;
             loop {
                 let seen = batch.since.unwrap_or_else(Instant::now);
                 self.read(batch);
                 let deltas = self.view.take_deltas(SystemTime::now());
                 self.tell();
-                let wanted = first || !deltas.is_empty();
-                if wanted && !send(Update { deltas, seen, faults: self.view.bad_files() }) {
+                let update = Update { deltas, seen, faults: self.faults() };
+                let wanted = faults != Some(update.faults) || !update.deltas.is_empty();
+                faults = Some(update.faults);
+                if wanted && !send(update) {
                     return;
                 }
-                first = false;
                 match self.wait() {
                     Some(next) => batch = next,
                     None => return,
@@ -197,14 +201,18 @@ impl FolderSource {
         match Stamp::read(&path) {
             Ok((text, stamp)) => {
                 self.stamps.insert(name.clone(), stamp);
+                self.unreadable.remove(name);
                 self.view.put_file(name, &text);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.stamps.remove(name);
+                self.unreadable.remove(name);
                 self.view.remove_file(name);
             }
             Err(error) => {
-                warn!(file = %path.display(), %error, "cannot read a manifest; what it said stays in force");
+                if self.unreadable.insert(name.clone()) {
+                    error!(file = %path.display(), %error, "cannot read a manifest; what it said stays in force");
+                }
             }
         }
     }
@@ -267,6 +275,10 @@ impl FolderSource {
             Ok(()) => self.published = Some(text),
             Err(error) => error!(file = %path.display(), %error, "cannot write this node's pod status"),
         }
+    }
+
+    fn faults(&self) -> usize {
+        self.view.bad_files() + self.unreadable.len()
     }
 
     fn tell(&mut self) {
