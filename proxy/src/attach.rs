@@ -92,7 +92,8 @@ pub(crate) fn attach_sockets(ebpf: &mut Ebpf, pins: &Pins, cgroup: &Path) -> Res
         let object = format!("{name} to {}", cgroup.display());
         let program = load::sock_addr(ebpf, name)?;
         let id = program
-            .attach(&directory, CgroupAttachMode::AllowMultiple)
+            // A link stands beside others by its nature, and takes no flag that says so.
+            .attach(&directory, CgroupAttachMode::Single)
             .map_err(DatapathError::program("attach", &object))?;
         let link = program.take_link(id).map_err(DatapathError::program("take link of", &object))?;
         let link = FdLink::try_from(link).map_err(DatapathError::link("take link of", &object))?;

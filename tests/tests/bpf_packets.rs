@@ -90,8 +90,8 @@ fn pods_leave_the_cluster_with_the_nodes_address() {
             ),
             // So does what is not a pod's.
             (
-                Packet::tcp("192.0.2.1:4000", "203.0.113.5:443", flag::SYN),
-                "192.0.2.1:4000 > 203.0.113.5:443 TCP ttl 64",
+                Packet::tcp("192.0.2.1:5000", "203.0.113.5:443", flag::SYN),
+                "192.0.2.1:5000 > 203.0.113.5:443 TCP ttl 64",
             ),
         ];
         for (packet, becomes) in rows {
@@ -131,6 +131,30 @@ fn a_source_port_that_another_pod_has_taken_is_changed() {
         assert_eq!(
             bench.send(Hook::FromWire, "wire", &reply),
             redirect("203.0.113.5:443 > 10.244.1.12:4000 TCP ttl 63")
+        );
+    });
+}
+
+#[test]
+fn the_nodes_own_connection_yields_a_port_that_a_pods_has() {
+    with_bench(|bench| {
+        let pods = Packet::tcp("10.244.1.11:4000", "203.0.113.5:443", flag::SYN);
+        assert_eq!(
+            bench.send(Hook::ToWire, "wire", &pods),
+            pass("192.0.2.1:4000 > 203.0.113.5:443 TCP ttl 64")
+        );
+        let nodes = Packet::tcp("192.0.2.1:4000", "203.0.113.5:443", flag::SYN);
+        let Fate::Pass(text) = bench.send(Hook::ToWire, "wire", &nodes) else { panic!("not sent") };
+        let port = text.strip_prefix("192.0.2.1:").and_then(|rest| rest.split(' ').next()).unwrap();
+        assert_ne!(port, "4000");
+        let reply = |port: &str| Packet::tcp("203.0.113.5:443", &format!("192.0.2.1:{port}"), flag::ACK);
+        assert_eq!(
+            bench.send(Hook::FromWire, "wire", &reply(port)),
+            redirect("203.0.113.5:443 > 192.0.2.1:4000 TCP ttl 64")
+        );
+        assert_eq!(
+            bench.send(Hook::FromWire, "wire", &reply("4000")),
+            redirect("203.0.113.5:443 > 10.244.1.11:4000 TCP ttl 63")
         );
     });
 }

@@ -209,6 +209,41 @@ fn two_services_with_one_backend_do_not_mix_up_one_client_port() {
 }
 
 #[test]
+fn one_client_port_reaches_a_backend_directly_and_through_its_service() {
+    with_bench(|bench| {
+        bench.service(&[("10.96.0.1:80", TCP, 0)], &["10.244.1.12:8080"]);
+        let through = |flags| Packet::tcp("10.244.1.11:4000", "10.96.0.1:80", flags);
+        let directly = Packet::tcp("10.244.1.11:4000", "10.244.1.12:8080", flag::SYN);
+        let reply =
+            |port: &str, flags| Packet::tcp("10.244.1.12:8080", &format!("10.244.1.11:{port}"), flags);
+        bench.send(Hook::FromPod, "pod1", &through(flag::SYN));
+
+        // While both live, the direct one has another port at the backend, and each gets its own replies.
+        let Fate::Redirect(text) = bench.send(Hook::FromPod, "pod1", &directly) else { panic!("not sent") };
+        let port = text.strip_prefix("10.244.1.11:").and_then(|rest| rest.split(' ').next()).unwrap();
+        assert_ne!(port, "4000");
+        let to_direct = bench.send(Hook::FromPod, "pod2", &reply(port, flag::SYN | flag::ACK));
+        assert_eq!(to_direct, redirect("10.244.1.12:8080 > 10.244.1.11:4000 TCP ttl 64"));
+        let to_service = bench.send(Hook::FromPod, "pod2", &reply("4000", flag::SYN | flag::ACK));
+        assert_eq!(to_service, redirect("10.96.0.1:80 > 10.244.1.11:4000 TCP ttl 64"));
+    });
+}
+
+#[test]
+fn a_connection_that_has_ended_stands_in_nobodys_way() {
+    with_bench(|bench| {
+        bench.service(&[("10.96.0.1:80", TCP, 0)], &["10.244.1.12:8080"]);
+        for flags in [flag::SYN, flag::RST] {
+            bench.send(Hook::FromPod, "pod1", &Packet::tcp("10.244.1.11:4000", "10.96.0.1:80", flags));
+        }
+        let directly = bench.send(Hook::FromPod, "pod1", &syn("10.244.1.11:4000", "10.244.1.12:8080"));
+        assert_eq!(directly, redirect("10.244.1.11:4000 > 10.244.1.12:8080 TCP ttl 64"));
+        let reply = bench.send(Hook::FromPod, "pod2", &syn("10.244.1.12:8080", "10.244.1.11:4000"));
+        assert_eq!(reply, redirect("10.244.1.12:8080 > 10.244.1.11:4000 TCP ttl 64"));
+    });
+}
+
+#[test]
 fn a_datagram_leaves_a_backend_that_is_gone_and_a_tcp_connection_drains() {
     with_bench(|bench| {
         for (protocol, address) in [(UDP, "10.96.0.1:53"), (TCP, "10.96.0.2:80")] {

@@ -32,6 +32,42 @@ pub fn known(packet: &Packet) -> Option<&'static mut Flow> {
     Some(flow)
 }
 
+/// Whether a packet that is not to be translated would be taken for another connection's: that the answers to
+/// it would look like replies of a flow, and be given that flow's frontend as their source. So it goes when a
+/// client uses one port to reach a backend both directly and through its service.
+///
+/// A connection that has ended gives way. Of TCP only a SYN is looked at, the first packet of any connection.
+#[inline(always)]
+pub fn clashes(packet: &Packet) -> bool {
+    let begins = match packet.key.proto as u8 {
+        PROTO_UDP => true,
+        PROTO_TCP => packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN,
+        _ => false,
+    };
+    if !begins {
+        return false;
+    }
+    replies_taken(&packet.key)
+}
+
+/// Whether the replies to this tuple belong to a flow that lives. A function of its own for its share of the
+/// stack.
+#[inline(never)]
+fn replies_taken(key: &FlowKey) -> bool {
+    let reply_key = key.inverse();
+    let Some(reply) = maps::flow(&reply_key) else { return false };
+    if reply.flags & FLOW_REPLY == 0 {
+        return false;
+    }
+    let flow_key = reply.tuple(key.proto).inverse();
+    if !ended(maps::flow(&flow_key).map(|flow| flow.flags), reply.flags) {
+        return true;
+    }
+    maps::flow_remove(&flow_key);
+    maps::flow_remove(&reply_key);
+    false
+}
+
 /// A datagram whose backend is gone goes to another at once; a TCP connection drains, and only a new one (a
 /// SYN on the tuple of one that has ended, or whose backend is gone) gets a new choice.
 #[inline(always)]
@@ -48,9 +84,15 @@ fn must_choose_again(packet: &Packet, flow: &Flow) -> bool {
     }
 }
 
-/// Whether both sides have closed, or either has reset.
-#[inline(always)]
+/// Whether the flow's two entries say that its connection has ended.
+#[inline(never)]
 fn has_ended(key: &FlowKey, flow: &Flow) -> bool {
-    let reply = maps::flow(&flow.tuple(key.proto).inverse()).map_or(FLOW_RST, |reply| reply.flags);
-    (flow.flags | reply) & FLOW_RST != 0 || flow.flags & reply & FLOW_FIN != 0
+    let reply = maps::flow(&flow.tuple(key.proto).inverse()).map(|reply| reply.flags);
+    ended(reply, flow.flags)
+}
+
+/// Both sides have closed, or either has reset, or one of the entries is gone.
+#[inline(always)]
+fn ended(one: Option<u16>, other: u16) -> bool {
+    one.is_none_or(|one| (one | other) & FLOW_RST != 0 || one & other & FLOW_FIN != 0)
 }

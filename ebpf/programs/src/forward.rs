@@ -66,6 +66,7 @@ fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict 
     if hop && packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
+    kernel::set_translated(ctx);
     let mut route = Route::default();
     kernel::route(ctx, &mut route, flow, maps::service_ifindex());
     match route.kind {

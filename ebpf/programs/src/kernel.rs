@@ -46,6 +46,24 @@ pub fn ifindex(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
+/// What a translated packet bears on its further way through the node: `tc_index`, which the kernel keeps with
+/// the packet and gives no meaning (unlike the mark, over which firewalls and policy routing quarrel).
+const TRANSLATED: u32 = 0x51ce;
+
+/// Marks a packet as translated.
+#[inline(always)]
+pub fn set_translated(ctx: &TcContext) {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).tc_index = TRANSLATED };
+}
+
+/// Whether a packet has been translated on this node.
+#[inline(always)]
+pub fn is_translated(ctx: &TcContext) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    (unsafe { (*ctx.skb.skb).tc_index }) == TRANSLATED
+}
+
 /// Sends the packet out of a device. Returns the verdict.
 #[inline(always)]
 pub fn redirect_egress(ifindex: u32) -> i32 {

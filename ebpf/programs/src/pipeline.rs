@@ -27,6 +27,11 @@ pub enum Hook {
 /// Runs a packet through the stages.
 #[inline(always)]
 pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
+    // What another hook has translated is as it should be; looked at again, it would seem to be a connection
+    // of its own.
+    if matches!(hook, Hook::ToWire | Hook::FromHost) && kernel::is_translated(ctx) {
+        return Ok(PASS);
+    }
     let packet = match packet::parse(ctx)? {
         Parsed::Packet(packet) => packet,
         Parsed::Foreign => return Ok(PASS),
@@ -62,6 +67,7 @@ fn begin(ctx: &TcContext, packet: &Packet, hook: Hook) -> Result<Beginning, Drop
     let target = if hook == Hook::ToWire {
         match masquerade(ctx, packet)? {
             Some(target) => target,
+            None if flow::clashes(packet) => unchanged(packet),
             None => return Ok(Beginning::None),
         }
     } else {
@@ -75,6 +81,7 @@ fn begin(ctx: &TcContext, packet: &Packet, hook: Hook) -> Result<Beginning, Drop
                 Target { dst: backend.addr, dport: backend.port, masquerade, service, backend: id }
             }
             Choice::Local => return Ok(Beginning::Local),
+            Choice::None if hook != Hook::FromWire && flow::clashes(packet) => unchanged(packet),
             Choice::None => return Ok(Beginning::None),
         }
     };
@@ -114,6 +121,13 @@ fn opaque(ctx: &TcContext, src: &Addr, dst: &Addr, hook: Hook) -> Verdict {
         check_source(ctx, src)?;
     }
     untranslated(ctx, dst, hook)
+}
+
+/// A connection that keeps its ends, but for the source port if that is taken.
+#[inline(always)]
+fn unchanged(packet: &Packet) -> Target {
+    let key = &packet.key;
+    Target { dst: key.dst, dport: key.dport, masquerade: Addr::ANY_V6, service: 0, backend: 0 }
 }
 
 /// Pods reach what is outside the cluster with the node's address.
