@@ -48,8 +48,13 @@ impl Servers {
     pub fn who(&mut self, host: &Host, port: u16) -> Result<()> {
         let tcp = format!("TCP6-LISTEN:{port},fork,reuseaddr,ipv6only=0");
         let udp = format!("UDP6-RECVFROM:{port},fork,ipv6only=0");
-        for (what, listen) in [("who-tcp", tcp), ("who-udp", udp)] {
-            self.running.push(host.start(what, "socat", &[&listen, "SYSTEM:echo $SOCAT_PEERADDR"])?);
+        // The datagram is read first: it would have nowhere to go once `echo` has ended.
+        let answers = [
+            ("who-tcp", tcp, "SYSTEM:echo $SOCAT_PEERADDR"),
+            ("who-udp", udp, "SYSTEM:read line; echo $SOCAT_PEERADDR"),
+        ];
+        for (what, listen, answer) in answers {
+            self.running.push(host.start(what, "socat", &[&listen, answer])?);
         }
         listening(host, "t", port)?;
         listening(host, "u", port)

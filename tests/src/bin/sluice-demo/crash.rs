@@ -71,12 +71,14 @@ pub(crate) fn show(scene: &Scene, transcript: &mut Transcript) -> Result<()> {
     Ok(())
 }
 
-/// The pinned links, each with the inode that would change were it made anew.
+/// The pinned links of devices, each with the inode that would change were it made anew. (Links of cgroups cannot be
+/// taken over: the new ones stand beside the old ones for a moment.)
 fn links(bpffs: &std::path::Path) -> Vec<(String, u64)> {
     use std::os::unix::fs::MetadataExt;
     let entries = std::fs::read_dir(bpffs.join("v1/links")).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| {
-        Some((entry.file_name().to_string_lossy().into_owned(), entry.metadata().ok()?.ino()))
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (!name.ends_with("-cgroup")).then_some((name, entry.metadata().ok()?.ino()))
     });
     let mut links: Vec<_> = named.collect();
     links.sort();

@@ -15,9 +15,6 @@ use sluice_tests::{Result, reaper};
 use crate::scene::Scene;
 use crate::transcript::Transcript;
 
-/// The name of the demo's bed: a person types it.
-const BED: &str = "demo";
-
 /// Shows two nodes, real pods, curl and nslookup at work.
 #[derive(Parser)]
 struct Cli {
@@ -27,11 +24,14 @@ struct Cli {
     /// Remove what `--keep` left.
     #[arg(long)]
     down: bool,
+    /// The name under which everything lies: two demos of different names do not meet.
+    #[arg(long, default_value = "demo")]
+    name: String,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = if cli.down { down() } else { show(cli.keep) };
+    let outcome = if cli.down { down(&cli.name) } else { show(&cli.name, cli.keep) };
     match outcome {
         Ok(failed) if failed.is_empty() => ExitCode::SUCCESS,
         Ok(failed) => {
@@ -45,18 +45,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn down() -> Result<Vec<String>> {
-    reaper::remove(BED)?;
+fn down(bed: &str) -> Result<Vec<String>> {
+    reaper::remove(bed)?;
     println!("The demo is gone.");
     Ok(Vec::new())
 }
 
 /// Runs the parts; returns the names of the steps that failed.
-fn show(keep: bool) -> Result<Vec<String>> {
+fn show(bed: &str, keep: bool) -> Result<Vec<String>> {
     let started = Instant::now();
     let mut transcript = Transcript::new();
     transcript.part("Two nodes, a host outside, and an agent on each node");
-    let mut scene = Scene::set(&mut transcript)?;
+    let mut scene = Scene::set(bed, &mut transcript)?;
     transcript.part("Pods, wired by sluice-cni, with real servers in them");
     scene.fill(&mut transcript)?;
     transcript.part("Who reaches whom");

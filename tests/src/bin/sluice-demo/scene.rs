@@ -6,7 +6,6 @@ use sluice_tests::bed::Servers;
 use sluice_tests::cluster::{DNS_ADDRESSES, OUTSIDE, Options, Pod, Workload, service};
 use sluice_tests::{Cluster, Result, Testbed};
 
-use crate::BED;
 use crate::transcript::Transcript;
 
 /// Addresses of the services.
@@ -41,8 +40,8 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Nodes, agents and manifests.
-    pub(crate) fn set(transcript: &mut Transcript) -> Result<Self> {
-        let bed = Testbed::named(BED)?;
+    pub(crate) fn set(bed: &str, transcript: &mut Transcript) -> Result<Self> {
+        let bed = Testbed::named(bed)?;
         let cluster = Cluster::without_agents(&bed, &Options::default())?;
         for node in cluster.nodes() {
             let ([ip4, ip6], [pods4, pods6]) = (node.addresses(), node.pod_cidrs());
