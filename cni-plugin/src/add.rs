@@ -74,7 +74,7 @@ fn attach(
     let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
 
     let mtu = wanted.mtu.unwrap_or(bridge.mtu);
-    create_veth(&mut netlink, target, wanted, namespace, &bridge, mtu)?;
+    create_veth(&mut netlink, target, wanted, namespace, &bridge, mtu, config.tx_queue_len)?;
     let host = netlink.link(&wanted.host_veth)?;
     if config.hairpin_mode || config.port_isolation {
         let port = BridgePort {
@@ -88,7 +88,9 @@ fn attach(
     let routes = desired::routes(config, &ranges);
     let peer =
         host.peer.ok_or_else(|| Error::new(Code::Kernel, format!("link {} has no peer", host.name)))?;
-    namespace.run(|| pod::set_up(&target.ifname, peer, &record.addresses, &routes, config.enabledad))??;
+    let interface =
+        pod::Interface { name: &target.ifname, index: peer, addresses: &record.addresses, routes: &routes };
+    namespace.run(|| pod::set_up(config, &interface))??;
 
     match Datapath::open(&record.bpffs)? {
         Some(datapath) => datapath.enter(&record, host.index)?,
@@ -99,7 +101,9 @@ fn attach(
         }
         None => {}
     }
-    netlink.wait_for_carrier(&wanted.host_veth, CARRIER_LIMIT)?;
+    if !config.disable_container_interface {
+        netlink.wait_for_carrier(&wanted.host_veth, CARRIER_LIMIT)?;
+    }
     held.set_state(State::Ready)?;
     Ok(result(config, target, &record, &bridge, mtu, wanted, &ranges, routes))
 }
@@ -129,9 +133,13 @@ fn create_veth(
     namespace: &Namespace,
     bridge: &Bridge,
     mtu: u32,
+    tx_queue_len: Option<u32>,
 ) -> Result<()> {
     let host = VethEnd::new(&wanted.host_veth).mac(wanted.host_mac).mtu(mtu).master(bridge.index).up();
-    let own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).namespace(namespace);
+    let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).namespace(namespace);
+    if let Some(length) = tx_queue_len {
+        own = own.tx_queue_len(length);
+    }
     let Err(error) = netlink.create_veth(&host, &own) else { return Ok(()) };
     if !error.is_exists() {
         return Err(error.into());

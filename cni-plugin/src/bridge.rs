@@ -44,7 +44,13 @@ fn create(netlink: &mut Netlink, name: &str, gateways: &[IpNet]) -> Result<Link>
     let seed = gateways.first().map(ToString::to_string).unwrap_or_default();
     let bridge = BridgeSpec::new(name).mac(owned::bridge_mac(name, &seed)).up();
     match netlink.create_bridge(&bridge) {
-        Ok(()) => {}
+        Ok(()) => {
+            // A container must not announce a router to the node.
+            match sysctl::set(&format!("net/ipv6/conf/{name}/accept_ra"), "0") {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
         // Another ADD was faster; its bridge is the same.
         Err(error) if error.is_exists() => {}
         Err(error) => return Err(error.into()),

@@ -38,7 +38,7 @@ pub(crate) fn check(config: &Config, target: &Target) -> Result<()> {
     findings.node(config, record)?;
     let routes = previous_routes(previous)?;
     let namespace = add::open_namespace(target)?;
-    namespace.run(|| findings.container(target, record, &routes))??;
+    namespace.run(|| findings.container(config, target, record, &routes))??;
     findings.report(previous, target, record);
     findings.into_result()
 }
@@ -99,13 +99,20 @@ impl Findings {
         Ok(())
     }
 
-    fn container(&mut self, target: &Target, record: &Attachment, routes: &[RouteConfig]) -> Result<()> {
+    fn container(
+        &mut self,
+        config: &Config,
+        target: &Target,
+        record: &Attachment,
+        routes: &[RouteConfig],
+    ) -> Result<()> {
         let mut netlink = Netlink::open()?;
         let Some(link) = netlink.find_link(&target.ifname)? else {
             self.0.push(format!("interface {} is gone from the container", target.ifname));
             return Ok(());
         };
-        self.expect(link.flags.is_up(), || format!("interface {} is down", link.name));
+        let up = link.flags.is_up() || config.disable_container_interface;
+        self.expect(up, || format!("interface {} is down", link.name));
         self.expect(link.mac == Some(record.mac), || {
             format!("interface {} has another link-layer address than {}", link.name, record.mac)
         });

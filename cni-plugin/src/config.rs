@@ -3,7 +3,7 @@
 //! `docs/cni.md` explains the fields to users. Fields that are not here are passed over, as the specification
 //! wants it: a runtime and other plugins of a chain put their own into the same object.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -50,6 +50,17 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) mtu: Option<u32>,
     #[serde(default)]
+    pub(crate) disable_container_interface: bool,
+    /// Settings of the container's namespace, as the plugin `tuning` takes them.
+    #[serde(default)]
+    pub(crate) sysctl: BTreeMap<String, String>,
+    #[serde(default, rename = "txQLen")]
+    pub(crate) tx_queue_len: Option<u32>,
+    #[serde(default)]
+    pub(crate) promisc: bool,
+    #[serde(default)]
+    pub(crate) allmulti: bool,
+    #[serde(default)]
     pub(crate) ipam: Ipam,
     #[serde(default)]
     pub(crate) dns: Dns,
@@ -77,8 +88,6 @@ pub(crate) struct Config {
     vlan_trunk: Option<Value>,
     #[serde(default)]
     macspoofchk: Option<Value>,
-    #[serde(default)]
-    disable_container_interface: Option<Value>,
 }
 
 fn yes() -> bool {
@@ -268,7 +277,6 @@ impl Config {
             ("vlan", &self.vlan),
             ("vlanTrunk", &self.vlan_trunk),
             ("macspoofchk", &self.macspoofchk),
-            ("disableContainerInterface", &self.disable_container_interface),
             ("runtimeConfig.bandwidth", &self.runtime_config.bandwidth),
         ] {
             let off = |value: &Value| {
@@ -285,6 +293,13 @@ impl Config {
         if !self.runtime_config.port_mappings.is_empty() {
             let value = Value::from(self.runtime_config.port_mappings.clone());
             return Err(Error::unsupported("runtimeConfig.portMappings", value));
+        }
+        for name in self.sysctl.keys() {
+            sysctl_path(name, "eth0")?;
+        }
+        if self.disable_container_interface && !(self.ipam.ranges.is_empty() && self.ipam.single().is_none())
+        {
+            return Err(Error::config("disableContainerInterface and addresses in ipam exclude each other"));
         }
         match self.ipam.kind.as_deref() {
             None | Some("" | "sluice" | TYPE) => Ok(()),
@@ -333,6 +348,17 @@ impl Config {
     pub(crate) fn valid_attachments(&self) -> Option<&[ValidAttachment]> {
         self.valid_attachments.as_deref().or(self.legacy_valid_attachments.as_deref())
     }
+}
+
+/// The path below `/proc/sys` of a setting, written with dots or slashes; `IFNAME` in it stands for the
+/// container's interface. Only settings of the network are the container's own; others would be the node's.
+pub(crate) fn sysctl_path(name: &str, ifname: &str) -> Result<String> {
+    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    let plain = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    if !path.starts_with("net/") || !plain {
+        return Err(Error::config(format!("sysctl {name:?} is not a setting of the container's network")));
+    }
+    Ok(path.replace("IFNAME", ifname))
 }
 
 /// A cheap look for a list's key before the whole is parsed twice.
@@ -416,6 +442,21 @@ mod tests {
             let error = error(text);
             assert_eq!(error.code, code, "{text}");
             assert!(error.msg.contains(part), "{text}: {}", error.msg);
+        }
+    }
+
+    #[test]
+    fn settings_of_the_node_are_refused() {
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.IFNAME.arp_filter", "eth0").unwrap(),
+            "net/ipv4/conf/eth0/arp_filter"
+        );
+        assert_eq!(
+            sysctl_path("net/ipv4/conf/eth0.7/arp_filter", "x").unwrap(),
+            "net/ipv4/conf/eth0.7/arp_filter"
+        );
+        for name in ["kernel.hostname", "net", "net/../kernel/hostname", "net..x", "/net/x", "../net/x"] {
+            assert!(sysctl_path(name, "eth0").is_err(), "{name}");
         }
     }
 

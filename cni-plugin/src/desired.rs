@@ -58,7 +58,8 @@ impl Desired {
         let mut requested = config.requested_addresses()?;
         requested.extend(&target.args.addresses);
         let mut wishes = Vec::new();
-        for ranges in range_sets(config, node)? {
+        let sets = if config.disable_container_interface { Vec::new() } else { range_sets(config, node)? };
+        for ranges in sets {
             let family = |address: &IpAddr| ranges.iter().any(|range| range.subnet().contains(address));
             let address = requested.iter().position(family).map(|index| requested.remove(index));
             wishes.push(Wish { ranges, address });

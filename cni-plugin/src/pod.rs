@@ -1,11 +1,11 @@
 //! The container's side of an attachment.
 
 use ipnet::IpNet;
-use sluice_netlink::{AddressFlags, Netlink, Route, RouteScope, sysctl};
+use sluice_netlink::{AddressFlags, LinkChange, Netlink, Route, RouteScope, sysctl};
 
 use crate::{
     bridge::is_disabled,
-    config::RouteConfig,
+    config::{self, Config, RouteConfig},
     error::{Code, Error, Result},
 };
 
@@ -14,23 +14,31 @@ const LOOPBACK: u32 = 1;
 /// `RTPROT_BOOT`, as `ip route` would enter them: in the container they are its own.
 const PROTOCOL: u8 = 3;
 
-/// Sets up the interface `index`, called `name`, in the calling thread's namespace.
-pub(crate) fn set_up(
-    name: &str,
-    index: u32,
-    addresses: &[IpNet],
-    routes: &[RouteConfig],
-    detect_duplicates: bool,
-) -> Result<()> {
+/// The container's interface, as it should be.
+pub(crate) struct Interface<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) index: u32,
+    pub(crate) addresses: &'a [IpNet],
+    pub(crate) routes: &'a [RouteConfig],
+}
+
+/// Sets the interface up, in the calling thread's namespace.
+pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
+    let Interface { name, index, addresses, routes } = *interface;
     let mut netlink = Netlink::open()?;
     netlink.set_up(LOOPBACK)?;
     // Peers that remember another holder of the address hear of the new one at once.
     set_if_present(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
-    if !detect_duplicates {
+    // Whatever the container needs it has been told; who else announces a router to it is not to be trusted.
+    set_if_present(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    if !config.enabledad {
         // The addresses are ours to give, and nobody else's; asking would only cost the container a second.
         set_if_present(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
     }
-    let flags = AddressFlags { nodad: !detect_duplicates, ..AddressFlags::default() };
+    for (setting, value) in &config.sysctl {
+        sysctl::set(&config::sysctl_path(setting, name)?, value)?;
+    }
+    let flags = AddressFlags { nodad: !config.enabledad, ..AddressFlags::default() };
     for address in addresses {
         match netlink.add_address(index, *address, flags) {
             Ok(()) => {}
@@ -43,7 +51,14 @@ pub(crate) fn set_up(
             Err(error) => return Err(error.into()),
         }
     }
-    netlink.set_up(index)?;
+    let mut change = LinkChange::new().up(!config.disable_container_interface);
+    if config.promisc {
+        change = change.promiscuous(true);
+    }
+    if config.allmulti {
+        change = change.all_multicast(true);
+    }
+    netlink.change_link(index, &change)?;
     for route in routes {
         netlink.add_route(&to_netlink(route, index))?;
     }

@@ -60,7 +60,7 @@ fn the_schema_has_the_fields_that_are_read_and_no_others() {
         assert_eq!(properties(pointer), expected, "{pointer}");
     };
     // What is read only to be refused is not in it; `type` and `capabilities` are the runtime's to read.
-    let refused = ["vlan", "vlanTrunk", "macspoofchk", "disableContainerInterface"];
+    let refused = ["vlan", "vlanTrunk", "macspoofchk"];
     same("", fields::<Config>(), &refused, &["type", "capabilities"]);
     same("/properties/ipam", fields::<Ipam>(), &[], &[]);
     same("/$defs/range", fields::<RangeConfig>(), &[], &[]);

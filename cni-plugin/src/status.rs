@@ -15,7 +15,11 @@ use crate::{
 pub(crate) fn status(config: &Config) -> Result<()> {
     let state_dir = config.state_dir();
     let node = NodeConfig::read(&state_dir).map_err(unavailable)?;
-    let sets = range_sets(config, node.as_ref()).map_err(unavailable)?;
+    let sets = if config.disable_container_interface {
+        Vec::new()
+    } else {
+        range_sets(config, node.as_ref()).map_err(unavailable)?
+    };
     let network = Network::open(&state_dir, &config.name).map_err(unavailable)?;
     for ranges in &sets {
         network.check_free(ranges).map_err(|error| match error {

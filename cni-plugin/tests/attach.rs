@@ -395,3 +395,42 @@ fn options_of_the_bridge_are_obeyed() {
     node.add(&pod, &hairpin).ok();
     assert_eq!(port(&owned::host_veth_name("h1", "eth0"))["hairpin"], json!(true));
 }
+
+#[test]
+fn the_containers_interface_is_tuned() {
+    let node = Node::new();
+    let options = json!({
+        "sysctl": { "net.core.somaxconn": "517", "net.ipv4.conf.IFNAME.arp_filter": "1" },
+        "txQLen": 77, "promisc": true, "allmulti": true, "mtu": 1333,
+        "runtimeConfig": { "ipRanges": [[{ "subnet": "10.90.0.0/24" }]], "dns": { "servers": ["10.96.0.10"], "searches": ["shop.svc"] } },
+    });
+    let pod = Pod::new("tuned");
+    let result = node.add(&pod, &node.config(options)).ok();
+    assert_eq!(result["dns"], json!({ "nameservers": ["10.96.0.10"], "search": ["shop.svc"] }));
+    assert_eq!(result["ips"][0]["address"], "10.90.0.2/24");
+    assert_eq!(
+        result["ips"].as_array().unwrap().len(),
+        1,
+        "the runtime's ranges stand in place of the configured"
+    );
+    let eth0 = pod.netlink().link("eth0").unwrap();
+    assert_eq!((eth0.mtu, eth0.tx_queue_len, eth0.flags.is_promiscuous()), (1333, 77, true));
+    pod.namespace
+        .run(|| {
+            assert_eq!(sysctl::read("net/core/somaxconn").unwrap(), "517");
+            assert_eq!(sysctl::read("net/ipv4/conf/eth0/arp_filter").unwrap(), "1");
+            assert_eq!(sysctl::read("net/ipv6/conf/eth0/accept_ra").unwrap(), "0");
+        })
+        .unwrap();
+    let (code, msg) =
+        node.add(&Pod::new("no"), &node.config(json!({ "sysctl": { "net.core.nonsense": "1" } }))).error();
+    assert_eq!(code, 100);
+    assert!(msg.contains("net/core/nonsense"), "{msg}");
+
+    let pod = Pod::new("off");
+    let mut config = node.config(json!({ "disableContainerInterface": true }));
+    config.as_object_mut().unwrap().remove("ipam");
+    assert_eq!(node.add(&pod, &config).ok()["ips"], json!([]));
+    assert!(!pod.netlink().link("eth0").unwrap().flags.is_up());
+    node.del(&pod, &config).ok();
+}
