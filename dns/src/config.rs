@@ -27,6 +27,60 @@ pub enum Upstreams {
     Addresses(Vec<SocketAddr>),
 }
 
+/// In which order upstreams are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// At random.
+    #[default]
+    Random,
+    /// Each question starts with the next one.
+    RoundRobin,
+    /// As they are given; the second only where the first does not answer.
+    Sequential,
+}
+
+/// How upstreams are asked: the `forward` of CoreDNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardOptions {
+    /// In which order.
+    pub policy: Policy,
+    /// Over TCP only; without, over UDP, and over TCP what is too large for that.
+    pub force_tcp: bool,
+    /// How often a server that failed is asked whether it is back.
+    pub health_check: Duration,
+    /// After so many of those without an answer it counts as down; 0: never.
+    pub max_fails: u32,
+    /// Response codes for which the next server is asked, as for no answer.
+    pub failover: Vec<u16>,
+}
+
+impl Default for ForwardOptions {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            force_tcp: false,
+            health_check: Duration::from_millis(500),
+            max_fails: 2,
+            failover: Vec::new(),
+        }
+    }
+}
+
+/// A domain with upstreams of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StubDomain {
+    /// The domain; all names below it are meant too.
+    pub zone: String,
+    /// Where its names are asked for. None: nowhere, they are refused.
+    pub upstreams: Upstreams,
+    /// Queries under way at one time.
+    pub max_concurrent: usize,
+    /// How they are asked.
+    pub forward: ForwardOptions,
+    /// What is kept of their answers.
+    pub cache: CacheConfig,
+}
+
 /// What upstreams answered is kept for a while: the `cache` of CoreDNS. Denials are names and types that do
 /// not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +174,10 @@ pub struct DnsConfig {
     pub max_udp_payload: u16,
     /// Queries under way to the upstreams at one time; more get REFUSED.
     pub max_concurrent: usize,
+    /// How the upstreams are asked.
+    pub forward: ForwardOptions,
+    /// Domains with upstreams of their own; the longest that a name ends with counts.
+    pub stub_domains: Vec<StubDomain>,
     /// What upstreams answered is kept.
     pub cache: CacheConfig,
 }
@@ -138,6 +196,8 @@ impl Default for DnsConfig {
             udp_threads: 0,
             max_udp_payload: 1232,
             max_concurrent: 1000,
+            forward: ForwardOptions::default(),
+            stub_domains: Vec::new(),
             cache: CacheConfig::default(),
         }
     }

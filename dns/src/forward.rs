@@ -3,7 +3,10 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    ConfigError, Upstreams,
+    ConfigError, ForwardOptions, Policy, Upstreams,
     message::{Answer, Question},
     metrics::Metrics,
     resolv,
@@ -56,6 +59,9 @@ pub(crate) struct Forwarder {
     last: Mutex<Option<Option<String>>>,
     enabled: bool,
     permits: Semaphore,
+    options: Arc<ForwardOptions>,
+    /// Where the next round starts.
+    turn: AtomicUsize,
     /// Our own addresses: to ask them would be to ask ourselves.
     own: Vec<SocketAddr>,
     metrics: Metrics,
@@ -65,8 +71,9 @@ impl Forwarder {
     /// Reads the configuration.
     pub(crate) fn new(
         upstreams: &Upstreams,
-        own: Vec<SocketAddr>,
         max_concurrent: usize,
+        options: ForwardOptions,
+        own: Vec<SocketAddr>,
         metrics: Metrics,
     ) -> Result<Self, ConfigError> {
         let (addresses, file) = match upstreams {
@@ -83,6 +90,8 @@ impl Forwarder {
             last: Mutex::new(None),
             enabled: *upstreams != Upstreams::None,
             permits: Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)),
+            options: Arc::new(options),
+            turn: AtomicUsize::new(0),
             own,
             metrics,
         };
@@ -112,7 +121,9 @@ impl Forwarder {
         let kept = |address: &SocketAddr| old.iter().find(|held| held.address == *address).cloned();
         let new = addresses
             .iter()
-            .map(|a| kept(a).unwrap_or_else(|| Arc::new(Upstream::new(*a, &self.metrics))))
+            .map(|a| {
+                kept(a).unwrap_or_else(|| Arc::new(Upstream::new(*a, self.options.clone(), &self.metrics)))
+            })
             .collect();
         self.upstreams.store(Arc::new(new));
     }
@@ -164,35 +175,50 @@ impl Forwarder {
         let order = self.order();
         let end = Instant::now() + TOTAL;
         let mut last = None;
-        for upstream in order.iter().cycle() {
+        let mut refused = None;
+        for (n, upstream) in order.iter().cycle().enumerate() {
             let now = Instant::now();
             if now >= end {
                 break;
             }
+            let round_over = (n + 1) % order.len() == 0;
             match upstream.ask(question, end.min(now + ATTEMPT)).await {
+                Ok(answer) if self.options.failover.contains(&answer.rcode()) && !round_over => {
+                    refused = Some(answer);
+                }
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     upstream.suspect();
-                    // A server that refuses at once is not asked again at once.
-                    if matches!(error, UpstreamError::Io { .. }) && order.len() == 1 {
-                        return Err(ForwardError::Failed(error));
-                    }
-                    let round_over = std::ptr::eq(upstream, &order[order.len() - 1]);
-                    if matches!(error, UpstreamError::Io { .. }) && round_over {
-                        return Err(ForwardError::Failed(error));
-                    }
+                    // Servers that cannot be reached are not asked again at once.
+                    let is_unreachable = matches!(error, UpstreamError::Io { .. });
                     last = Some(error);
+                    if round_over && (is_unreachable || refused.is_some()) {
+                        break;
+                    }
                 }
             }
         }
-        Err(last.map_or(ForwardError::NoUpstream, ForwardError::Failed))
+        match (refused, last) {
+            (Some(answer), _) => Ok(answer),
+            (None, Some(error)) => Err(ForwardError::Failed(error)),
+            (None, None) => Err(ForwardError::NoUpstream),
+        }
     }
 
-    /// The servers in the order in which they are tried: at random, those that are down last.
+    /// The servers in the order in which they are tried: by the policy, those that are down last.
     fn order(&self) -> Vec<Arc<Upstream>> {
         let mut order = self.upstreams.load().as_ref().clone();
-        for n in (1..order.len()).rev() {
-            order.swap(n, rand::random_range(0..=n));
+        match self.options.policy {
+            Policy::Random => {
+                for n in (1..order.len()).rev() {
+                    order.swap(n, rand::random_range(0..=n));
+                }
+            }
+            Policy::RoundRobin if !order.is_empty() => {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % order.len();
+                order.rotate_left(turn);
+            }
+            Policy::RoundRobin | Policy::Sequential => {}
         }
         order.sort_by_key(|upstream| upstream.is_down());
         order

@@ -11,9 +11,9 @@ use crate::{
     message::Question,
     metrics::Part,
     name::WireName,
-    query::{Query, Refusal},
+    query::{Query, QueryName, Refusal},
     reply::{self, Reply, Section},
-    resolve::Resolver,
+    routes::Routes,
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Origin, Zone},
 };
@@ -47,19 +47,14 @@ pub(crate) struct Handler {
     origin: Arc<Origin>,
     zone: ZoneSlot,
     /// For what is not ours.
-    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) routes: Routes,
     udp_payload: u16,
 }
 
 impl Handler {
     /// A handler of this zone.
-    pub(crate) fn new(
-        origin: Arc<Origin>,
-        zone: ZoneSlot,
-        resolver: Arc<Resolver>,
-        udp_payload: u16,
-    ) -> Self {
-        Self { origin, zone, resolver, udp_payload }
+    pub(crate) fn new(origin: Arc<Origin>, zone: ZoneSlot, routes: Routes, udp_payload: u16) -> Self {
+        Self { origin, zone, routes, udp_payload }
     }
 
     fn limit(&self, query: &Query<'_>, transport: Transport) -> usize {
@@ -70,7 +65,7 @@ impl Handler {
     }
 
     fn reply<'o>(&self, query: &Query<'_>, transport: Transport, aa: u16, out: &'o mut Vec<u8>) -> Reply<'o> {
-        let ra = if self.resolver.forwarder.is_enabled() { flag::RA } else { 0 };
+        let ra = if self.routes.is_enabled() { flag::RA } else { 0 };
         Reply::new(query, out, self.limit(query, transport), self.udp_payload, aa | ra)
     }
 
@@ -124,7 +119,9 @@ impl Handler {
     }
 
     fn answer_cached(&self, query: &Query<'_>, transport: Transport, out: &mut Vec<u8>) -> Outcome {
-        let Some(hit) = self.resolver.cached(query, Instant::now()) else { return Outcome::Later };
+        let Some(hit) = self.routes.of(&query.name).cached(query, Instant::now()) else {
+            return Outcome::Later;
+        };
         hit.entry.answer.write(query, Some(hit.ttl), self.limit(query, transport), self.udp_payload, out);
         if hit.refresh { Outcome::Refresh(Part::Cache) } else { Outcome::Answered(Part::Cache) }
     }
@@ -132,7 +129,7 @@ impl Handler {
     /// Asks again what [`Self::answer`] answered from the cache, if it said that this is due. Needs a runtime.
     pub(crate) fn refresh(&self, message: &[u8]) {
         if let Ok(query) = Query::read(message) {
-            self.resolver.refresh(&Question::of(&query));
+            self.routes.of(&query.name).refresh(&Question::of(&query));
         }
     }
 
@@ -161,9 +158,10 @@ impl Handler {
                 Written::NotOurs => {}
             }
         }
-        match self.resolver.ask(&Question::of(&query)).await {
+        let resolver = self.routes.of(&query.name);
+        match resolver.ask(&Question::of(&query)).await {
             Ok(entry) => {
-                let ttl = self.resolver.is_caching().then(|| self.resolver.ttl(&entry));
+                let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
                 entry.answer.write(&query, ttl, self.limit(&query, transport), self.udp_payload, &mut out);
                 Some((out, Part::Forward))
             }
@@ -178,10 +176,12 @@ impl Handler {
     /// Adds what the upstreams say of the name an alias leads to.
     async fn follow(&self, query: &Query<'_>, target: &WireName, reply: &mut Reply<'_>) -> Rcode {
         let question = Question::of(query).about(target.as_bytes());
-        let cached = self.resolver.cached_question(&question, Instant::now());
+        let Some((name, _)) = QueryName::read(target.as_bytes(), 0) else { return Rcode::ServFail };
+        let resolver = self.routes.of(&name);
+        let cached = resolver.cached_question(&question, Instant::now());
         let resolved = match cached {
             Some(hit) => Ok(hit.entry),
-            None => self.resolver.ask(&question).await,
+            None => resolver.ask(&question).await,
         };
         let entry = match resolved {
             Ok(entry) => entry,
@@ -192,7 +192,7 @@ impl Handler {
                 return Rcode::ServFail;
             }
         };
-        let ttl = self.resolver.is_caching().then(|| self.resolver.ttl(&entry));
+        let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
         let Ok(mut message) = Message::from_vec(entry.answer.message()) else { return Rcode::ServFail };
         // Records whose owner is not the alias's target, or what that leads to, are not told.
         let mut owners = Vec::new();

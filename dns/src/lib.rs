@@ -27,6 +27,7 @@ mod records;
 mod reply;
 mod resolv;
 mod resolve;
+mod routes;
 mod server;
 mod socket;
 mod tcp;
@@ -39,7 +40,9 @@ mod upstream;
 mod wire;
 mod zone;
 
-pub use config::{CacheConfig, DnsConfig, PodRecords, Prefetch, ServeStale, Upstreams};
+pub use config::{
+    CacheConfig, DnsConfig, ForwardOptions, PodRecords, Policy, Prefetch, ServeStale, StubDomain, Upstreams,
+};
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
 pub use server::Server;

@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use crate::{
-    ConfigError, DnsConfig, DnsError, Publisher, desired::RecordOptions, forward::Forwarder,
-    handler::Handler, metrics::Metrics, name::WireName, records::AddressSet, resolve::Resolver,
-    socket::Sockets, tcp::Acceptor, udp::Worker, zone::Origin,
+    ConfigError, DnsConfig, DnsError, Publisher, desired::RecordOptions, handler::Handler, metrics::Metrics,
+    name::WireName, records::AddressSet, routes::Routes, socket::Sockets, tcp::Acceptor, udp::Worker,
+    zone::Origin,
 };
 
 /// Held by every query under way; the server waits until all are dropped.
@@ -61,16 +61,14 @@ impl Server {
             pods: config.pods,
             server_v4: AddressSet::new(v4, config.ttl),
             server_v6: AddressSet::new(v6, config.ttl),
-            networks: config.networks,
+            networks: config.networks.clone(),
             reverse_fallthrough: config.reverse_fallthrough,
         });
         let metrics = Metrics::new().map_err(DnsError::Metrics)?;
-        let forwarder =
-            Forwarder::new(&config.upstreams, addresses.clone(), config.max_concurrent, metrics.clone())?;
+        let routes = Routes::new(&config, &addresses, &metrics)?;
         let slot = Arc::default();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let resolver = Resolver::new(forwarder, config.cache, metrics.clone());
-        let handler = Arc::new(Handler::new(origin, slot, resolver, config.max_udp_payload));
+        let handler = Arc::new(Handler::new(origin, slot, routes, config.max_udp_payload));
         Ok(Self { handler, metrics, publisher, sockets, addresses })
     }
 
@@ -124,7 +122,7 @@ impl Server {
             tasks.spawn(Acceptor::new(self.handler.clone(), metrics, busy.clone()).run(listener));
         }
         let handler = self.handler.clone();
-        tasks.spawn(async move { handler.resolver.forwarder.watch().await });
+        tasks.spawn(async move { handler.routes.watch().await });
 
         shutdown.await;
         drop(stop);

@@ -2,7 +2,7 @@
 
 pub(crate) mod bed;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use hickory_proto::{
     op::{Message, Query},
@@ -16,12 +16,11 @@ use sluice_model::{
 use crate::{
     DnsConfig, Publisher, Upstreams,
     desired::RecordOptions,
-    forward::Forwarder,
     handler::{Handler, Outcome, Transport},
     metrics::Metrics,
     name::WireName,
     records::AddressSet,
-    resolve::Resolver,
+    routes::Routes,
     zone::Origin,
 };
 
@@ -147,11 +146,9 @@ impl Fixture {
     /// With nothing published.
     pub(crate) fn new(config: &DnsConfig) -> Self {
         let (origin, slot, metrics) = (origin(config), Arc::default(), Metrics::new().unwrap());
-        let forwarder =
-            Forwarder::new(&config.upstreams, Vec::<SocketAddr>::new(), 100, metrics.clone()).unwrap();
+        let routes = Routes::new(config, &[], &metrics).unwrap();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let resolver = Resolver::new(forwarder, config.cache.clone(), metrics.clone());
-        let handler = Handler::new(origin, slot, resolver, config.max_udp_payload);
+        let handler = Handler::new(origin, slot, routes, config.max_udp_payload);
         Self { handler, publisher, metrics }
     }
 

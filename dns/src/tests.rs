@@ -2,6 +2,7 @@
 
 mod answers;
 mod caching;
+mod forwarding;
 mod properties;
 mod sockets;
 

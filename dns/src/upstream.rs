@@ -18,16 +18,15 @@ use tokio::{
 };
 
 use crate::{
+    ForwardOptions,
     message::{Answer, Question, Reading},
     metrics::{Metrics, rcode_name},
 };
 
 /// What we tell upstreams that we take over UDP (the size that passes unfragmented everywhere).
 const UDP_PAYLOAD: u16 = 1232;
-/// A server that failed is asked this often whether it is back.
-const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// And is down once this many of those went unanswered.
-const MAX_FAILS: u32 = 2;
+/// The least time between two health checks.
+const MIN_CHECK: Duration = Duration::from_millis(50);
 
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +51,7 @@ pub(crate) enum UpstreamError {
 pub(crate) struct Upstream {
     /// Where it is.
     pub(crate) address: SocketAddr,
+    options: Arc<ForwardOptions>,
     fails: AtomicU32,
     is_checked: AtomicBool,
     check_failures: IntCounter,
@@ -60,10 +60,11 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// A server, thought to be well.
-    pub(crate) fn new(address: SocketAddr, metrics: &Metrics) -> Self {
+    pub(crate) fn new(address: SocketAddr, options: Arc<ForwardOptions>, metrics: &Metrics) -> Self {
         let to = address.to_string();
         Self {
             address,
+            options,
             fails: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
             check_failures: metrics.check_failures.with_label_values(&["forward", &to]),
@@ -73,14 +74,15 @@ impl Upstream {
 
     /// Whether it stopped answering.
     pub(crate) fn is_down(&self) -> bool {
-        self.fails.load(Ordering::Relaxed) >= MAX_FAILS
+        let max = self.options.max_fails;
+        max > 0 && self.fails.load(Ordering::Relaxed) >= max
     }
 
     /// Asks a question: over UDP, and over TCP where the answer is too large for that.
     pub(crate) async fn ask(&self, question: &Question, deadline: Instant) -> Result<Answer, UpstreamError> {
         let start = Instant::now();
         let mut edns = Some(UDP_PAYLOAD);
-        let mut tcp = false;
+        let mut tcp = self.options.force_tcp;
         loop {
             let asked = async {
                 if tcp { self.ask_tcp(question, edns).await } else { self.ask_udp(question, edns).await }
@@ -148,8 +150,15 @@ impl Upstream {
             while let Some(upstream) = upstream.upgrade() {
                 let question =
                     Question { wire: [0, 0, 2, 0, 1].into(), dnssec_ok: false, checking_disabled: false };
-                let deadline = Instant::now() + CHECK_EVERY;
-                match timeout_at(deadline, upstream.ask_udp(&question, None)).await {
+                let deadline = Instant::now() + upstream.options.health_check.max(MIN_CHECK);
+                let asked = async {
+                    if upstream.options.force_tcp {
+                        upstream.ask_tcp(&question, None).await
+                    } else {
+                        upstream.ask_udp(&question, None).await
+                    }
+                };
+                match timeout_at(deadline, asked).await {
                     Ok(Ok(_)) => {
                         upstream.fails.store(0, Ordering::Relaxed);
                         upstream.is_checked.store(false, Ordering::Relaxed);
@@ -157,7 +166,9 @@ impl Upstream {
                     }
                     Ok(Err(_)) | Err(_) => {
                         upstream.check_failures.inc();
-                        if upstream.fails.fetch_add(1, Ordering::Relaxed) + 1 == MAX_FAILS {
+                        let fails = upstream.fails.load(Ordering::Relaxed).saturating_add(1);
+                        upstream.fails.store(fails, Ordering::Relaxed);
+                        if fails == upstream.options.max_fails {
                             tracing::warn!(upstream = %upstream.address, "upstream DNS server is down");
                         }
                     }

@@ -100,6 +100,7 @@ impl Drop for Running {
 /// A name server of the world outside.
 pub(crate) struct World {
     queries: Arc<AtomicUsize>,
+    over_tcp: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -126,6 +127,8 @@ impl World {
             }
         });
         let count = queries.clone();
+        let over_tcp = Arc::new(AtomicUsize::new(0));
+        let tcp_count = over_tcp.clone();
         std::thread::spawn(move || {
             use std::io::{Read, Write};
             for stream in tcp.incoming() {
@@ -135,13 +138,19 @@ impl World {
                 let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
                 stream.read_exact(&mut query).unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
+                tcp_count.fetch_add(1, Ordering::SeqCst);
                 if let Some(answer) = world(&query, true, &seen) {
                     stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
                     stream.write_all(&answer).unwrap();
                 }
             }
         });
-        Self { queries }
+        Self { queries, over_tcp }
+    }
+
+    /// How many of them came over TCP.
+    pub(crate) fn over_tcp(&self) -> usize {
+        self.over_tcp.load(Ordering::SeqCst)
     }
 
     /// How many queries came.

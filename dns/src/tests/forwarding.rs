@@ -1,0 +1,100 @@
+//! Who is asked, in which order, and what of it clients notice.
+
+use sluice_model::Changes;
+
+use super::{addresses, cluster, config, listening};
+use crate::{
+    CacheConfig, DnsConfig, ForwardOptions, Policy, StubDomain, Upstreams,
+    testing::{
+        bed::{Running, World, in_namespace, sh},
+        *,
+    },
+};
+
+fn ask(options: &str) -> String {
+    sh(&format!("dig +tries=1 +timeout=5 @10.96.0.10 {options}"))
+}
+
+fn at(addresses: &[&str]) -> Upstreams {
+    Upstreams::Addresses(addresses.iter().map(|address| address.parse().unwrap()).collect())
+}
+
+fn no_cache() -> CacheConfig {
+    CacheConfig { enabled: false, ..CacheConfig::default() }
+}
+
+fn serve(config: DnsConfig) -> Running {
+    addresses();
+    let running = Running::start(listening(config));
+    running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+    running
+}
+
+const TWO: [&str; 2] = ["127.0.0.53:53", "127.0.0.54:53"];
+
+#[test]
+fn policies_spread_questions_as_they_say() {
+    for (policy, holds) in [
+        (Policy::Sequential, (|a, b| (a, b) == (12, 0)) as fn(usize, usize) -> bool),
+        (Policy::RoundRobin, |a, b| (a, b) == (6, 6)),
+        (Policy::Random, |a, b| a > 0 && b > 0 && a + b == 12),
+    ] {
+        in_namespace(move || {
+            let worlds = TWO.map(World::start);
+            let forward = ForwardOptions { policy, ..ForwardOptions::default() };
+            let _running = serve(DnsConfig { upstreams: at(&TWO), forward, cache: no_cache(), ..config() });
+            for _ in 0..12 {
+                assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
+            }
+            let [first, second] = worlds.map(|world| world.queries());
+            assert!(holds(first, second), "{policy:?}: {first} and {second}");
+        });
+    }
+}
+
+#[test]
+fn a_domain_may_have_upstreams_of_its_own() {
+    in_namespace(|| {
+        let worlds = TWO.map(World::start);
+        let stub = |zone: &str, upstreams| StubDomain {
+            zone: zone.to_owned(),
+            upstreams,
+            max_concurrent: 10,
+            forward: ForwardOptions::default(),
+            cache: CacheConfig::default(),
+        };
+        let stub_domains = vec![
+            stub("org", Upstreams::None),
+            stub("Example.ORG.", at(&[TWO[1]])),
+            stub("private.example.org", Upstreams::None),
+        ];
+        let _running = serve(DnsConfig { upstreams: at(&[TWO[0]]), stub_domains, ..config() });
+        assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
+        assert_eq!(ask("+short out.default.svc.cluster.local"), "www.example.org.\n192.0.2.80\n");
+        assert!(ask("a.private.example.org").contains("status: REFUSED"));
+        assert!(ask("www.other.org").contains("status: REFUSED"));
+        assert!(ask("www.example.net").contains("status: NOERROR"));
+        assert_eq!(worlds.map(|world| world.queries()), [1, 1]);
+    });
+}
+
+#[test]
+fn tcp_only_and_the_next_server_after_a_code() {
+    in_namespace(|| {
+        let worlds = TWO.map(World::start);
+        let forward = ForwardOptions {
+            policy: Policy::Sequential,
+            force_tcp: true,
+            failover: vec![3],
+            ..ForwardOptions::default()
+        };
+        // The first one of the three is not there at all.
+        let upstreams = at(&["127.0.0.52:53", TWO[0], TWO[1]]);
+        let _running = serve(DnsConfig { upstreams, forward, cache: no_cache(), ..config() });
+        assert_eq!(ask("+short +notcp www.example.org"), "192.0.2.80\n");
+        assert_eq!(worlds.each_ref().map(|world| (world.queries(), world.over_tcp())), [(1, 1), (0, 0)]);
+        // Both say that there is no such name: the last one's word counts.
+        assert!(ask("nothing.example.org").contains("status: NXDOMAIN"));
+        assert_eq!(worlds.map(|world| world.over_tcp()), [2, 1]);
+    });
+}
