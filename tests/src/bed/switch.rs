@@ -32,9 +32,11 @@ impl Switch {
         let mut here = format!("link add {port} type veth peer name {device} netns {}\n", host.netns());
         here += &format!("link set {port} master {BRIDGE}\nlink set {port} up\n");
         self.host.ip(&here)?;
+        // The link-local address is used at once, as on a machine that has been up for long: nobody else has it, and
+        // until duplicate address detection is over, the host could not find its neighbours.
+        host.sysctl(&[&format!("net/ipv6/conf/{device}/accept_dad=0")])?;
         let mut there = String::new();
         for address in addresses {
-            // Nobody else has the address, so nothing waits for duplicate address detection.
             let nodad = if address.contains(':') { " nodad" } else { "" };
             there += &format!("address add {address} dev {device}{nodad}\n");
         }
