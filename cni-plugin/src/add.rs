@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use sluice_netlink::{BridgePort, Namespace, Netlink, VethEnd};
+use ipnet::IpNet;
+use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd};
 
 use crate::{
     bridge::{self, Bridge},
-    config::Config,
+    config::{Config, Dns, RouteConfig},
     datapath::Datapath,
     del,
+    delegate::{Delegate, Given},
     desired::{self, Desired},
     environment::Target,
     error::{Code, Error, Result},
     node::NodeConfig,
     pod,
-    range::Range,
     result::{AddResult, Address, Interface},
     store::{Attachment, Held, Network, RECORD_VERSION, State, Wanted},
 };
@@ -24,23 +25,24 @@ use crate::{
 const CARRIER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes the attachment.
-pub(crate) fn add(config: &Config, target: &Target) -> Result<AddResult> {
+pub(crate) fn add(config: &Config, target: &Target, delegate: Option<&Delegate>) -> Result<AddResult> {
     let state_dir = config.state_dir();
-    let node = if desired::needs_node(config) || config.mtu.is_none() || config.bpffs.is_none() {
-        NodeConfig::read(&state_dir)?
-    } else {
-        None
-    };
+    let node = if desired::needs_node(config) { NodeConfig::read(&state_dir)? } else { None };
     let wanted = Desired::new(config, target, node.as_ref())?;
     let namespace = open_namespace(target)?;
     let network = Network::open(&state_dir, &config.name)?;
     let mut held = network.create(&target.container_id, &target.ifname)?;
-    match attach(config, target, &wanted, &namespace, &network, &mut held) {
+    let attempt = Attempt { config, target, wanted: &wanted, namespace: &namespace, network: &network };
+    match attempt.attach(&mut held, delegate) {
         Ok(result) => Ok(result),
-        Err(error) => Err(match del::take_apart(&network, held) {
-            Ok(()) => error,
-            Err(left) => error.detail(format_args!("and undoing it failed: {left}")),
-        }),
+        Err(error) => {
+            let undone = del::take_apart(config, &network, held);
+            let given_back = delegate.map_or(Ok(()), |delegate| delegate.forward("DEL", config));
+            Err([undone, given_back]
+                .into_iter()
+                .filter_map(Result::err)
+                .fold(error, |error, left| error.detail(format_args!("and undoing it failed: {left}"))))
+        }
     }
 }
 
@@ -56,134 +58,156 @@ pub(crate) fn open_namespace(target: &Target) -> Result<Namespace> {
     Ok(namespace)
 }
 
-fn attach(
-    config: &Config,
-    target: &Target,
-    wanted: &Desired,
-    namespace: &Namespace,
-    network: &Network,
-    held: &mut Held,
-) -> Result<AddResult> {
-    let mut netlink = Netlink::open()?;
-    let gateways = Desired::gateways(wanted.wishes.iter().flat_map(|wish| &wish.ranges));
-    let bridge = bridge::ensure(&mut netlink, config, &gateways)?;
+/// All that an ADD works with.
+struct Attempt<'a> {
+    config: &'a Config,
+    target: &'a Target,
+    wanted: &'a Desired,
+    namespace: &'a Namespace,
+    network: &'a Network,
+}
 
-    let wishes: Vec<_> =
-        wanted.wishes.iter().map(|wish| Wanted { ranges: &wish.ranges, address: wish.address }).collect();
-    let ranges = network.reserve(held, record(config, target, wanted, &bridge), &wishes)?;
-    let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
+impl Attempt<'_> {
+    fn attach(&self, held: &mut Held, delegate: Option<&Delegate>) -> Result<AddResult> {
+        let Self { config, target, wanted, .. } = *self;
+        let mut netlink = Netlink::open()?;
+        let given = delegate.map(|delegate| delegate.add(config)).transpose()?;
+        let seed = given.as_ref().map_or_else(|| wanted.seed(), Given::seed);
+        let bridge = bridge::ensure(&mut netlink, config, &seed)?;
+        let given = self.reserve(held, &bridge, given)?;
+        let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
+        bridge::ensure_gateways(&mut netlink, config, &bridge, &gateways(&given.addresses))?;
 
-    let mtu = wanted.mtu.unwrap_or(bridge.mtu);
-    create_veth(&mut netlink, target, wanted, namespace, &bridge, mtu, config.tx_queue_len)?;
-    let host = netlink.link(&wanted.host_veth)?;
-    if config.hairpin_mode || config.port_isolation {
-        let port = BridgePort {
-            hairpin: config.hairpin_mode.then_some(true),
-            isolated: config.port_isolation.then_some(true),
-            learning: None,
-        };
-        netlink.set_bridge_port(host.index, port)?;
-    }
+        let mtu = wanted.mtu.unwrap_or(bridge.mtu);
+        let host = self.create_veth(&mut netlink, &bridge, mtu)?;
+        let routes = desired::routes(config, &given);
+        let index =
+            host.peer.ok_or_else(|| Error::new(Code::Kernel, format!("link {} has no peer", host.name)))?;
+        let interface =
+            pod::Interface { name: &target.ifname, index, addresses: &record.addresses, routes: &routes };
+        self.namespace.run(|| pod::set_up(config, &interface))??;
 
-    let routes = desired::routes(config, &ranges);
-    let peer =
-        host.peer.ok_or_else(|| Error::new(Code::Kernel, format!("link {} has no peer", host.name)))?;
-    let interface =
-        pod::Interface { name: &target.ifname, index: peer, addresses: &record.addresses, routes: &routes };
-    namespace.run(|| pod::set_up(config, &interface))??;
-
-    match Datapath::open(&record.bpffs)? {
-        Some(datapath) => datapath.enter(&record, host.index)?,
-        None if config.require_datapath => {
-            let msg =
-                format!("no datapath is pinned in {}, and requireDatapath is set", record.bpffs.display());
-            return Err(Error::new(Code::TryLater, msg));
+        match Datapath::open(&record.bpffs)? {
+            Some(datapath) => datapath.enter(&record, host.index)?,
+            None if config.require_datapath => {
+                let msg = format!(
+                    "no datapath is pinned in {}, and requireDatapath is set",
+                    record.bpffs.display()
+                );
+                return Err(Error::new(Code::TryLater, msg));
+            }
+            None => {}
         }
-        None => {}
+        if !config.disable_container_interface {
+            netlink.wait_for_carrier(&wanted.host_veth, CARRIER_LIMIT)?;
+        }
+        held.set_state(State::Ready)?;
+        Ok(self.result(&record, &bridge, mtu, given, routes))
     }
-    if !config.disable_container_interface {
-        netlink.wait_for_carrier(&wanted.host_veth, CARRIER_LIMIT)?;
+
+    /// Writes the record, with addresses of ours or with those that another plugin gave.
+    fn reserve(&self, held: &mut Held, bridge: &Bridge, given: Option<Given>) -> Result<Given> {
+        let mut record = self.record(bridge);
+        if let Some(given) = given {
+            record.addresses = given.addresses.iter().map(|given| given.address).collect();
+            self.network.record(held, record)?;
+            return Ok(given);
+        }
+        let wishes = &self.wanted.wishes;
+        let wishes: Vec<_> =
+            wishes.iter().map(|wish| Wanted { ranges: &wish.ranges, address: wish.address }).collect();
+        let ranges = self.network.reserve(held, record, &wishes)?;
+        let addresses = held.record.iter().flat_map(|record| &record.addresses).zip(&ranges);
+        let addresses = addresses.map(|(address, range)| Address {
+            address: *address,
+            gateway: self.config.is_gateway.then(|| range.gateway()),
+        });
+        Ok(Given { addresses: addresses.collect(), routes: Vec::new(), dns: Dns::default() })
     }
-    held.set_state(State::Ready)?;
-    Ok(result(config, target, &record, &bridge, mtu, wanted, &ranges, routes))
+
+    fn record(&self, bridge: &Bridge) -> Attachment {
+        let Self { config, target, wanted, .. } = *self;
+        Attachment {
+            state: State::Adding,
+            version: RECORD_VERSION,
+            container_id: target.container_id.clone(),
+            ifname: target.ifname.clone(),
+            network: config.name.clone(),
+            netns: target.netns.clone().unwrap_or_default(),
+            pod: target.args.pod.clone(),
+            addresses: Vec::new(),
+            host_veth: wanted.host_veth.clone(),
+            mac: wanted.mac,
+            bridge: wanted.bridge.clone(),
+            gateway_mac: bridge.mac,
+            bpffs: wanted.bpffs.clone(),
+        }
+    }
+
+    fn create_veth(&self, netlink: &mut Netlink, bridge: &Bridge, mtu: u32) -> Result<Link> {
+        let Self { config, target, wanted, namespace, .. } = *self;
+        let host = VethEnd::new(&wanted.host_veth).mac(wanted.host_mac).mtu(mtu).master(bridge.index).up();
+        let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).namespace(namespace);
+        if let Some(length) = config.tx_queue_len {
+            own = own.tx_queue_len(length);
+        }
+        if let Err(error) = netlink.create_veth(&host, &own) {
+            if !error.is_exists() {
+                return Err(error.into());
+            }
+            if netlink.find_link(&wanted.host_veth)?.is_none() {
+                let name = &target.ifname;
+                let msg = format!("CNI_IFNAME={name:?}: the container has an interface of this name already");
+                return Err(Error::new(Code::InvalidEnvironment, msg));
+            }
+            // Ours, and of an attachment that has no record: its state directory was lost. The record of this one
+            // is held by us alone, so nobody else is at work on it.
+            del::delete_link(netlink, &wanted.host_veth)?;
+            netlink.create_veth(&host, &own)?;
+        }
+        let link = netlink.link(&wanted.host_veth)?;
+        if config.hairpin_mode || config.port_isolation {
+            let port = BridgePort {
+                hairpin: config.hairpin_mode.then_some(true),
+                isolated: config.port_isolation.then_some(true),
+                learning: None,
+            };
+            netlink.set_bridge_port(link.index, port)?;
+        }
+        Ok(link)
+    }
+
+    fn result(
+        &self,
+        record: &Attachment,
+        bridge: &Bridge,
+        mtu: u32,
+        given: Given,
+        routes: Vec<RouteConfig>,
+    ) -> AddResult {
+        let interface =
+            |name: &str, mac, mtu, sandbox| Interface { name: name.to_owned(), mac, mtu, sandbox };
+        let sandbox = record.netns.to_string_lossy().into_owned();
+        let own_dns = self.config.dns();
+        AddResult {
+            interfaces: vec![
+                interface(&record.bridge, bridge.mac, bridge.mtu, None),
+                interface(&record.host_veth, self.wanted.host_mac, mtu, None),
+                interface(&self.target.ifname, record.mac, mtu, Some(sandbox)),
+            ],
+            addresses: given.addresses,
+            routes,
+            dns: if own_dns == Dns::default() { given.dns } else { own_dns },
+        }
+    }
 }
 
-fn record(config: &Config, target: &Target, wanted: &Desired, bridge: &Bridge) -> Attachment {
-    Attachment {
-        state: State::Adding,
-        version: RECORD_VERSION,
-        container_id: target.container_id.clone(),
-        ifname: target.ifname.clone(),
-        network: config.name.clone(),
-        netns: target.netns.clone().unwrap_or_default(),
-        pod: target.args.pod.clone(),
-        addresses: Vec::new(),
-        host_veth: wanted.host_veth.clone(),
-        mac: wanted.mac,
-        bridge: wanted.bridge.clone(),
-        gateway_mac: bridge.mac,
-        bpffs: wanted.bpffs.clone(),
-    }
-}
-
-fn create_veth(
-    netlink: &mut Netlink,
-    target: &Target,
-    wanted: &Desired,
-    namespace: &Namespace,
-    bridge: &Bridge,
-    mtu: u32,
-    tx_queue_len: Option<u32>,
-) -> Result<()> {
-    let host = VethEnd::new(&wanted.host_veth).mac(wanted.host_mac).mtu(mtu).master(bridge.index).up();
-    let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).namespace(namespace);
-    if let Some(length) = tx_queue_len {
-        own = own.tx_queue_len(length);
-    }
-    let Err(error) = netlink.create_veth(&host, &own) else { return Ok(()) };
-    if !error.is_exists() {
-        return Err(error.into());
-    }
-    if netlink.find_link(&wanted.host_veth)?.is_none() {
-        let msg =
-            format!("CNI_IFNAME={:?}: the container has an interface of this name already", target.ifname);
-        return Err(Error::new(Code::InvalidEnvironment, msg));
-    }
-    // Ours, and of an attachment that has no record: its state directory was lost. The record of this one is
-    // held by us alone, so nobody else is at work on it.
-    del::delete_link(netlink, &wanted.host_veth)?;
-    Ok(netlink.create_veth(&host, &own)?)
-}
-
-#[expect(clippy::too_many_arguments, reason = "all that ADD found out, in one place, once")]
-fn result(
-    config: &Config,
-    target: &Target,
-    record: &Attachment,
-    bridge: &Bridge,
-    mtu: u32,
-    wanted: &Desired,
-    ranges: &[Range],
-    routes: Vec<crate::config::RouteConfig>,
-) -> AddResult {
-    let interface = |name: &str, mac, mtu, sandbox| Interface { name: name.to_owned(), mac, mtu, sandbox };
-    let sandbox = record.netns.to_string_lossy().into_owned();
-    AddResult {
-        interfaces: vec![
-            interface(&record.bridge, bridge.mac, bridge.mtu, None),
-            interface(&record.host_veth, wanted.host_mac, mtu, None),
-            interface(&target.ifname, record.mac, mtu, Some(sandbox)),
-        ],
-        addresses: record
-            .addresses
-            .iter()
-            .zip(ranges)
-            .map(|(address, range)| Address {
-                address: *address,
-                gateway: config.is_gateway.then(|| range.gateway()),
-            })
-            .collect(),
-        routes,
-        dns: config.dns(),
-    }
+/// The addresses that the bridge must have: the gateways, with the length of their network's prefix.
+fn gateways(addresses: &[Address]) -> Vec<IpNet> {
+    let mut gateways: Vec<IpNet> = addresses
+        .iter()
+        .filter_map(|given| IpNet::new(given.gateway?, given.address.prefix_len()).ok())
+        .collect();
+    gateways.dedup();
+    gateways
 }

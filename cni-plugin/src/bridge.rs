@@ -15,13 +15,13 @@ pub(crate) struct Bridge {
     pub(crate) mtu: u32,
 }
 
-/// Makes sure that the bridge is there, is up, and has the gateways' addresses. A bridge that somebody else
-/// made keeps all that it has.
-pub(crate) fn ensure(netlink: &mut Netlink, config: &Config, gateways: &[IpNet]) -> Result<Bridge> {
+/// Makes sure that the bridge is there and is up. A bridge that somebody else made keeps all that it has. `seed` tells
+/// this node's bridge from those of other nodes.
+pub(crate) fn ensure(netlink: &mut Netlink, config: &Config, seed: &str) -> Result<Bridge> {
     let name = config.bridge();
-    let mut link = match netlink.find_link(name)? {
+    let link = match netlink.find_link(name)? {
         Some(link) => link,
-        None => create(netlink, name, gateways)?,
+        None => create(netlink, name, seed)?,
     };
     if !link.is_kind("bridge") {
         let kind = link.kind.as_deref().unwrap_or("of no kind");
@@ -33,16 +33,12 @@ pub(crate) fn ensure(netlink: &mut Netlink, config: &Config, gateways: &[IpNet])
     if config.promisc_mode && !link.flags.is_promiscuous() {
         netlink.change_link(link.index, &LinkChange::new().promiscuous(true))?;
     }
-    if config.is_gateway {
-        ensure_gateways(netlink, config, &mut link, gateways)?;
-    }
     let mac = link.mac.ok_or_else(|| Error::config(format!("bridge {name} has no link-layer address")))?;
     Ok(Bridge { index: link.index, mac, mtu: link.mtu })
 }
 
-fn create(netlink: &mut Netlink, name: &str, gateways: &[IpNet]) -> Result<Link> {
-    let seed = gateways.first().map(ToString::to_string).unwrap_or_default();
-    let bridge = BridgeSpec::new(name).mac(owned::bridge_mac(name, &seed)).up();
+fn create(netlink: &mut Netlink, name: &str, seed: &str) -> Result<Link> {
+    let bridge = BridgeSpec::new(name).mac(owned::bridge_mac(name, seed)).up();
     match netlink.create_bridge(&bridge) {
         Ok(()) => {
             // A container must not announce a router to the node.
@@ -58,13 +54,17 @@ fn create(netlink: &mut Netlink, name: &str, gateways: &[IpNet]) -> Result<Link>
     Ok(netlink.link(name)?)
 }
 
-fn ensure_gateways(
+/// Makes sure that the bridge has the gateways' addresses, and that the node forwards.
+pub(crate) fn ensure_gateways(
     netlink: &mut Netlink,
     config: &Config,
-    link: &mut Link,
+    bridge: &Bridge,
     gateways: &[IpNet],
 ) -> Result<()> {
-    let present = netlink.addresses_of(link.index)?;
+    if !config.is_gateway || gateways.is_empty() {
+        return Ok(());
+    }
+    let present = netlink.addresses_of(bridge.index)?;
     let missing: Vec<_> =
         gateways.iter().filter(|gateway| !present.iter().any(|found| found.address == **gateway)).collect();
     if !missing.is_empty() {
@@ -74,23 +74,21 @@ fn ensure_gateways(
                     |gateway: &&&IpNet| gateway.addr().is_ipv4() == found.address.addr().is_ipv4();
                 // Link-local addresses are the kernel's.
                 if found.scope == 0 && missing.iter().any(|gateway| same_family(&gateway)) {
-                    netlink.delete_address(link.index, found.address)?;
+                    netlink.delete_address(bridge.index, found.address)?;
                 }
             }
         }
         // A bridge takes the lowest address of its ports unless it was given one. Pods remember the gateway's, so
         // it must not change any more: giving a bridge the address that it has makes it keep it.
-        if let Some(mac) = link.mac {
-            netlink.change_link(link.index, &LinkChange::new().mac(mac))?;
-        }
+        netlink.change_link(bridge.index, &LinkChange::new().mac(bridge.mac))?;
     }
     for gateway in missing {
         let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
-        match netlink.ensure_address(link.index, *gateway, flags) {
+        match netlink.ensure_address(bridge.index, *gateway, flags) {
             Ok(_) => {}
             Err(error) if is_disabled(&error) && gateway.addr().is_ipv6() => {
-                sysctl::ensure(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "0")?;
-                netlink.ensure_address(link.index, *gateway, flags)?;
+                sysctl::ensure(&format!("net/ipv6/conf/{}/disable_ipv6", config.bridge()), "0")?;
+                netlink.ensure_address(bridge.index, *gateway, flags)?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -10,13 +10,14 @@ use crate::{
     add,
     config::{Config, RouteConfig},
     datapath::Datapath,
+    delegate::Delegate,
     environment::Target,
     error::{Code, Error, Result},
     store::{Attachment, Held, Network, State},
 };
 
 /// Compares the attachment with its record and with what ADD reported.
-pub(crate) fn check(config: &Config, target: &Target) -> Result<()> {
+pub(crate) fn check(config: &Config, target: &Target, delegate: Option<&Delegate>) -> Result<()> {
     let previous = config
         .prev_result
         .as_ref()
@@ -34,7 +35,10 @@ pub(crate) fn check(config: &Config, target: &Target) -> Result<()> {
     let record = record.ok_or_else(|| damaged("the attachment was never completed"))?;
 
     let mut findings = Findings::default();
-    findings.reservation(&network, &held, record);
+    match delegate {
+        Some(delegate) => delegate.forward("CHECK", config)?,
+        None => findings.reservation(&network, &held, record),
+    }
     findings.node(config, record)?;
     let routes = previous_routes(previous)?;
     let namespace = add::open_namespace(target)?;

@@ -11,6 +11,7 @@ use crate::{
     add, check,
     config::Config,
     del,
+    delegate::Delegate,
     environment::{Lookup, Target},
     error::{Code, Error, Result},
     gc, help, status,
@@ -76,20 +77,32 @@ fn dispatch(lookup: Lookup<'_>, stdin: &[u8]) -> Result<Option<Value>> {
             let target = Target::read(lookup, true)?;
             let config = Config::parse(stdin)?;
             let version = config.version()?;
-            let result = add::add(&config, &target)?;
+            let delegate = Delegate::find(&config, lookup)?;
+            let result = add::add(&config, &target, delegate.as_ref())?;
             Ok(Some(result.to_json(version, config.prev_result.as_ref())))
         }
         "DEL" => {
             let target = Target::read(lookup, false)?;
-            del::del(&Config::parse(stdin)?, &target).map(|()| None)
+            let config = Config::parse(stdin)?;
+            let delegate = Delegate::find(&config, lookup)?;
+            del::del(&config, &target, delegate.as_ref()).map(|()| None)
         }
         "CHECK" => {
             let target = Target::read(lookup, true)?;
             let config = since(Version::V0_4_0, "CHECK", stdin)?;
-            check::check(&config, &target).map(|()| None)
+            let delegate = Delegate::find(&config, lookup)?;
+            check::check(&config, &target, delegate.as_ref()).map(|()| None)
         }
-        "STATUS" => status::status(&since(Version::V1_1_0, "STATUS", stdin)?).map(|()| None),
-        "GC" => gc::gc(&since(Version::V1_1_0, "GC", stdin)?).map(|()| None),
+        "STATUS" => {
+            let config = since(Version::V1_1_0, "STATUS", stdin)?;
+            let delegate = Delegate::find(&config, lookup)?;
+            status::status(&config, delegate.as_ref()).map(|()| None)
+        }
+        "GC" => {
+            let config = since(Version::V1_1_0, "GC", stdin)?;
+            let delegate = Delegate::find(&config, lookup)?;
+            gc::gc(&config, delegate.as_ref()).map(|()| None)
+        }
         other => {
             let msg = format!("CNI_COMMAND={other:?} is not one of ADD, DEL, CHECK, STATUS, GC, VERSION");
             Err(Error::new(Code::InvalidEnvironment, msg))

@@ -81,6 +81,10 @@ pub(crate) struct Config {
     #[serde(default, rename = "cni.dev/attachments")]
     pub(crate) legacy_valid_attachments: Option<Vec<ValidAttachment>>,
 
+    /// All of it as it came, for a plugin that we run.
+    #[serde(skip)]
+    pub(crate) raw: Vec<u8>,
+
     // Options of the reference bridge plugin that are refused rather than passed over in silence.
     #[serde(default)]
     vlan: Option<Value>,
@@ -232,12 +236,13 @@ impl Config {
         if stdin.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
             return Err(Error::new(Code::Decode, "the network configuration is not a JSON object"));
         }
-        let config: Self = if mentions_plugins(stdin) {
-            let value: Value = serde_json::from_slice(stdin).map_err(decode)?;
-            serde_json::from_value(pick(value)?).map_err(decode)?
+        let picked = if mentions_plugins(stdin) {
+            pick(serde_json::from_slice(stdin).map_err(decode)?)?.to_string().into_bytes()
         } else {
-            serde_json::from_slice(stdin).map_err(decode)?
+            stdin.to_vec()
         };
+        let mut config: Self = serde_json::from_slice(&picked).map_err(decode)?;
+        config.raw = picked;
         config.check()?;
         Ok(config)
     }
@@ -301,11 +306,15 @@ impl Config {
         {
             return Err(Error::config("disableContainerInterface and addresses in ipam exclude each other"));
         }
+        Ok(())
+    }
+
+    /// The plugin that is to give out the addresses, if that is not us.
+    pub(crate) fn delegated_ipam(&self) -> Option<&str> {
         match self.ipam.kind.as_deref() {
-            None | Some("" | "sluice" | TYPE) => Ok(()),
-            // Its configuration means the same to us, and its work is what we do ourselves.
-            Some("host-local") => Ok(()),
-            Some(other) => Err(Error::unsupported("ipam.type", format_args!("{other:?}"))),
+            // The configuration of `host-local` means the same to us, and its work is what we do ourselves.
+            None | Some("" | "sluice" | TYPE | "host-local") => None,
+            Some(other) => Some(other),
         }
     }
 
@@ -437,7 +446,6 @@ mod tests {
             (r#"{"name":"n","bridge":"a-name-too-long-"}"#, Code::InvalidConfig, "bridge"),
             (r#"{"name":"n","hairpinMode":true,"promiscMode":true}"#, Code::InvalidConfig, "exclude"),
             (r#"{"name":"n","vlan":7}"#, Code::UnsupportedField, "vlan: 7"),
-            (r#"{"name":"n","ipam":{"type":"dhcp"}}"#, Code::UnsupportedField, "ipam.type: \"dhcp\""),
         ] {
             let error = error(text);
             assert_eq!(error.code, code, "{text}");

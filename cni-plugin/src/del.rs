@@ -1,12 +1,14 @@
 //! DEL: takes an attachment apart, whatever is left of it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use sluice_netlink::{Netlink, owned};
 
 use crate::{
     config::Config,
-    datapath, desired,
+    datapath,
+    delegate::Delegate,
+    desired,
     environment::Target,
     error::Result,
     node::NodeConfig,
@@ -14,11 +16,17 @@ use crate::{
 };
 
 /// Takes the attachment apart. That there is none is no error.
-pub(crate) fn del(config: &Config, target: &Target) -> Result<()> {
+pub(crate) fn del(config: &Config, target: &Target, delegate: Option<&Delegate>) -> Result<()> {
+    del_own(config, target)?;
+    // Addresses go back last, when nothing uses them any more.
+    delegate.map_or(Ok(()), |delegate| delegate.forward("DEL", config))
+}
+
+fn del_own(config: &Config, target: &Target) -> Result<()> {
     let state_dir = config.state_dir();
     let network = Network::open(&state_dir, &config.name)?;
     if let Some(held) = network.hold(&target.container_id, &target.ifname)? {
-        return take_apart(&network, held);
+        return take_apart(config, &network, held);
     }
     // No record: nothing was made, or the state directory was lost. What carries this attachment's name is its
     // own, unless another attachment happens to have the same name.
@@ -37,35 +45,57 @@ pub(crate) fn del(config: &Config, target: &Target) -> Result<()> {
 
 /// Takes apart what ADD made, in the reverse order, and forgets it. Where a part fails, the record stays, so
 /// that the next DEL or GC tries again.
-pub(crate) fn take_apart(network: &Network, mut held: Held) -> Result<()> {
+pub(crate) fn take_apart(config: &Config, network: &Network, mut held: Held) -> Result<()> {
     held.set_state(State::Deleting)?;
-    let Some(record) = held.record.clone() else {
-        // Empty or damaged: its name still says what its device is called.
-        if held.damage.is_some()
-            && let Some((container_id, ifname)) = held.attachment()
-        {
-            delete_link(&mut Netlink::open()?, &owned::host_veth_name(&container_id, &ifname))?;
-        }
+    if held.record.is_none() && held.damage.is_none() {
+        // It was about to be made, and nothing was.
         return Ok(network.remove(held)?);
-    };
-    // An ADD that died may have noted addresses that it never got.
-    let addresses: Vec<IpAddr> = record
-        .addresses
-        .iter()
-        .map(ipnet::IpNet::addr)
-        .filter(|address| network.holds(&held, *address))
-        .collect();
-    let left = datapath::leave(&record.bpffs, &record.host_veth, &addresses);
+    }
+    let remains = Remains::of(config, network, &held)?;
+    let left = datapath::leave(&remains.bpffs, &remains.host_veth, &remains.addresses);
     let mut netlink = Netlink::open()?;
-    delete_link(&mut netlink, &record.host_veth)?;
+    delete_link(&mut netlink, &remains.host_veth)?;
     left?;
     // Whoever gets one of the addresses next has another link-layer address.
-    if let Some(bridge) = netlink.find_link(&record.bridge)? {
-        for address in addresses {
+    if let Some(bridge) = netlink.find_link(&remains.bridge)? {
+        for address in remains.addresses {
             netlink.forget_neighbour(bridge.index, address)?;
         }
     }
     Ok(network.remove(held)?)
+}
+
+/// What an attachment may have left behind.
+struct Remains {
+    host_veth: String,
+    bridge: String,
+    bpffs: PathBuf,
+    addresses: Vec<IpAddr>,
+}
+
+impl Remains {
+    fn of(config: &Config, network: &Network, held: &Held) -> Result<Self> {
+        let Some(record) = &held.record else {
+            // Damaged. Its name says what its device is called, and its addresses are links to it.
+            let (container_id, ifname) = held.attachment().unwrap_or_default();
+            let node = NodeConfig::read(&config.state_dir()).ok().flatten();
+            return Ok(Self {
+                host_veth: owned::host_veth_name(&container_id, &ifname),
+                bridge: config.bridge().to_owned(),
+                bpffs: desired::bpffs(config, node.as_ref()),
+                addresses: network.addresses_of(held)?,
+            });
+        };
+        // An ADD that died may have noted addresses that it never got; those of another plugin are not in our store.
+        let delegated = config.delegated_ipam().is_some();
+        let addresses = record.addresses.iter().map(ipnet::IpNet::addr);
+        Ok(Self {
+            host_veth: record.host_veth.clone(),
+            bridge: record.bridge.clone(),
+            bpffs: record.bpffs.clone(),
+            addresses: addresses.filter(|address| delegated || network.holds(held, *address)).collect(),
+        })
+    }
 }
 
 /// Deletes a link. That there is none is no error; the other end may have taken it along at any moment.

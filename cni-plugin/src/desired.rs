@@ -11,6 +11,7 @@ use sluice_netlink::{MacAddress, owned};
 
 use crate::{
     config::{Config, DEFAULT_BPFFS, RangeConfig, RouteConfig},
+    delegate::Given,
     environment::Target,
     error::{Error, Result},
     node::NodeConfig,
@@ -45,7 +46,7 @@ pub(crate) fn bpffs(config: &Config, node: Option<&NodeConfig>) -> PathBuf {
     config.bpffs.clone().or(node).unwrap_or_else(|| PathBuf::from(DEFAULT_BPFFS))
 }
 
-/// Whether the configuration leaves it to the node where addresses come from.
+/// Whether the configuration leaves something to the node.
 pub(crate) fn needs_node(config: &Config) -> bool {
     config.ipam.ranges.is_empty()
         && config.ipam.single().is_none()
@@ -58,13 +59,13 @@ impl Desired {
         let mut requested = config.requested_addresses()?;
         requested.extend(&target.args.addresses);
         let mut wishes = Vec::new();
-        let sets = if config.disable_container_interface { Vec::new() } else { range_sets(config, node)? };
+        let sets = if gives_addresses(config) { range_sets(config, node)? } else { Vec::new() };
         for ranges in sets {
             let family = |address: &IpAddr| ranges.iter().any(|range| range.subnet().contains(address));
             let address = requested.iter().position(family).map(|index| requested.remove(index));
             wishes.push(Wish { ranges, address });
         }
-        if let Some(unmet) = requested.first() {
+        if let Some(unmet) = requested.first().filter(|_| config.delegated_ipam().is_none()) {
             return Err(Error::config(format!("address {unmet} was asked for and is in no range")));
         }
         if config.mtu.or(node.and_then(|node| node.mtu)).is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
@@ -83,13 +84,27 @@ impl Desired {
         })
     }
 
-    /// The addresses that the bridge must have, one for each of the ranges that were used.
-    pub(crate) fn gateways<'a>(ranges: impl IntoIterator<Item = &'a Range>) -> Vec<IpNet> {
-        let mut gateways: Vec<_> =
-            ranges.into_iter().map(|range| range.with_prefix(range.gateway())).collect();
-        gateways.dedup();
-        gateways
+    /// What tells this node's bridge from others: its first gateway.
+    pub(crate) fn seed(&self) -> String {
+        let first = self.wishes.first().and_then(|wish| wish.ranges.first());
+        first.map(|range| range.gateway().to_string()).unwrap_or_default()
     }
+}
+
+impl Given {
+    /// As [`Desired::seed`], where another plugin gave the addresses.
+    pub(crate) fn seed(&self) -> String {
+        self.addresses
+            .first()
+            .and_then(|first| first.gateway)
+            .map(|gateway| gateway.to_string())
+            .unwrap_or_default()
+    }
+}
+
+/// Whether it is us who give addresses to the attachment.
+pub(crate) fn gives_addresses(config: &Config) -> bool {
+    !config.disable_container_interface && config.delegated_ipam().is_none()
 }
 
 /// The sets of ranges of which an address each is wanted.
@@ -143,11 +158,16 @@ fn check_sets(sets: &[Vec<Range>]) -> Result<()> {
     Ok(())
 }
 
-/// The routes of the container: those of the configuration, and a default route of each family by way of its
-/// gateway unless the configuration has one.
-pub(crate) fn routes(config: &Config, ranges: &[Range]) -> Vec<RouteConfig> {
-    let gateway = |v4: bool| ranges.iter().map(Range::gateway).find(|gateway| gateway.is_ipv4() == v4);
-    let mut routes: Vec<RouteConfig> = config.ipam.routes.clone().unwrap_or_default();
+/// The routes of the container: those of the configuration and of another plugin that gave the addresses, and a
+/// default route of each family by way of its gateway unless there is one.
+pub(crate) fn routes(config: &Config, given: &Given) -> Vec<RouteConfig> {
+    let gateway = |v4: bool| {
+        given.addresses.iter().filter_map(|given| given.gateway).find(|gateway| gateway.is_ipv4() == v4)
+    };
+    // Another plugin has read `ipam.routes` itself.
+    let own = if config.delegated_ipam().is_none() { config.ipam.routes.clone() } else { None };
+    let mut routes: Vec<RouteConfig> = own.unwrap_or_default();
+    routes.extend(given.routes.iter().cloned());
     for route in &mut routes {
         route.gw = route.gw.or_else(|| gateway(route.dst.addr().is_ipv4()));
     }
@@ -159,15 +179,17 @@ pub(crate) fn routes(config: &Config, ranges: &[Range]) -> Vec<RouteConfig> {
             routes.push(RouteConfig { dst, gw: Some(gw), mtu: None, advmss: None, priority: None });
         }
     }
-    // A route to a family that the container has no address of could not be made.
-    routes.retain(|route| gateway(route.dst.addr().is_ipv4()).is_some());
+    // A route of a family that the container has no address of could not be made.
+    routes.retain(|route| {
+        given.addresses.iter().any(|given| given.address.addr().is_ipv4() == route.dst.addr().is_ipv4())
+    });
     routes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Args;
+    use crate::{environment::Args, result::Address};
 
     fn target() -> Target {
         Target {
@@ -195,11 +217,7 @@ mod tests {
         let wanted = desired(r#"{"name":"n"}"#, Some(&node())).unwrap();
         assert_eq!((wanted.wishes.len(), wanted.mtu), (2, Some(1400)));
         assert_eq!(wanted.bpffs, PathBuf::from("/node/bpf"));
-        let gateways = Desired::gateways(wanted.wishes.iter().flat_map(|wish| &wish.ranges));
-        assert_eq!(
-            gateways.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["10.244.1.1/24", "fd00:244:1::1/64"]
-        );
+        assert_eq!(wanted.seed(), "10.244.1.1");
 
         let text = r#"{"name":"n","mtu":9000,"bpffs":"/x","ipam":{"ranges":[[{"subnet":"10.9.0.0/16"}]]}}"#;
         let wanted = desired(text, Some(&node())).unwrap();
@@ -233,20 +251,21 @@ mod tests {
 
     #[test]
     fn routes_are_the_configured_ones_and_a_default_of_each_family() {
-        let ranges: Vec<Range> = ["10.1.0.0/24", "fd00::/64"]
-            .iter()
-            .map(|subnet| Range::new(subnet.parse().unwrap(), None, None, None).unwrap())
-            .collect();
-        let routes = |text: &str, ranges: &[Range]| {
+        let address = |address: &str, gateway: &str| Address {
+            address: address.parse().unwrap(),
+            gateway: Some(gateway.parse().unwrap()),
+        };
+        let both = [address("10.1.0.2/24", "10.1.0.1"), address("fd00::2/64", "fd00::1")];
+        let routes = |text: &str, addresses: &[Address]| {
             let config = Config::parse(text.as_bytes()).unwrap();
-            let routes = routes(&config, ranges);
+            let routes = routes(&config, &Given { addresses: addresses.to_vec(), ..Given::default() });
             routes.iter().map(|r| format!("{} {}", r.dst, r.gw.unwrap())).collect::<Vec<_>>()
         };
-        assert_eq!(routes(r#"{"name":"n"}"#, &ranges), ["0.0.0.0/0 10.1.0.1", "::/0 fd00::1"]);
-        assert_eq!(routes(r#"{"name":"n"}"#, &ranges[..1]), ["0.0.0.0/0 10.1.0.1"]);
-        assert!(routes(r#"{"name":"n","isDefaultGateway":false}"#, &ranges).is_empty());
+        assert_eq!(routes(r#"{"name":"n"}"#, &both), ["0.0.0.0/0 10.1.0.1", "::/0 fd00::1"]);
+        assert_eq!(routes(r#"{"name":"n"}"#, &both[..1]), ["0.0.0.0/0 10.1.0.1"]);
+        assert!(routes(r#"{"name":"n","isDefaultGateway":false}"#, &both).is_empty());
         let text =
             r#"{"name":"n","ipam":{"routes":[{"dst":"0.0.0.0/0","gw":"10.1.0.9"},{"dst":"192.0.2.0/24"}]}}"#;
-        assert_eq!(routes(text, &ranges[..1]), ["0.0.0.0/0 10.1.0.9", "192.0.2.0/24 10.1.0.1"]);
+        assert_eq!(routes(text, &both[..1]), ["0.0.0.0/0 10.1.0.9", "192.0.2.0/24 10.1.0.1"]);
     }
 }

@@ -42,6 +42,8 @@ pub(crate) enum Code {
     Damaged = 103,
     /// The datapath is not there, or refused.
     Datapath = 104,
+    /// The plugin that gives out the addresses failed.
+    Delegate = 105,
 }
 
 /// An error to report to the runtime.

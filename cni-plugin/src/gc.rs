@@ -6,7 +6,9 @@ use sluice_netlink::{Netlink, owned};
 
 use crate::{
     config::{Config, ValidAttachment},
-    datapath, del, desired,
+    datapath, del,
+    delegate::Delegate,
+    desired,
     error::{Code, Error, Result},
     node::NodeConfig,
     store::{self, Network},
@@ -14,7 +16,7 @@ use crate::{
 
 /// Takes apart every attachment of the network that is not valid, then removes what carries our marks and belongs
 /// to no attachment. Goes on where something fails, and reports all of it.
-pub(crate) fn gc(config: &Config) -> Result<()> {
+pub(crate) fn gc(config: &Config, delegate: Option<&Delegate>) -> Result<()> {
     let valid = config.valid_attachments().ok_or_else(|| {
         // An empty list means that nothing is valid. None at all is more likely a mistake than that.
         Error::config("cni.dev/valid-attachments is missing, and GC needs it")
@@ -32,7 +34,7 @@ pub(crate) fn gc(config: &Config) -> Result<()> {
         let taken_apart = network
             .hold(&container_id, &ifname)
             .map_err(Error::from)
-            .and_then(|held| held.map_or(Ok(()), |held| del::take_apart(&network, held)));
+            .and_then(|held| held.map_or(Ok(()), |held| del::take_apart(config, &network, held)));
         if let Err(error) = taken_apart {
             failures.push(format!("{container_id}:{ifname}: {error}"));
         }
@@ -41,6 +43,9 @@ pub(crate) fn gc(config: &Config) -> Result<()> {
         failures.push(error.to_string());
     }
     if let Err(error) = remove_unrecorded(config) {
+        failures.push(error.to_string());
+    }
+    if let Some(Err(error)) = delegate.map(|delegate| delegate.forward("GC", config)) {
         failures.push(error.to_string());
     }
     let mut failures = failures.into_iter();

@@ -20,6 +20,7 @@ mod command;
 mod config;
 mod datapath;
 mod del;
+mod delegate;
 mod desired;
 mod environment;
 mod error;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_netlink::MacAddress;
 
@@ -22,9 +23,10 @@ pub(crate) struct Interface {
 }
 
 /// An address of the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) address: IpNet,
+    #[serde(default)]
     pub(crate) gateway: Option<IpAddr>,
 }
 

@@ -5,6 +5,7 @@ use sluice_netlink::Netlink;
 use crate::{
     config::Config,
     datapath::Datapath,
+    delegate::Delegate,
     desired::{self, range_sets},
     error::{Code, Error, Result},
     node::NodeConfig,
@@ -12,13 +13,16 @@ use crate::{
 };
 
 /// Fails with the reason for which ADD would fail.
-pub(crate) fn status(config: &Config) -> Result<()> {
+pub(crate) fn status(config: &Config, delegate: Option<&Delegate>) -> Result<()> {
+    if let Some(delegate) = delegate {
+        delegate.forward("STATUS", config).map_err(unavailable)?;
+    }
     let state_dir = config.state_dir();
     let node = NodeConfig::read(&state_dir).map_err(unavailable)?;
-    let sets = if config.disable_container_interface {
-        Vec::new()
-    } else {
+    let sets = if desired::gives_addresses(config) {
         range_sets(config, node.as_ref()).map_err(unavailable)?
+    } else {
+        Vec::new()
     };
     let network = Network::open(&state_dir, &config.name).map_err(unavailable)?;
     for ranges in &sets {

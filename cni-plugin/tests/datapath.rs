@@ -78,6 +78,20 @@ fn check_misses_what_is_gone_and_gc_removes_what_is_too_much() {
 }
 
 #[test]
+fn a_pod_whose_record_is_damaged_leaves_the_datapath_too() {
+    with_datapath(16, |node, config| {
+        let pod = Pod::new("one");
+        node.add(&pod, config).ok();
+        let boot = fs::read_dir(node.state_dir().join("cni")).unwrap().next().unwrap().unwrap().path();
+        fs::write(boot.join("pods/attachments/one:eth0"), "{\"state\":1").unwrap();
+        node.del(&pod, config).ok();
+        assert!(endpoints(config).is_empty());
+        assert!(links(config).is_empty());
+        assert!(pod.netlink().find_link("eth0").unwrap().is_none());
+    });
+}
+
+#[test]
 fn a_datapath_that_refuses_undoes_the_add() {
     // Room for one of the pod's two addresses.
     with_datapath(1, |node, config| {

@@ -129,8 +129,7 @@ impl Network {
             chosen.push(self.choose(wanted)?);
         }
         record.addresses = chosen.iter().map(|(range, address)| range.with_prefix(*address)).collect();
-        held.file.write_all_at(&record.to_bytes(), 0).map_err(failed("write", &held.path))?;
-        held.record = Some(record);
+        self.record(held, record)?;
         for (range, address) in &chosen {
             let path = self.address_path(*address);
             fs::hard_link(&held.path, &path).map_err(failed("take", &path))?;
@@ -142,6 +141,13 @@ impl Network {
             }
         }
         Ok(chosen.into_iter().map(|(range, _)| range).collect())
+    }
+
+    /// Writes the record of an attachment whose addresses are not ours to give.
+    pub fn record(&self, held: &mut Held, record: Attachment) -> Result<()> {
+        held.file.write_all_at(&record.to_bytes(), 0).map_err(failed("write", &held.path))?;
+        held.record = Some(record);
+        Ok(())
     }
 
     fn choose(&self, wanted: &Wanted<'_>) -> Result<(Range, IpAddr)> {
@@ -227,7 +233,7 @@ impl Network {
     pub fn remove(&self, held: Held) -> Result<()> {
         let addresses = match &held.record {
             Some(record) => record.addresses.iter().map(ipnet::IpNet::addr).collect(),
-            None if held.damage.is_some() => self.addresses_by_link(held.inode)?,
+            None if held.damage.is_some() => self.addresses_of(&held)?,
             None => Vec::new(),
         };
         if !addresses.is_empty() {
@@ -263,9 +269,10 @@ impl Network {
         fs::remove_file(&path).map_err(failed("give back", &path))
     }
 
-    /// The addresses whose names link to this record.
-    fn addresses_by_link(&self, inode: u64) -> Result<Vec<IpAddr>> {
-        let all = entries(&self.directory.join(ADDRESSES))?.into_iter().filter(|entry| entry.ino() == inode);
+    /// The addresses whose names link to this record: all that the attachment holds, whatever its record says.
+    pub fn addresses_of(&self, held: &Held) -> Result<Vec<IpAddr>> {
+        let all =
+            entries(&self.directory.join(ADDRESSES))?.into_iter().filter(|entry| entry.ino() == held.inode);
         Ok(all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
     }
 
