@@ -33,7 +33,27 @@ pub(crate) enum Written {
 
 /// Writes what the zone says to a query. `turn` decides which of several addresses comes first.
 pub(crate) fn write(zone: &Zone, query: &Query<'_>, turn: u32, reply: &mut Reply<'_>) -> Written {
-    let mut found = zone.find(&query.name, query.qtype);
+    write_from(zone, query, zone.find(&query.name, query.qtype), turn, reply)
+}
+
+/// Writes an answer that says that the name asked for is an alias of `target`, and what the zone says of that.
+pub(crate) fn write_alias(
+    zone: &Zone,
+    query: &Query<'_>,
+    target: &WireName,
+    turn: u32,
+    reply: &mut Reply<'_>,
+) -> Written {
+    write_from(zone, query, Found::Alias(target), turn, reply)
+}
+
+fn write_from<'f>(
+    zone: &'f Zone,
+    query: &Query<'_>,
+    mut found: Found<'f>,
+    turn: u32,
+    reply: &mut Reply<'_>,
+) -> Written {
     let mut owner = QUESTION_POINTER;
     for _ in 0..=MAX_ALIASES {
         let Found::Alias(alias) = found else {

@@ -160,6 +160,11 @@ pub struct DnsConfig {
     pub pods: PodRecords,
     /// An endpoint without a host name is named after its pod, not after its address.
     pub endpoint_pod_names: bool,
+    /// A pod that looks for `www.example.org` along its search path gets the answer with its first query. The
+    /// host's search domains are those of the resolv.conf of `upstreams`.
+    pub autopath: bool,
+    /// The name of this node, so that only its pods need be known for `autopath`.
+    pub node: Option<String>,
     /// Where everything else is asked for.
     pub upstreams: Upstreams,
     /// The cluster's pod and service networks. Reverse names within them get SERVFAIL, not the upstreams'
@@ -190,6 +195,8 @@ impl Default for DnsConfig {
             ttl: 30,
             pods: PodRecords::default(),
             endpoint_pod_names: false,
+            autopath: true,
+            node: None,
             upstreams: Upstreams::ResolvConf(PathBuf::from("/etc/resolv.conf")),
             networks: Vec::new(),
             reverse_fallthrough: true,

@@ -20,6 +20,7 @@ use crate::{
     ConfigError, ForwardOptions, Policy, Upstreams,
     message::{Answer, Question},
     metrics::Metrics,
+    name::WireName,
     resolv,
     upstream::{Upstream, UpstreamError},
 };
@@ -54,6 +55,8 @@ pub(crate) enum ForwardError {
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    /// The host's search domains, where there is a file that says them.
+    pub(crate) search: ArcSwap<Vec<WireName>>,
     file: Option<PathBuf>,
     /// What the file said, or that it could not be read; nothing before the first look.
     last: Mutex<Option<Option<String>>>,
@@ -86,6 +89,7 @@ impl Forwarder {
         };
         let forwarder = Self {
             upstreams: ArcSwap::default(),
+            search: ArcSwap::default(),
             file,
             last: Mutex::new(None),
             enabled: *upstreams != Upstreams::None,
@@ -140,6 +144,7 @@ impl Forwarder {
                 }
                 tracing::info!(file = %path.display(), ?servers, "upstream DNS servers");
                 self.set(servers);
+                self.search.store(Arc::new(resolv::search(&text)));
                 *last = Some(Some(text));
             }
             // The servers read last stay: a file that is being replaced is missing for a moment.

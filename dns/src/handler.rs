@@ -1,12 +1,13 @@
 //! From a query to its answer: at once where we know it, later where others must be asked.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwapOption;
-use hickory_proto::{op::Message, serialize::binary::BinEncodable};
+use hickory_proto::{op::Message, rr::RecordType};
 
 use crate::{
     answer::{self, MAX_ALIASES, Written},
+    autopath,
     forward::ForwardError,
     message::Question,
     metrics::Part,
@@ -15,7 +16,7 @@ use crate::{
     reply::{self, Reply, Section},
     routes::Routes,
     wire::{CLASS_IN, Rcode, flag, rtype},
-    zone::{Origin, Zone},
+    zone::{Found, Origin, Zone},
 };
 
 /// The published zone; none before the first publish.
@@ -26,6 +27,15 @@ pub(crate) type ZoneSlot = Arc<ArcSwapOption<Zone>>;
 pub(crate) enum Transport {
     Udp,
     Tcp,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// How.
+    pub(crate) transport: Transport,
+    /// From where.
+    pub(crate) address: IpAddr,
 }
 
 /// What to do about a message.
@@ -57,16 +67,16 @@ impl Handler {
         Self { origin, zone, routes, udp_payload }
     }
 
-    fn limit(&self, query: &Query<'_>, transport: Transport) -> usize {
-        match transport {
+    fn limit(&self, query: &Query<'_>, client: Client) -> usize {
+        match client.transport {
             Transport::Udp => query.udp_limit(self.udp_payload),
             Transport::Tcp => usize::from(u16::MAX),
         }
     }
 
-    fn reply<'o>(&self, query: &Query<'_>, transport: Transport, aa: u16, out: &'o mut Vec<u8>) -> Reply<'o> {
+    fn reply<'o>(&self, query: &Query<'_>, client: Client, aa: u16, out: &'o mut Vec<u8>) -> Reply<'o> {
         let ra = if self.routes.is_enabled() { flag::RA } else { 0 };
-        Reply::new(query, out, self.limit(query, transport), self.udp_payload, aa | ra)
+        Reply::new(query, out, self.limit(query, client), self.udp_payload, aa | ra)
     }
 
     /// Answers a message as far as that needs nobody else; with the type asked for, if there is one. `turn`
@@ -74,7 +84,7 @@ impl Handler {
     pub(crate) fn answer(
         &self,
         message: &[u8],
-        transport: Transport,
+        client: Client,
         turn: u32,
         out: &mut Vec<u8>,
     ) -> (Outcome, Option<u16>) {
@@ -86,43 +96,119 @@ impl Handler {
                 return (Outcome::Answered(Part::Server), None);
             }
         };
-        let outcome = self.answer_query(&query, transport, turn, out);
+        let outcome = self.answer_query(&query, client, turn, out);
         (outcome, Some(query.qtype))
     }
 
-    fn answer_query(&self, query: &Query<'_>, transport: Transport, turn: u32, out: &mut Vec<u8>) -> Outcome {
+    fn answer_query(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
         if query.qclass != CLASS_IN || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            self.reply(query, transport, 0, out).finish(Rcode::Refused);
+            self.reply(query, client, 0, out).finish(Rcode::Refused);
             return Outcome::Answered(Part::Server);
         }
         if query.qtype == rtype::OPT {
-            self.reply(query, transport, 0, out).finish(Rcode::FormErr);
+            self.reply(query, client, 0, out).finish(Rcode::FormErr);
             return Outcome::Answered(Part::Server);
         }
         let zone = self.zone.load();
         let Some(zone) = &*zone else {
             if !self.origin.claims(&query.name) {
-                return self.answer_cached(query, transport, out);
+                return self.answer_cached(query, client, out);
             }
-            self.reply(query, transport, 0, out).finish(Rcode::ServFail);
+            self.reply(query, client, 0, out).finish(Rcode::ServFail);
             return Outcome::Answered(Part::Kubernetes);
         };
-        let mut reply = self.reply(query, transport, flag::AA, out);
+        let mut reply = self.reply(query, client, flag::AA, out);
         match answer::write(zone, query, turn, &mut reply) {
+            Written::Complete(Rcode::NxDomain) => {
+                reply.finish(Rcode::NxDomain);
+                self.answer_walk(zone, query, client, turn, out)
+            }
             Written::Complete(rcode) => {
                 reply.finish(rcode);
                 Outcome::Answered(Part::Kubernetes)
             }
-            Written::NotOurs => self.answer_cached(query, transport, out),
+            Written::NotOurs => self.answer_cached(query, client, out),
             Written::Leaves(_) => Outcome::Later,
         }
     }
 
-    fn answer_cached(&self, query: &Query<'_>, transport: Transport, out: &mut Vec<u8>) -> Outcome {
+    /// The names that follow in the client's walk along its search path; none where it is not to be walked.
+    fn walk(&self, zone: &Zone, query: &Query<'_>, client: Client) -> Vec<WireName> {
+        if !self.origin.autopath {
+            return Vec::new();
+        }
+        autopath::walk(zone, query, client.address, &self.routes.host_search()).unwrap_or_default()
+    }
+
+    /// Puts what the walk comes to in the place of the NXDOMAIN that is written.
+    fn answer_walk(
+        &self,
+        zone: &Zone,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        for step in self.walk(zone, query, client) {
+            let Some((name, _)) = QueryName::read(step.as_bytes(), 0) else { continue };
+            match zone.find(&name, query.qtype) {
+                Found::NxDomain => {}
+                Found::NotOurs => return Outcome::Later,
+                _ => {
+                    let mut reply = self.reply(query, client, flag::AA, out);
+                    let Written::Complete(rcode) = answer::write_alias(zone, query, &step, turn, &mut reply)
+                    else {
+                        return Outcome::Later;
+                    };
+                    reply.finish(rcode);
+                    break;
+                }
+            }
+        }
+        Outcome::Answered(Part::Kubernetes)
+    }
+
+    /// Walks on where others must be asked; false where the walk leads nowhere, with nothing written.
+    async fn later_walk(
+        &self,
+        zone: &Zone,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        for step in self.walk(zone, query, client) {
+            let Some((name, _)) = QueryName::read(step.as_bytes(), 0) else { continue };
+            let found = zone.find(&name, query.qtype);
+            if found == Found::NxDomain {
+                continue;
+            }
+            if found == Found::NotOurs {
+                let question = Question::of(query).about(step.as_bytes());
+                match self.routes.of(&name).get(&question).await.map(|entry| entry.answer.rcode()) {
+                    Ok(0) => {}
+                    Ok(3) => continue,
+                    // The client finds out for itself.
+                    _ => return false,
+                }
+            }
+            let mut reply = self.reply(query, client, flag::AA, out);
+            let rcode = match answer::write_alias(zone, query, &step, turn, &mut reply) {
+                Written::Complete(rcode) => rcode,
+                Written::Leaves(target) => self.follow(query, &target, &mut reply).await,
+                Written::NotOurs => return false,
+            };
+            reply.finish(rcode);
+            return true;
+        }
+        false
+    }
+
+    fn answer_cached(&self, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
         let Some(hit) = self.routes.of(&query.name).cached(query, Instant::now()) else {
             return Outcome::Later;
         };
-        hit.entry.answer.write(query, Some(hit.ttl), self.limit(query, transport), self.udp_payload, out);
+        hit.entry.answer.write(query, Some(hit.ttl), self.limit(query, client), self.udp_payload, out);
         if hit.refresh { Outcome::Refresh(Part::Cache) } else { Outcome::Answered(Part::Cache) }
     }
 
@@ -134,20 +220,21 @@ impl Handler {
     }
 
     /// Answers a query for which [`Self::answer`] said that others must be asked.
-    pub(crate) async fn later(
-        &self,
-        message: &[u8],
-        transport: Transport,
-        turn: u32,
-    ) -> Option<(Vec<u8>, Part)> {
+    pub(crate) async fn later(&self, message: &[u8], client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
         let query = Query::read(message).ok()?;
         let mut out = Vec::new();
         let zone = self.zone.load_full();
         if let Some(zone) = &zone {
-            let mut reply = self.reply(&query, transport, flag::AA, &mut out);
+            let mut reply = self.reply(&query, client, flag::AA, &mut out);
             match answer::write(zone, &query, turn, &mut reply) {
                 Written::Complete(rcode) => {
                     reply.finish(rcode);
+                    if rcode == Rcode::NxDomain {
+                        let mut walked = Vec::new();
+                        if self.later_walk(zone, &query, client, turn, &mut walked).await {
+                            out = walked;
+                        }
+                    }
                     return Some((out, Part::Kubernetes));
                 }
                 Written::Leaves(target) => {
@@ -162,12 +249,12 @@ impl Handler {
         match resolver.ask(&Question::of(&query)).await {
             Ok(entry) => {
                 let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
-                entry.answer.write(&query, ttl, self.limit(&query, transport), self.udp_payload, &mut out);
+                entry.answer.write(&query, ttl, self.limit(&query, client), self.udp_payload, &mut out);
                 Some((out, Part::Forward))
             }
             Err(error) => {
                 tracing::debug!(name = ?query.name, qtype = query.qtype, %error, "not forwarded");
-                self.reply(&query, transport, 0, &mut out).finish(rcode_of(&error));
+                self.reply(&query, client, 0, &mut out).finish(rcode_of(&error));
                 Some((out, Part::Forward))
             }
         }
@@ -178,12 +265,7 @@ impl Handler {
         let question = Question::of(query).about(target.as_bytes());
         let Some((name, _)) = QueryName::read(target.as_bytes(), 0) else { return Rcode::ServFail };
         let resolver = self.routes.of(&name);
-        let cached = resolver.cached_question(&question, Instant::now());
-        let resolved = match cached {
-            Some(hit) => Ok(hit.entry),
-            None => resolver.ask(&question).await,
-        };
-        let entry = match resolved {
+        let entry = match resolver.get(&question).await {
             Ok(entry) => entry,
             // Without upstreams the alias itself is all there is to say.
             Err(error) if matches!(*error, ForwardError::Refused) => return Rcode::NoError,
@@ -207,9 +289,14 @@ impl Handler {
             if let hickory_proto::rr::RData::CNAME(next) = &record.data {
                 owners.push(next.0.clone());
             }
-            let Ok(bytes) = record.to_bytes() else { return Rcode::ServFail };
-            if !reply.record(Section::Answer, |out| out.extend(bytes)) {
+            if !reply.foreign(Section::Answer, record) {
                 break;
+            }
+        }
+        if message.answers.is_empty() || entry.answer.rcode() != 0 {
+            let soa = message.authorities.iter().find(|record| record.record_type() == RecordType::SOA);
+            if let Some(soa) = soa {
+                reply.foreign(Section::Authority, soa);
             }
         }
         match entry.answer.rcode() {

@@ -12,6 +12,7 @@
 //! cluster get SERVFAIL, never NXDOMAIN, so that nobody remembers a wrong "no".
 
 mod answer;
+mod autopath;
 mod cache;
 mod config;
 mod desired;

@@ -22,6 +22,11 @@ impl WireName {
         (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
     }
 
+    /// Labels in wire form put before a name; `None` where that is too long.
+    pub(crate) fn join(labels: &[u8], name: &[u8]) -> Option<Self> {
+        (labels.len() + name.len() <= MAX_NAME).then(|| Self([labels, name].concat().into()))
+    }
+
     /// The bytes, final zero included.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0

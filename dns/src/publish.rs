@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sluice_model::{Changes, ObjectName, Snapshot};
+use sluice_model::{Changes, ObjectName, Pod, Snapshot};
 
 use crate::{
     PodRecords,
@@ -15,7 +15,7 @@ use crate::{
     handler::ZoneSlot,
     metrics::Metrics,
     name::push_label,
-    zone::{Origin, Zone},
+    zone::{Origin, PodAt, Zone},
 };
 
 /// The side of the server that the agent's loop feeds. Cheap to clone; all clones feed one server.
@@ -26,12 +26,15 @@ pub struct Publisher {
     state: Arc<Mutex<State>>,
 }
 
+/// What the zone holds of each pod.
+type HeldPods = BTreeMap<ObjectName, (PodAt, Vec<IpAddr>)>;
+
 /// What the publisher remembers between two snapshots.
 #[derive(Debug)]
 struct State {
     zone: Zone,
     /// The addresses under which the zone holds each pod.
-    pods: BTreeMap<ObjectName, Vec<IpAddr>>,
+    pods: HeldPods,
     /// When the endpoints of headless services changed last, as far as that has been measured.
     measured: BTreeMap<ObjectName, SystemTime>,
     is_published: bool,
@@ -132,12 +135,7 @@ fn all(snapshot: &Snapshot) -> Changes {
 }
 
 /// Makes the zone agree with the snapshot in the objects that are named.
-fn apply(
-    zone: &mut Zone,
-    pods: &mut BTreeMap<ObjectName, Vec<IpAddr>>,
-    snapshot: &Snapshot,
-    changes: &Changes,
-) {
+fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Changes) {
     let origin = zone.origin.clone();
     for name in &changes.services {
         let Some(key) = service_key(name) else {
@@ -155,18 +153,19 @@ fn apply(
             zone.set_namespace(&label, snapshot.namespaces.contains_key(name));
         }
     }
-    if origin.pods != PodRecords::Verified {
-        return;
-    }
     for name in &changes.pods {
-        for address in pods.remove(name).unwrap_or_default() {
-            zone.set_pod(name, address, false);
+        if let Some((pod, addresses)) = pods.remove(name) {
+            addresses.iter().for_each(|address| zone.set_pod(&pod, *address, false));
         }
-        if let Some(pod) = snapshot.pods.get(name) {
-            for address in &pod.addresses {
-                zone.set_pod(name, *address, true);
-            }
-            pods.insert(name.clone(), pod.addresses.clone());
-        }
+        let Some(pod) = snapshot.pods.get(name).filter(|pod| is_needed(&origin, pod)) else { continue };
+        let held = PodAt { name: name.clone(), is_host: pod.host_network };
+        pod.addresses.iter().for_each(|address| zone.set_pod(&held, *address, true));
+        pods.insert(name.clone(), (held, pod.addresses.clone()));
     }
+}
+
+/// Whether an answer may depend on a pod: on any for its own name, on those of this node for their clients.
+fn is_needed(origin: &Origin, pod: &Pod) -> bool {
+    let is_here = origin.node.is_none() || origin.node.as_deref() == pod.node.as_deref();
+    origin.pods == PodRecords::Verified || origin.autopath && is_here
 }

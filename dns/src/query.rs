@@ -51,6 +51,11 @@ impl QueryName {
         &self.wire[start + 1..start + 1 + usize::from(self.wire[start])]
     }
 
+    /// The name that the labels from the `n`th on make.
+    pub(crate) fn from(&self, n: usize) -> &[u8] {
+        &self.wire[self.start(n)..usize::from(self.length)]
+    }
+
     /// The labels from the `n`th up to the `end`th, without a final zero.
     pub(crate) fn labels(&self, n: usize, end: usize) -> &[u8] {
         &self.wire[self.start(n)..self.start(end)]

@@ -1,5 +1,10 @@
 //! Writes an answer: the question as it was asked, records as far as they fit, EDNS where it was spoken.
 
+use hickory_proto::{
+    rr::Record,
+    serialize::binary::{BinEncodable, BinEncoder},
+};
+
 use crate::{
     query::{Edns, Query},
     records::AddressSet,
@@ -55,9 +60,24 @@ impl<'o> Reply<'o> {
     /// Adds one record, which `write` appends whole. False where it does not fit: then the answer is marked
     /// truncated, unless it is only additional.
     pub(crate) fn record(&mut self, section: Section, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.try_record(section, |out| {
+            write(out);
+            true
+        })
+    }
+
+    /// Adds one record of another server. False where it does not fit or cannot be written.
+    pub(crate) fn foreign(&mut self, section: Section, record: &Record) -> bool {
+        self.try_record(section, |out| {
+            // From here on, so that names point into this message.
+            let start = out.len() as u32;
+            record.emit(&mut BinEncoder::with_offset(out, start)).is_ok()
+        })
+    }
+
+    fn try_record(&mut self, section: Section, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let start = self.out.len();
-        write(self.out);
-        if self.out.len() > self.limit {
+        if !write(self.out) || self.out.len() > self.limit {
             self.out.truncate(start);
             if section != Section::Additional {
                 self.flags |= flag::TC;

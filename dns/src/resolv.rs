@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::name::WireName;
+
 /// The servers of the `nameserver` lines, in order and each once, on port 53; and the lines that name none.
 pub(crate) fn nameservers(text: &str) -> (Vec<SocketAddr>, Vec<String>) {
     let mut servers = Vec::new();
@@ -25,6 +27,22 @@ pub(crate) fn nameservers(text: &str) -> (Vec<SocketAddr>, Vec<String>) {
     (servers, bad)
 }
 
+/// The domains of the last `search` or `domain` line.
+pub(crate) fn search(text: &str) -> Vec<WireName> {
+    let lines = text.lines().map(|line| line.split(['#', ';']).next().unwrap_or_default());
+    let mut words = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        matches!(words.next()?, "search" | "domain").then_some(words)
+    });
+    words
+        .next_back()
+        .into_iter()
+        .flatten()
+        .filter_map(WireName::parse)
+        .filter(|d| d.as_bytes().len() > 1)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +55,18 @@ mod tests {
         assert_eq!(servers, ["10.0.0.1:53".parse().unwrap(), "[fd00::53]:53".parse().unwrap()]);
         assert_eq!(bad, ["nameserver fe80::1%eth0", "nameserver", "nameserver x"]);
         assert_eq!(nameservers(""), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn the_last_search_line_counts() {
+        for (text, domains) in [
+            ("", &[][..]),
+            ("search a.test b.test. # c.test", &["a.test.", "b.test."]),
+            ("search a.test\ndomain b.test\n", &["b.test."]),
+            ("search .\n", &[]),
+        ] {
+            let found: Vec<_> = search(text).iter().map(ToString::to_string).collect();
+            assert_eq!(found, domains, "{text}");
+        }
     }
 }

@@ -63,9 +63,17 @@ impl Resolver {
         self.cached_key(&Key::of(query), now)
     }
 
-    /// What the cache has for a question of ours.
-    pub(crate) fn cached_question(&self, question: &Question, now: Instant) -> Option<Hit> {
-        self.cached_key(&Key::of_question(question), now)
+    /// The answer to a question of ours, from the cache or by asking.
+    pub(crate) async fn get(&self, question: &Question) -> Resolved {
+        match self.cached_key(&Key::of_question(question), Instant::now()) {
+            Some(hit) => {
+                if hit.refresh {
+                    self.refresh(question);
+                }
+                Ok(hit.entry)
+            }
+            None => self.ask(question).await,
+        }
     }
 
     fn cached_key(&self, key: &Key, now: Instant) -> Option<Hit> {

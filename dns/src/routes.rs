@@ -52,6 +52,11 @@ impl Routes {
         self.all().any(|resolver| resolver.forwarder.is_enabled())
     }
 
+    /// The host's search domains.
+    pub(crate) fn host_search(&self) -> Arc<Vec<WireName>> {
+        self.rest.forwarder.search.load_full()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Arc<Resolver>> {
         self.stubs.iter().map(|(_, resolver)| resolver).chain([&self.rest])
     }

@@ -59,6 +59,8 @@ impl Server {
             name,
             options: RecordOptions { ttl: config.ttl, endpoint_pod_names: config.endpoint_pod_names },
             pods: config.pods,
+            autopath: config.autopath,
+            node: config.node.clone(),
             server_v4: AddressSet::new(v4, config.ttl),
             server_v6: AddressSet::new(v6, config.ttl),
             networks: config.networks.clone(),

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    handler::{Handler, Outcome, Transport},
+    handler::{Client, Handler, Outcome, Transport},
     metrics::Listener,
     server::Busy,
     wire::HEADER,
@@ -81,7 +81,7 @@ impl Acceptor {
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
         let (answers, queue) = mpsc::channel(PIPELINE);
-        let reader = self.read(BufReader::new(read), answers);
+        let reader = self.read(BufReader::new(read), client.ip(), answers);
         let writer = write_answers(BufWriter::new(write), queue);
         tokio::pin!(writer);
         // The reader ends when the client is done: what it asked is still answered. The writer ends first
@@ -92,7 +92,13 @@ impl Acceptor {
         }
     }
 
-    async fn read(&self, mut stream: BufReader<OwnedReadHalf>, answers: mpsc::Sender<Vec<u8>>) {
+    async fn read(
+        &self,
+        mut stream: BufReader<OwnedReadHalf>,
+        address: IpAddr,
+        answers: mpsc::Sender<Vec<u8>>,
+    ) {
+        let client = Client { transport: Transport::Tcp, address };
         let mut message = Vec::new();
         let mut turn: u32 = rand::random();
         while let Ok(Ok(())) = timeout(IDLE, read_message(&mut stream, &mut message)).await {
@@ -102,7 +108,7 @@ impl Acceptor {
             turn = turn.wrapping_add(1);
             let came = Instant::now();
             let mut answer = Vec::new();
-            let (outcome, qtype) = self.handler.answer(&message, Transport::Tcp, turn, &mut answer);
+            let (outcome, qtype) = self.handler.answer(&message, client, turn, &mut answer);
             // Waits where the client takes answers too slowly, and so stops reading from it.
             let Ok(place) = answers.clone().reserve_owned().await else { return };
             match outcome {
@@ -120,7 +126,7 @@ impl Acceptor {
                     let (handler, listener) = (self.handler.clone(), self.listener.clone());
                     let (message, busy) = (message.clone(), self.busy.clone());
                     tokio::spawn(async move {
-                        if let Some((answer, part)) = handler.later(&message, Transport::Tcp, turn).await {
+                        if let Some((answer, part)) = handler.later(&message, client, turn).await {
                             listener.response(&answer, part, came.elapsed());
                             place.send(answer);
                         }

@@ -2,21 +2,21 @@
 
 pub(crate) mod bed;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use hickory_proto::{
     op::{Message, Query},
     rr::{Name, RecordType},
 };
 use sluice_model::{
-    Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Namespace, Object, ObjectName, Protocol,
-    Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
+    Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Namespace, Object, ObjectName, Pod,
+    Protocol, Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
 };
 
 use crate::{
     DnsConfig, Publisher, Upstreams,
     desired::RecordOptions,
-    handler::{Handler, Outcome, Transport},
+    handler::{Client, Handler, Outcome, Transport},
     metrics::Metrics,
     name::WireName,
     records::AddressSet,
@@ -77,6 +77,22 @@ pub(crate) fn namespace(name: &str) -> Object {
     Object::Namespace(Namespace { name: name.into(), labels: BTreeMap::new() })
 }
 
+/// A pod with an address.
+pub(crate) fn pod(name: &str, address: &str, host_network: bool) -> Object {
+    Object::Pod(Pod {
+        name: name.parse().unwrap(),
+        addresses: vec![address.parse().unwrap()],
+        node: Some("here".into()),
+        labels: BTreeMap::new(),
+        hostname: None,
+        subdomain: None,
+        ports: Vec::new(),
+        host_network,
+        ready: true,
+        terminating: false,
+    })
+}
+
 fn port_of(text: &str) -> (&str, Protocol, u16) {
     let parts: Vec<_> = text.split('/').collect();
     (parts[0], parts[1].parse().unwrap(), parts[2].parse().unwrap())
@@ -128,12 +144,20 @@ pub(crate) fn origin(config: &DnsConfig) -> Arc<Origin> {
         name: WireName::parse(&config.zone).unwrap(),
         options: RecordOptions { ttl: config.ttl, endpoint_pod_names: config.endpoint_pod_names },
         pods: config.pods,
+        autopath: config.autopath,
+        node: config.node.clone(),
         server_v4: AddressSet::new(vec!["10.96.0.10".parse().unwrap()], config.ttl),
         server_v6: AddressSet::new(vec!["fd00:96::a".parse().unwrap()], config.ttl),
         networks: config.networks.clone(),
         reverse_fallthrough: config.reverse_fallthrough,
     })
 }
+
+/// A client that is no pod.
+pub(crate) const TCP: Client =
+    Client { transport: Transport::Tcp, address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) };
+/// The same over UDP.
+pub(crate) const UDP: Client = Client { transport: Transport::Udp, ..TCP };
 
 /// A server without sockets.
 pub(crate) struct Fixture {
@@ -162,7 +186,7 @@ impl Fixture {
     /// The answer to a question over TCP; `None` where others would be asked.
     pub(crate) fn ask(&self, name: &str, qtype: RecordType) -> Option<Message> {
         let mut out = Vec::new();
-        match self.handler.answer(&question(name, qtype), Transport::Tcp, 0, &mut out).0 {
+        match self.handler.answer(&question(name, qtype), TCP, 0, &mut out).0 {
             Outcome::Answered(_) | Outcome::Refresh(_) => Some(Message::from_vec(&out).unwrap()),
             Outcome::Later => None,
             Outcome::Silence => panic!("no answer to {name}"),

@@ -1,6 +1,7 @@
 //! Tests of the whole, and the cluster they are about.
 
 mod answers;
+mod autopath;
 mod caching;
 mod forwarding;
 mod properties;

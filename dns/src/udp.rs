@@ -23,7 +23,7 @@ use nix::{
 use socket2::Socket;
 
 use crate::{
-    handler::{Handler, Outcome, Transport},
+    handler::{Client, Handler, Outcome, Transport},
     metrics::Listener,
     server::Busy,
 };
@@ -113,7 +113,9 @@ impl Worker {
         came: Instant,
         answer: &mut Vec<u8>,
     ) -> bool {
-        let handle = AssertUnwindSafe(|| self.handler.answer(query, Transport::Udp, turn, answer));
+        let Some(from) = to_std(&client) else { return false };
+        let asker = Client { transport: Transport::Udp, address: from.ip() };
+        let handle = AssertUnwindSafe(|| self.handler.answer(query, asker, turn, answer));
         let Ok((outcome, qtype)) = std::panic::catch_unwind(handle) else {
             self.listener.panicked();
             return false;
@@ -134,12 +136,10 @@ impl Worker {
         let (handler, listener, socket) = (self.handler.clone(), self.listener.clone(), self.socket.clone());
         let (query, busy) = (query.to_vec(), self.busy.clone());
         self.runtime.spawn(async move {
-            if let Some((answer, part)) = handler.later(&query, Transport::Udp, turn).await {
+            if let Some((answer, part)) = handler.later(&query, asker, turn).await {
                 listener.response(&answer, part, came.elapsed());
-                if let Some(client) = to_std(&client) {
-                    // A client that went away, or a full buffer: it asks again.
-                    let _ = socket.send_to_with_flags(&answer, &client.into(), libc::MSG_DONTWAIT);
-                }
+                // A client that went away, or a full buffer: it asks again.
+                let _ = socket.send_to_with_flags(&answer, &from.into(), libc::MSG_DONTWAIT);
             }
             drop(busy);
         });

@@ -32,6 +32,10 @@ pub(crate) struct Origin {
     pub(crate) options: RecordOptions,
     /// Pod records.
     pub(crate) pods: PodRecords,
+    /// The first query of a pod's walk along its search path is answered with where it leads.
+    pub(crate) autopath: bool,
+    /// The node whose pods those are; all nodes' where it is not known.
+    pub(crate) node: Option<String>,
     /// Addresses of `ns.dns.<zone>`.
     pub(crate) server_v4: AddressSet,
     /// As above.
@@ -52,7 +56,7 @@ pub(crate) struct Zone {
     services: Map<Arc<[u8]>, Arc<ServiceRecords>>,
     namespaces: Map<Arc<[u8]>, Presence>,
     reverse: Map<IpAddr, Arc<[Pointer]>>,
-    pods: Map<IpAddr, Arc<[ObjectName]>>,
+    pods: Map<IpAddr, Arc<[PodAt]>>,
 }
 
 /// Why a namespace exists: itself, or services in it.
@@ -60,6 +64,15 @@ pub(crate) struct Zone {
 struct Presence {
     object: bool,
     services: u32,
+}
+
+/// A pod at an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PodAt {
+    /// Its name.
+    pub(crate) name: ObjectName,
+    /// The address is the node's.
+    pub(crate) is_host: bool,
 }
 
 /// What an address's reverse name points to. Cluster addresses sort first.
@@ -160,7 +173,7 @@ impl Zone {
     }
 
     /// Says that a pod has an address, or no longer.
-    pub(crate) fn set_pod(&mut self, pod: &ObjectName, address: IpAddr, present: bool) {
+    pub(crate) fn set_pod(&mut self, pod: &PodAt, address: IpAddr, present: bool) {
         let mut held = self.pods.get(&address).map(|held| held.to_vec()).unwrap_or_default();
         match (held.binary_search(pod), present) {
             (Err(place), true) => held.insert(place, pod.clone()),
@@ -281,7 +294,7 @@ impl Zone {
         };
         let Some(address) = address else { return Found::NxDomain };
         let is_known = || {
-            let same = |pod: &ObjectName| pod.namespace.as_bytes().eq_ignore_ascii_case(&namespace[1..]);
+            let same = |pod: &PodAt| pod.name.namespace.as_bytes().eq_ignore_ascii_case(&namespace[1..]);
             self.pods.get(&address).is_some_and(|pods| pods.iter().any(same))
         };
         if self.origin.pods == PodRecords::Verified && !is_known() {
@@ -308,6 +321,14 @@ impl Zone {
             Some(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => Found::NxDomain,
             Some(_) => nothing(qtype),
             None => Found::NotOurs,
+        }
+    }
+
+    /// The namespace of the one pod that has an address of its own.
+    pub(crate) fn namespace_of_pod(&self, address: IpAddr) -> Option<&str> {
+        match &**self.pods.get(&address)? {
+            [pod] if !pod.is_host => Some(&pod.name.namespace),
+            _ => None,
         }
     }
 

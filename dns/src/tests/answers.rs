@@ -4,15 +4,10 @@ use hickory_proto::{
     op::ResponseCode,
     rr::{RData, RecordType},
 };
-use sluice_model::{Changes, Object, Pod};
+use sluice_model::{Changes, Object};
 
 use super::{cluster, config};
-use crate::{
-    DnsConfig, PodRecords, Upstreams,
-    handler::{Outcome, Transport},
-    name::reverse_name,
-    testing::*,
-};
+use crate::{DnsConfig, PodRecords, Upstreams, handler::Outcome, name::reverse_name, testing::*};
 
 use RecordType::{A, AAAA, ANY, CNAME, MX, NS, PTR, SOA, SRV, TXT};
 
@@ -372,22 +367,8 @@ fn names_of_the_cluster_fail_until_it_is_known() {
 
 #[test]
 fn options_change_what_they_say() {
-    let pod = |name: &str, address: &str| {
-        Object::Pod(Pod {
-            name: name.parse().unwrap(),
-            addresses: vec![address.parse().unwrap()],
-            node: None,
-            labels: Default::default(),
-            hostname: None,
-            subdomain: None,
-            ports: Vec::new(),
-            host_network: false,
-            ready: true,
-            terminating: false,
-        })
-    };
     let mut objects = cluster();
-    objects.extend([pod("default/a", "10.1.0.5"), pod("empty/b", "10.1.0.6")]);
+    objects.extend([pod("default/a", "10.1.0.5", false), pod("empty/b", "10.1.0.6", true)]);
     let with = |change: fn(&mut DnsConfig)| {
         let mut config = config();
         change(&mut config);
@@ -427,10 +408,10 @@ fn what_does_not_fit_is_cut_and_marked() {
     let objects = [headless("default/big"), slice("big", "default/big", &["x/TCP/1"], &endpoints)];
     let fixture = Fixture::with(config(), objects);
     for (name, qtype, transport, limit, at_least) in [
-        ("big.default.svc.cluster.local.", A, Transport::Udp, 512, 27),
-        ("big.default.svc.cluster.local.", A, Transport::Tcp, 65_535, 4090),
-        ("_x._tcp.big.default.svc.cluster.local.", SRV, Transport::Udp, 512, 5),
-        ("_x._tcp.big.default.svc.cluster.local.", SRV, Transport::Tcp, 65_535, 900),
+        ("big.default.svc.cluster.local.", A, UDP, 512, 27),
+        ("big.default.svc.cluster.local.", A, TCP, 65_535, 4090),
+        ("_x._tcp.big.default.svc.cluster.local.", SRV, UDP, 512, 5),
+        ("_x._tcp.big.default.svc.cluster.local.", SRV, TCP, 65_535, 900),
     ] {
         let mut out = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
@@ -468,7 +449,7 @@ fn what_we_do_not_serve_is_refused() {
         ("class 0", class(0)),
     ] {
         let mut out = Vec::new();
-        fixture.handler.answer(&message, Transport::Tcp, 0, &mut out);
+        fixture.handler.answer(&message, TCP, 0, &mut out);
         let answer = hickory_proto::op::Message::from_vec(&out).unwrap();
         assert_eq!(answer.metadata.response_code, ResponseCode::Refused, "{what}");
     }

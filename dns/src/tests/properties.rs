@@ -8,7 +8,6 @@ use super::{cluster, config};
 use crate::{
     DnsConfig, Upstreams,
     desired::{RecordOptions, service_key, service_records},
-    handler::Transport,
     name::{reverse_name, write_name},
     testing::*,
 };
@@ -117,7 +116,7 @@ proptest! {
     fn no_message_panics(message in proptest::collection::vec(any::<u8>(), 0..200)) {
         let fixture = Fixture::with(config(), cluster());
         let mut out = Vec::new();
-        fixture.handler.answer(&message, Transport::Udp, 0, &mut out);
+        fixture.handler.answer(&message, UDP, 0, &mut out);
     }
 
     #[test]
@@ -131,6 +130,6 @@ proptest! {
         }
         message.truncate(message.len() - cut.min(message.len()) / 8);
         let mut out = Vec::new();
-        fixture.handler.answer(&message, Transport::Udp, 0, &mut out);
+        fixture.handler.answer(&message, UDP, 0, &mut out);
     }
 }

@@ -15,7 +15,7 @@ use sluice_model::Changes;
 
 use super::{V4, addresses, cluster, config, exchange, listening, served};
 use crate::{
-    DnsConfig, Upstreams,
+    CacheConfig, DnsConfig, Upstreams,
     testing::{
         bed::{Running, World, eventually, in_namespace, sh},
         *,
@@ -181,14 +181,16 @@ fn a_dead_upstream_is_passed_over() {
         let _silent = UdpSocket::bind("127.0.0.55:53").unwrap();
         let upstreams = ["127.0.0.53:53", "127.0.0.54:53", "127.0.0.55:53"].map(|a| a.parse().unwrap());
         let upstreams = Upstreams::Addresses(upstreams.to_vec());
-        let running = Running::start(DnsConfig { upstreams, ..listening(config()) });
+        let cache = CacheConfig { enabled: false, ..CacheConfig::default() };
+        let running = Running::start(DnsConfig { upstreams, cache, ..listening(config()) });
         running.publisher.publish(&snapshot(cluster()), &Changes::everything());
-        for _ in 0..6 {
+        eventually("both are known to be down", || {
             let printed = sh("dig +short +tries=1 +timeout=5 @10.96.0.10 www.example.org");
             assert_eq!(printed, "192.0.2.80\n", "whichever is asked first");
-        }
-        eventually("both are known to be down", || {
-            running.metric("coredns_proxy_healthcheck_failures_total") >= 4.0
+            let failures = |port| {
+                running.metric(&format!("coredns_proxy_healthcheck_failures_total{{proxy_name=\"forward\",to=\"127.0.0.{port}:53\"}}"))
+            };
+            failures(54) >= 2.0 && failures(55) >= 2.0
         });
         let start = Instant::now();
         for _ in 0..10 {
