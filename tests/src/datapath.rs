@@ -42,6 +42,8 @@ pub enum Fate {
     Pass(String),
     /// Sent on by the datapath, as this.
     Redirect(String),
+    /// Counted as dropped, and answered with this.
+    Answer(String),
     /// Dropped for this reason.
     Drop(&'static str),
 }
@@ -183,6 +185,7 @@ impl Bench {
         let text = || Shown(&out[..result.data_size_out as usize]).to_string();
         match result.return_value as i32 {
             -1 => Fate::Pass(text()),
+            7 if self.drops() != before => Fate::Answer(text()),
             7 => Fate::Redirect(text()),
             2 => {
                 let after = self.drops();

@@ -224,10 +224,14 @@ impl fmt::Display for Shown<'_> {
             f.write_str("WRONG CHECKSUM ")?;
         }
         let number = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
+        if let (1, 3) | (58, 1) = (protocol, l4[0]) {
+            return write!(f, "{src} > {dst} ICMP unreachable code {} ttl {ttl}", l4[1]);
+        }
         let (sport, dport) =
             if matches!(protocol, 1 | 58) { (number(4), number(4)) } else { (number(0), number(2)) };
         let (src, dst) = (SocketAddr::new(src, sport), SocketAddr::new(dst, dport));
         let name = match protocol {
+            6 if l4[13] & flag::RST != 0 => "TCP reset",
             6 => "TCP",
             17 => "UDP",
             _ => "ICMP",

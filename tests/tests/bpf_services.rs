@@ -178,11 +178,57 @@ fn a_local_server_gets_the_packet_untouched() {
 }
 
 #[test]
-fn a_service_without_endpoints_refuses() {
+fn a_service_without_endpoints_refuses_aloud() {
     with_bench(|bench| {
-        bench.service(&[("10.96.0.8:80", TCP, 0)], &[]);
-        let fate = bench.send(Hook::FromPod, "pod1", &syn("10.244.1.11:4000", "10.96.0.8:80"));
-        assert_eq!(fate, Fate::Drop("no_endpoints"));
+        bench.service(
+            &[("10.96.0.8:80", TCP, 0), ("10.96.0.8:53", UDP, 0), ("0.0.0.0:30080", TCP, FRONTEND_EXTERNAL)],
+            &[],
+        );
+        bench.service(&[("[fd00:96::8]:80", TCP, 0), ("[fd00:96::8]:53", UDP, 0)], &[]);
+        let rows = [
+            (
+                Hook::FromPod,
+                "pod1",
+                syn("10.244.1.11:4000", "10.96.0.8:80"),
+                "10.96.0.8:80 > 10.244.1.11:4000 TCP reset ttl 64",
+            ),
+            (
+                Hook::FromPod,
+                "pod1",
+                syn("[fd00:10:244:1::11]:4000", "[fd00:96::8]:80"),
+                "[fd00:96::8]:80 > [fd00:10:244:1::11]:4000 TCP reset ttl 64",
+            ),
+            (
+                Hook::FromPod,
+                "pod1",
+                Packet::udp("10.244.1.11:4000", "10.96.0.8:53"),
+                "10.96.0.8 > 10.244.1.11 ICMP unreachable code 3 ttl 64",
+            ),
+            (
+                Hook::FromPod,
+                "pod1",
+                Packet::udp("[fd00:10:244:1::11]:4000", "[fd00:96::8]:53"),
+                "fd00:96::8 > fd00:10:244:1::11 ICMP unreachable code 4 ttl 64",
+            ),
+            (
+                Hook::FromHost,
+                SERVICE_DEVICE,
+                syn("192.0.2.1:4000", "10.96.0.8:80"),
+                "10.96.0.8:80 > 192.0.2.1:4000 TCP reset ttl 64",
+            ),
+            (
+                Hook::FromWire,
+                "wire",
+                syn("198.51.100.9:4000", "192.0.2.1:30080"),
+                "192.0.2.1:30080 > 198.51.100.9:4000 TCP reset ttl 64",
+            ),
+        ];
+        for (hook, device, packet, answer) in rows {
+            assert_eq!(bench.send(hook, device, &packet), Fate::Answer(answer.to_owned()), "{packet:?}");
+        }
+        // A reset is not answered.
+        let reset = Packet::tcp("10.244.1.11:4000", "10.96.0.8:80", flag::RST);
+        assert_eq!(bench.send(Hook::FromPod, "pod1", &reset), Fate::Drop("no_endpoints"));
     });
 }
 

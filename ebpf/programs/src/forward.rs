@@ -53,7 +53,7 @@ const NODE_TO_NODE: [u16; 6] = mac_words(&NODE_MAC, &NODE_MAC);
 /// To a socket of the node: the packet arrives on the service device, from where any source is believed. It
 /// may bear a service's address or one of the node's own, which the kernel takes for forged elsewhere.
 #[inline(always)]
-fn to_node(ctx: &TcContext) -> Verdict {
+pub fn to_node(ctx: &TcContext) -> Verdict {
     rewrite::link(ctx, &NODE_TO_NODE)?;
     Ok(kernel::redirect_ingress(maps::service_ifindex()))
 }

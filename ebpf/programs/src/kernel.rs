@@ -231,6 +231,34 @@ pub fn l4_checksum(ctx: &TcContext, offset: usize, difference: u32, flags: u64) 
     unsafe { helper::bpf_l4_csum_replace(ctx.skb.skb, offset as u32, 0, u64::from(difference), flags) == 0 }
 }
 
+/// Cuts or extends the packet.
+#[inline(always)]
+pub fn change_length(ctx: &TcContext, length: usize) -> Option<()> {
+    // SAFETY: the context is valid while the program runs; the kernel checks the length.
+    (unsafe { helper::bpf_skb_change_tail(ctx.skb.skb, length as u32, 0) } == 0).then_some(())
+}
+
+/// Makes room between the link-layer and the network header.
+#[inline(always)]
+pub fn make_room(ctx: &TcContext, length: usize) -> Option<()> {
+    /// `BPF_ADJ_ROOM_MAC`.
+    const BEHIND_MAC: u32 = 1;
+    // SAFETY: the context is valid while the program runs; the kernel checks the length.
+    (unsafe { helper::bpf_skb_adjust_room(ctx.skb.skb, length as i32, BEHIND_MAC, 0) } == 0).then_some(())
+}
+
+/// Whether the checksum at `offset` is still to be completed by a device (`CHECKSUM_PARTIAL`), which no field
+/// tells: a change that is not the pseudo-header's leaves such a one as it is. Spoils the checksum.
+#[inline(always)]
+pub fn checksum_is_partial(ctx: &TcContext, offset: usize) -> Option<bool> {
+    let before: u16 = ctx.load(offset).ok()?;
+    if !l4_checksum(ctx, offset, 1, 0) {
+        return None;
+    }
+    let after: u16 = ctx.load(offset).ok()?;
+    Some(before == after)
+}
+
 /// A random port of those that are handed out for masquerade: 1024 to 65535.
 #[inline(always)]
 pub fn random_port() -> Be16 {

@@ -28,6 +28,7 @@ mod maps;
 mod nat;
 mod packet;
 mod pipeline;
+mod reject;
 mod rewrite;
 mod service;
 mod socket;

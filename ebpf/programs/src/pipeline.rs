@@ -7,6 +7,7 @@ use crate::{
     flow, forward, kernel, maps,
     nat::{self, Target},
     packet::{self, Packet, Parsed},
+    reject,
     service::{self, Choice},
     verdict::{PASS, Verdict},
 };
@@ -42,10 +43,12 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
     }
     let known = match flow::known(&packet) {
         Some(flow) => flow,
-        None => match begin(ctx, &packet, hook)? {
-            Beginning::Flow(flow) => flow,
-            Beginning::Local => return Ok(PASS),
-            Beginning::None => return untranslated(ctx, &packet.key.dst, hook),
+        None => match begin(ctx, &packet, hook) {
+            Ok(Beginning::Flow(flow)) => flow,
+            Ok(Beginning::Local) => return Ok(PASS),
+            Ok(Beginning::None) => return untranslated(ctx, &packet.key.dst, hook),
+            Err(reason @ DropReason::NoEndpoints) => return reject::answer(ctx, &packet, hook, reason),
+            Err(reason) => return Err(reason),
         },
     };
     forward::translated(ctx, &packet, known, hook)

@@ -125,3 +125,15 @@ pub fn link(ctx: &TcContext, macs: &[u16; 6]) -> Result<(), DropReason> {
     unsafe { (*eth).macs = *macs };
     Ok(())
 }
+
+/// Sends the frame back to whom it came from.
+#[inline(always)]
+pub fn turn_around(ctx: &TcContext) -> Result<(), DropReason> {
+    let eth = at::<Ethernet>(ctx, 0).ok_or(DropReason::RewriteFailed)?;
+    // SAFETY: `at` has checked that the header is there.
+    unsafe {
+        let [d0, d1, d2, s0, s1, s2] = (*eth).macs;
+        (*eth).macs = [s0, s1, s2, d0, d1, d2];
+    }
+    Ok(())
+}
