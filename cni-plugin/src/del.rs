@@ -101,7 +101,7 @@ impl Remains {
 /// Deletes a link. That there is none is no error; the other end may have taken it along at any moment.
 pub(crate) fn delete_link(netlink: &mut Netlink, name: &str) -> Result<()> {
     let Some(link) = netlink.find_link(name)? else { return Ok(()) };
-    match netlink.delete_link(link.index) {
+    match netlink.delete_link_promptly(link.index) {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }

@@ -26,6 +26,7 @@
 
 mod address;
 mod attributes;
+mod bury;
 mod create;
 mod error;
 mod link;
