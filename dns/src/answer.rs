@@ -266,7 +266,7 @@ fn push_service_name(out: &mut Vec<u8>, zone: &Zone, host: Option<&[u8]>, servic
 }
 
 /// Appends data with its length before it.
-fn push_data(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn push_data(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend([0, 0]);
     write(out);

@@ -1,5 +1,9 @@
 //! What a server can be told.
 
+mod rules;
+
+pub use rules::{AclAction, AclRule, Hosts, NameMatch, Rewrite, Rules};
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
@@ -183,6 +187,10 @@ pub struct DnsConfig {
     pub forward: ForwardOptions,
     /// Domains with upstreams of their own; the longest that a name ends with counts.
     pub stub_domains: Vec<StubDomain>,
+    /// What is done about queries before the zone and the upstreams are asked.
+    pub rules: Vec<Rules>,
+    /// The clients that are answered: the node and its pods, say. Others are refused; empty: all are answered.
+    pub allow_from: Vec<IpNet>,
     /// What upstreams answered is kept.
     pub cache: CacheConfig,
 }
@@ -205,6 +213,8 @@ impl Default for DnsConfig {
             max_concurrent: 1000,
             forward: ForwardOptions::default(),
             stub_domains: Vec::new(),
+            rules: Vec::new(),
+            allow_from: Vec::new(),
             cache: CacheConfig::default(),
         }
     }

@@ -14,6 +14,17 @@ pub enum ConfigError {
     /// The UDP payload is out of range.
     #[error("max_udp_payload {0} is not between 512 and 4096 bytes")]
     UdpPayload(u16),
+    /// A line is not of the form of `/etc/hosts`.
+    #[error("hosts line {0:?} is not an address and names")]
+    Hosts(String),
+    /// A regular expression cannot be read.
+    #[error("regular expression {text:?}")]
+    Regex {
+        /// The expression.
+        text: String,
+        /// What is wrong with it.
+        source: Box<regex::Error>,
+    },
     /// More upstreams than are tried in turn.
     #[error("{0} upstreams are more than the 15 that are allowed")]
     TooManyUpstreams(usize),

@@ -4,8 +4,10 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwapOption;
 use hickory_proto::{op::Message, rr::RecordType};
+use ipnet::IpNet;
 
 use crate::{
+    AclAction, DnsConfig,
     answer::{self, MAX_ALIASES, Written},
     autopath,
     forward::ForwardError,
@@ -15,6 +17,7 @@ use crate::{
     query::{Query, QueryName, Refusal},
     reply::{self, Reply, Section},
     routes::Routes,
+    rules::{RuleSet, Scope},
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Found, Origin, Zone},
 };
@@ -58,13 +61,23 @@ pub(crate) struct Handler {
     zone: ZoneSlot,
     /// For what is not ours.
     pub(crate) routes: Routes,
+    /// What comes before all else.
+    pub(crate) rules: RuleSet,
+    allow_from: Vec<IpNet>,
     udp_payload: u16,
 }
 
 impl Handler {
     /// A handler of this zone.
-    pub(crate) fn new(origin: Arc<Origin>, zone: ZoneSlot, routes: Routes, udp_payload: u16) -> Self {
-        Self { origin, zone, routes, udp_payload }
+    pub(crate) fn new(
+        origin: Arc<Origin>,
+        zone: ZoneSlot,
+        routes: Routes,
+        rules: RuleSet,
+        config: &DnsConfig,
+    ) -> Self {
+        let (allow_from, udp_payload) = (config.allow_from.clone(), config.max_udp_payload);
+        Self { origin, zone, routes, rules, allow_from, udp_payload }
     }
 
     fn limit(&self, query: &Query<'_>, client: Client) -> usize {
@@ -96,7 +109,14 @@ impl Handler {
                 return (Outcome::Answered(Part::Server), None);
             }
         };
-        let outcome = self.answer_query(&query, client, turn, out);
+        let is_allowed =
+            self.allow_from.is_empty() || self.allow_from.iter().any(|net| net.contains(&client.address));
+        let outcome = if is_allowed {
+            self.answer_query(&query, client, turn, out)
+        } else {
+            self.reply(&query, client, 0, out).finish(Rcode::Refused);
+            Outcome::Answered(Part::Server)
+        };
         (outcome, Some(query.qtype))
     }
 
@@ -109,6 +129,51 @@ impl Handler {
             self.reply(query, client, 0, out).finish(Rcode::FormErr);
             return Outcome::Answered(Part::Server);
         }
+        let Some(scope) = self.rules.of(&query.name) else {
+            return self.answer_plain(query, client, turn, out);
+        };
+        if scope.log {
+            tracing::info!(client = %client.address, name = ?query.name, qtype = query.qtype, "query");
+        }
+        match scope.action(query, client.address) {
+            AclAction::Allow => {}
+            AclAction::Drop => return Outcome::Silence,
+            action => {
+                let code = if action == AclAction::Filter { Rcode::NoError } else { Rcode::Refused };
+                self.reply(query, client, 0, out).finish(code);
+                return Outcome::Answered(Part::Server);
+            }
+        }
+        let Some((message, restore)) = scope.rewrite(query) else {
+            return self.answer_scoped(scope, query, client, turn, out);
+        };
+        let Ok(rewritten) = Query::read(&message) else { return Outcome::Silence };
+        let outcome = self.answer_scoped(scope, &rewritten, client, turn, out);
+        if matches!(outcome, Outcome::Answered(_) | Outcome::Refresh(_)) {
+            restore.restore(query, self.limit(query, client), self.udp_payload, out);
+        }
+        outcome
+    }
+
+    fn answer_scoped(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let mut reply = self.reply(query, client, flag::AA, out);
+        match scope.write(query, turn, &mut reply) {
+            Some(rcode) => {
+                reply.finish(rcode);
+                Outcome::Answered(Part::Rules)
+            }
+            None => self.answer_plain(query, client, turn, out),
+        }
+    }
+
+    fn answer_plain(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
         let zone = self.zone.load();
         let Some(zone) = &*zone else {
             if !self.origin.claims(&query.name) {
@@ -214,7 +279,10 @@ impl Handler {
 
     /// Asks again what [`Self::answer`] answered from the cache, if it said that this is due. Needs a runtime.
     pub(crate) fn refresh(&self, message: &[u8]) {
-        if let Ok(query) = Query::read(message) {
+        let Ok(query) = Query::read(message) else { return };
+        let rewritten = self.rules.of(&query.name).and_then(|scope| scope.rewrite(&query));
+        let message = rewritten.map_or_else(|| message.to_vec(), |(message, _)| message);
+        if let Ok(query) = Query::read(&message) {
             self.routes.of(&query.name).refresh(&Question::of(&query));
         }
     }
@@ -222,23 +290,31 @@ impl Handler {
     /// Answers a query for which [`Self::answer`] said that others must be asked.
     pub(crate) async fn later(&self, message: &[u8], client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
         let query = Query::read(message).ok()?;
+        let rewritten = self.rules.of(&query.name).and_then(|scope| scope.rewrite(&query));
+        let Some((message, restore)) = rewritten else { return self.later_plain(&query, client, turn).await };
+        let (mut out, part) = self.later_plain(&Query::read(&message).ok()?, client, turn).await?;
+        restore.restore(&query, self.limit(&query, client), self.udp_payload, &mut out);
+        Some((out, part))
+    }
+
+    async fn later_plain(&self, query: &Query<'_>, client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
         let mut out = Vec::new();
         let zone = self.zone.load_full();
         if let Some(zone) = &zone {
-            let mut reply = self.reply(&query, client, flag::AA, &mut out);
-            match answer::write(zone, &query, turn, &mut reply) {
+            let mut reply = self.reply(query, client, flag::AA, &mut out);
+            match answer::write(zone, query, turn, &mut reply) {
                 Written::Complete(rcode) => {
                     reply.finish(rcode);
                     if rcode == Rcode::NxDomain {
                         let mut walked = Vec::new();
-                        if self.later_walk(zone, &query, client, turn, &mut walked).await {
+                        if self.later_walk(zone, query, client, turn, &mut walked).await {
                             out = walked;
                         }
                     }
                     return Some((out, Part::Kubernetes));
                 }
                 Written::Leaves(target) => {
-                    let rcode = self.follow(&query, &target, &mut reply).await;
+                    let rcode = self.follow(query, &target, &mut reply).await;
                     reply.finish(rcode);
                     return Some((out, Part::Kubernetes));
                 }
@@ -246,15 +322,15 @@ impl Handler {
             }
         }
         let resolver = self.routes.of(&query.name);
-        match resolver.ask(&Question::of(&query)).await {
+        match resolver.ask(&Question::of(query)).await {
             Ok(entry) => {
                 let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
-                entry.answer.write(&query, ttl, self.limit(&query, client), self.udp_payload, &mut out);
+                entry.answer.write(query, ttl, self.limit(query, client), self.udp_payload, &mut out);
                 Some((out, Part::Forward))
             }
             Err(error) => {
                 tracing::debug!(name = ?query.name, qtype = query.qtype, %error, "not forwarded");
-                self.reply(&query, client, 0, &mut out).finish(rcode_of(&error));
+                self.reply(query, client, 0, &mut out).finish(rcode_of(&error));
                 Some((out, Part::Forward))
             }
         }

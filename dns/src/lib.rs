@@ -29,6 +29,7 @@ mod reply;
 mod resolv;
 mod resolve;
 mod routes;
+mod rules;
 mod server;
 mod socket;
 mod tcp;
@@ -42,7 +43,8 @@ mod wire;
 mod zone;
 
 pub use config::{
-    CacheConfig, DnsConfig, ForwardOptions, PodRecords, Policy, Prefetch, ServeStale, StubDomain, Upstreams,
+    AclAction, AclRule, CacheConfig, DnsConfig, ForwardOptions, Hosts, NameMatch, PodRecords, Policy,
+    Prefetch, Rewrite, Rules, ServeStale, StubDomain, Upstreams,
 };
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;

@@ -46,11 +46,13 @@ pub(crate) enum Part {
     Forward,
     /// What an upstream said before.
     Cache,
+    /// The rules that come before all else.
+    Rules,
     /// Nothing: the message was refused.
     Server,
 }
 
-const PARTS: [&str; 4] = ["kubernetes", "forward", "cache", ""];
+const PARTS: [&str; 5] = ["kubernetes", "forward", "cache", "hosts", ""];
 
 /// All counters of a server. Cheap to clone.
 #[derive(Clone, Debug)]

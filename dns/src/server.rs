@@ -20,8 +20,8 @@ use tokio::{
 
 use crate::{
     ConfigError, DnsConfig, DnsError, Publisher, desired::RecordOptions, handler::Handler, metrics::Metrics,
-    name::WireName, records::AddressSet, routes::Routes, socket::Sockets, tcp::Acceptor, udp::Worker,
-    zone::Origin,
+    name::WireName, records::AddressSet, routes::Routes, rules::RuleSet, socket::Sockets, tcp::Acceptor,
+    udp::Worker, zone::Origin,
 };
 
 /// Held by every query under way; the server waits until all are dropped.
@@ -68,9 +68,10 @@ impl Server {
         });
         let metrics = Metrics::new().map_err(DnsError::Metrics)?;
         let routes = Routes::new(&config, &addresses, &metrics)?;
+        let rules = RuleSet::new(&config.rules)?;
         let slot = Arc::default();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let handler = Arc::new(Handler::new(origin, slot, routes, config.max_udp_payload));
+        let handler = Arc::new(Handler::new(origin, slot, routes, rules, &config));
         Ok(Self { handler, metrics, publisher, sockets, addresses })
     }
 
@@ -124,7 +125,9 @@ impl Server {
             tasks.spawn(Acceptor::new(self.handler.clone(), metrics, busy.clone()).run(listener));
         }
         let handler = self.handler.clone();
-        tasks.spawn(async move { handler.routes.watch().await });
+        tasks.spawn(async move {
+            tokio::join!(handler.routes.watch(), handler.rules.watch());
+        });
 
         shutdown.await;
         drop(stop);

@@ -21,6 +21,7 @@ use crate::{
     name::WireName,
     records::AddressSet,
     routes::Routes,
+    rules::RuleSet,
     zone::Origin,
 };
 
@@ -172,7 +173,7 @@ impl Fixture {
         let (origin, slot, metrics) = (origin(config), Arc::default(), Metrics::new().unwrap());
         let routes = Routes::new(config, &[], &metrics).unwrap();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let handler = Handler::new(origin, slot, routes, config.max_udp_payload);
+        let handler = Handler::new(origin, slot, routes, RuleSet::new(&config.rules).unwrap(), config);
         Self { handler, publisher, metrics }
     }
 

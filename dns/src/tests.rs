@@ -5,6 +5,7 @@ mod autopath;
 mod caching;
 mod forwarding;
 mod properties;
+mod rules;
 mod sockets;
 
 use std::{net::UdpSocket, time::Duration};

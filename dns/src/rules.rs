@@ -1,0 +1,110 @@
+//! What is done about a query before the zone and the upstreams are asked.
+
+mod acl;
+mod hosts;
+mod rewrite;
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use self::{hosts::HostTable, rewrite::Rewriter};
+use crate::{
+    AclAction, ConfigError, Rules,
+    name::WireName,
+    query::{Query, QueryName},
+    reply::Reply,
+    wire::Rcode,
+};
+pub(crate) use rewrite::Restore;
+
+/// All rules, ready for use.
+#[derive(Debug, Default)]
+pub(crate) struct RuleSet(
+    /// The longest domain first.
+    Vec<Arc<Scope>>,
+);
+
+/// The rules for the names of a domain.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    zone: WireName,
+    /// Each query is logged.
+    pub(crate) log: bool,
+    acl: Vec<acl::Rule>,
+    rewriter: Rewriter,
+    hosts: Option<HostTable>,
+}
+
+impl RuleSet {
+    /// Reads the configuration.
+    pub(crate) fn new(rules: &[Rules]) -> Result<Self, ConfigError> {
+        let mut scopes = rules
+            .iter()
+            .map(|rules| {
+                Ok(Arc::new(Scope {
+                    zone: domain(&rules.zone)?,
+                    log: rules.log,
+                    acl: rules.acl.iter().map(acl::Rule::new).collect::<Result<_, _>>()?,
+                    rewriter: Rewriter::new(&rules.rewrites)?,
+                    hosts: rules.hosts.as_ref().map(HostTable::new).transpose()?,
+                }))
+            })
+            .collect::<Result<Vec<_>, ConfigError>>()?;
+        scopes.sort_by_key(|scope| std::cmp::Reverse(scope.zone.as_bytes().len()));
+        Ok(Self(scopes))
+    }
+
+    /// The rules for a name.
+    pub(crate) fn of(&self, name: &QueryName) -> Option<&Arc<Scope>> {
+        self.0.iter().find(|scope| is_below(name, &scope.zone))
+    }
+
+    /// Keeps up with the files, for ever.
+    pub(crate) async fn watch(&self) {
+        let mut watches = JoinSet::new();
+        for scope in self.0.iter().filter(|scope| scope.hosts.is_some()).cloned() {
+            watches.spawn(async move {
+                if let Some(hosts) = &scope.hosts {
+                    hosts.watch().await;
+                }
+            });
+        }
+        while watches.join_next().await.is_some() {}
+    }
+}
+
+impl Scope {
+    /// What becomes of a query.
+    pub(crate) fn action(&self, query: &Query<'_>, client: std::net::IpAddr) -> AclAction {
+        let rule = self.acl.iter().find(|rule| rule.matches(query, client));
+        rule.map_or(AclAction::Allow, |rule| rule.action)
+    }
+
+    /// The query that is answered in the place of this one, and what turns the answer back.
+    pub(crate) fn rewrite(&self, query: &Query<'_>) -> Option<(Vec<u8>, Restore<'_>)> {
+        self.rewriter.rewrite(query)
+    }
+
+    /// Writes what the rules themselves say to a query; `None` where they say nothing.
+    pub(crate) fn write(&self, query: &Query<'_>, turn: u32, reply: &mut Reply<'_>) -> Option<Rcode> {
+        self.hosts.as_ref()?.write(query, turn, reply)
+    }
+}
+
+fn domain(text: &str) -> Result<WireName, ConfigError> {
+    WireName::parse(text).ok_or_else(|| ConfigError::Zone(text.to_owned()))
+}
+
+fn domains(texts: &[String]) -> Result<Vec<WireName>, ConfigError> {
+    texts.iter().map(|text| domain(text)).collect()
+}
+
+fn is_below(name: &QueryName, zone: &WireName) -> bool {
+    name.labels_before(zone.as_bytes()).is_some()
+}
+
+/// Whether a name is below one of the domains; of no domains, all names are.
+fn is_among(name: &QueryName, zones: &[WireName]) -> bool {
+    zones.is_empty() || zones.iter().any(|zone| is_below(name, zone))
+}
