@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd};
+use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd, masquerade};
 
 use crate::{
     bridge::{self, Bridge},
@@ -95,6 +95,12 @@ impl Attempt<'_> {
                     record.bpffs.display()
                 );
                 return Err(Error::new(Code::TryLater, msg));
+            }
+            // The datapath has its own.
+            None if config.ip_masq => {
+                for address in &record.addresses {
+                    masquerade::ensure(address.trunc())?;
+                }
             }
             None => {}
         }

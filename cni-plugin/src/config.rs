@@ -40,6 +40,10 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) force_address: bool,
     #[serde(default)]
+    pub(crate) ip_masq: bool,
+    #[serde(default)]
+    ip_masq_backend: Option<String>,
+    #[serde(default)]
     pub(crate) hairpin_mode: bool,
     #[serde(default)]
     pub(crate) promisc_mode: bool,
@@ -298,6 +302,11 @@ impl Config {
         if !self.runtime_config.port_mappings.is_empty() {
             let value = Value::from(self.runtime_config.port_mappings.clone());
             return Err(Error::unsupported("runtimeConfig.portMappings", value));
+        }
+        if let Some(other) =
+            self.ip_masq_backend.as_deref().filter(|backend| !matches!(*backend, "" | "nftables"))
+        {
+            return Err(Error::unsupported("ipMasqBackend", format_args!("{other:?}")));
         }
         for name in self.sysctl.keys() {
             sysctl_path(name, "eth0")?;

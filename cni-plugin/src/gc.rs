@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sluice_netlink::{Netlink, owned};
+use sluice_netlink::{Netlink, masquerade, owned};
 
 use crate::{
     config::{Config, ValidAttachment},
@@ -81,6 +81,9 @@ fn remove_unrecorded(config: &Config) -> Result<()> {
     let stray_addresses: Vec<_> =
         entries.addresses.into_iter().filter(|address| !addresses.contains(address)).collect();
     datapath::leave(&bpffs, "", &stray_addresses)?;
+    if config.ip_masq && listing.attachments.is_empty() {
+        masquerade::remove_all()?;
+    }
     for host_veth in entries.host_veths.iter().filter(|name| stray(name)) {
         datapath::leave(&bpffs, host_veth, &[])?;
     }

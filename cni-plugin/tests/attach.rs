@@ -434,3 +434,37 @@ fn the_containers_interface_is_tuned() {
     assert!(!pod.netlink().link("eth0").unwrap().flags.is_up());
     node.del(&pod, &config).ok();
 }
+
+#[test]
+fn pods_reach_the_outside_with_the_nodes_address_where_that_is_asked_for() {
+    let node = Node::new();
+    let outside = sluice_netlink::Namespace::create().unwrap();
+    let mut netlink = node.netlink();
+    netlink.create_veth(&VethEnd::new("wire").up(), &VethEnd::new("wire").namespace(&outside).up()).unwrap();
+    let nodad = sluice_netlink::AddressFlags { nodad: true, ..Default::default() };
+    for (own, other) in [("192.0.2.1/24", "192.0.2.2/24"), ("2001:db8::1/64", "2001:db8::2/64")] {
+        let index = netlink.link("wire").unwrap().index;
+        netlink.add_address(index, own.parse().unwrap(), nodad).unwrap();
+        let mut netlink = outside.netlink().unwrap();
+        let index = netlink.link("wire").unwrap().index;
+        netlink.add_address(index, other.parse().unwrap(), nodad).unwrap();
+    }
+    let config = node.config(json!({ "ipMasq": true }));
+    let pods = [Pod::new("one"), Pod::new("two")];
+    for pod in &pods {
+        node.add(pod, &config).ok();
+        // Outside knows no way back to the pods' network.
+        for address in ["192.0.2.2", "2001:db8::2"] {
+            assert_reaches(&pod.namespace, &outside, address.parse().unwrap());
+        }
+    }
+    node.gc(&config, &["one"]).ok();
+    assert_reaches(&pods[0].namespace, &outside, "192.0.2.2".parse().unwrap());
+    node.gc(&config, &[]).ok();
+    node.namespace
+        .run(|| assert!(sluice_netlink::masquerade::ensure("10.77.0.0/24".parse().unwrap()).unwrap()))
+        .unwrap();
+    let (code, msg) =
+        node.add(&pods[0], &node.config(json!({ "ipMasq": true, "ipMasqBackend": "iptables" }))).error();
+    assert_eq!((code, msg.as_str()), (2, "ipMasqBackend: \"iptables\" is not supported"));
+}

@@ -31,6 +31,7 @@ mod create;
 mod error;
 mod link;
 mod mac;
+pub mod masquerade;
 mod neighbour;
 pub mod netns;
 pub mod owned;
