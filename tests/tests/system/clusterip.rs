@@ -1,6 +1,6 @@
 //! ClusterIPs: from pods and from the node, TCP and UDP, both families, per packet and by the fast path.
 
-use sluice_tests::{Result, wait_for};
+use sluice_tests::{Error, Result, wait_for};
 
 use crate::site::{LIMIT, Site, WEB, bracketed, spread, url, web_service};
 
@@ -82,7 +82,7 @@ fn large_answers_arrive_whole() -> Result<()> {
     Ok(())
 }
 
-fn a_service_without_endpoints_answers_nobody_and_counts(fast_path: bool) -> Result<()> {
+fn a_service_without_endpoints_refuses_and_counts(fast_path: bool) -> Result<()> {
     let site = Site::usual(fast_path)?;
     for pod in ["web-0", "web-1"] {
         site.cluster.withdraw(&format!("{pod}.yaml"))?;
@@ -90,9 +90,13 @@ fn a_service_without_endpoints_answers_nobody_and_counts(fast_path: bool) -> Res
     let node = site.cluster.node(1).host();
     for address in WEB {
         for host in [site.client(), node] {
-            wait_for(&format!("no answer to {} from {address}", host.name()), LIMIT, || {
-                let output = host.run("curl", &["-sS", "-m", "1", &url(address)])?;
-                Ok((output.code != Some(0)).then_some(()))
+            wait_for(&format!("{} to be refused by {address}", host.name()), LIMIT, || {
+                let output = host.run("curl", &["-sS", "-m", "2", &url(address)])?;
+                // 7: the connection was refused, at once and not by a time-out, which is 28.
+                match output.code {
+                    Some(7) => Ok(Some(())),
+                    code => Err(Error::answer(format!("curl: exit code {code:?}"), output.stderr)),
+                }
             })?;
         }
     }
@@ -105,13 +109,13 @@ fn a_service_without_endpoints_answers_nobody_and_counts(fast_path: bool) -> Res
 }
 
 #[test]
-fn a_service_without_endpoints_answers_nobody_and_counts_per_packet() -> Result<()> {
-    a_service_without_endpoints_answers_nobody_and_counts(false)
+fn a_service_without_endpoints_refuses_and_counts_per_packet() -> Result<()> {
+    a_service_without_endpoints_refuses_and_counts(false)
 }
 
 #[test]
-fn a_service_without_endpoints_answers_nobody_and_counts_on_the_fast_path() -> Result<()> {
-    a_service_without_endpoints_answers_nobody_and_counts(true)
+fn a_service_without_endpoints_refuses_and_counts_on_the_fast_path() -> Result<()> {
+    a_service_without_endpoints_refuses_and_counts(true)
 }
 
 #[test]
