@@ -14,7 +14,7 @@ use crate::{
     delegate::Delegate,
     environment::{Lookup, Target},
     error::{Code, Error, Result},
-    gc, help, status,
+    gc, help, loopback, status,
     version::Version,
 };
 
@@ -73,35 +73,41 @@ fn dispatch(lookup: Lookup<'_>, stdin: &[u8]) -> Result<Option<Value>> {
     };
     match command.as_str() {
         "VERSION" => version(stdin).map(Some),
-        "ADD" => {
-            let target = Target::read(lookup, true)?;
-            let config = Config::parse(stdin)?;
-            let version = config.version()?;
+        "ADD" | "DEL" | "CHECK" => {
+            let target = Target::read(lookup, command != "DEL")?;
+            let config = if command == "CHECK" {
+                since(Version::V0_4_0, "CHECK", stdin)?
+            } else {
+                Config::parse(stdin)?
+            };
+            if loopback::is_meant(&config) {
+                return match command.as_str() {
+                    "ADD" => loopback::add(&config, &target).map(Some),
+                    "DEL" => loopback::del(&target).map(|()| None),
+                    _ => loopback::check(&target).map(|()| None),
+                };
+            }
             let delegate = Delegate::find(&config, lookup)?;
-            let result = add::add(&config, &target, delegate.as_ref())?;
-            Ok(Some(result.to_json(version, config.prev_result.as_ref())))
+            match command.as_str() {
+                "ADD" => {
+                    let result = add::add(&config, &target, delegate.as_ref())?;
+                    Ok(Some(result.to_json(config.version()?, config.prev_result.as_ref())))
+                }
+                "DEL" => del::del(&config, &target, delegate.as_ref()).map(|()| None),
+                _ => check::check(&config, &target, delegate.as_ref()).map(|()| None),
+            }
         }
-        "DEL" => {
-            let target = Target::read(lookup, false)?;
-            let config = Config::parse(stdin)?;
+        "STATUS" | "GC" => {
+            let config = since(Version::V1_1_0, &command, stdin)?;
+            if loopback::is_meant(&config) {
+                return Ok(None);
+            }
             let delegate = Delegate::find(&config, lookup)?;
-            del::del(&config, &target, delegate.as_ref()).map(|()| None)
-        }
-        "CHECK" => {
-            let target = Target::read(lookup, true)?;
-            let config = since(Version::V0_4_0, "CHECK", stdin)?;
-            let delegate = Delegate::find(&config, lookup)?;
-            check::check(&config, &target, delegate.as_ref()).map(|()| None)
-        }
-        "STATUS" => {
-            let config = since(Version::V1_1_0, "STATUS", stdin)?;
-            let delegate = Delegate::find(&config, lookup)?;
-            status::status(&config, delegate.as_ref()).map(|()| None)
-        }
-        "GC" => {
-            let config = since(Version::V1_1_0, "GC", stdin)?;
-            let delegate = Delegate::find(&config, lookup)?;
-            gc::gc(&config, delegate.as_ref()).map(|()| None)
+            match command.as_str() {
+                "GC" => gc::gc(&config, delegate.as_ref()),
+                _ => status::status(&config, delegate.as_ref()),
+            }
+            .map(|()| None)
         }
         other => {
             let msg = format!("CNI_COMMAND={other:?} is not one of ADD, DEL, CHECK, STATUS, GC, VERSION");

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) cni_version: Option<String>,
     #[serde(default)]
     pub(crate) name: String,
+    #[serde(default, rename = "type")]
+    pub(crate) kind: Option<String>,
     #[serde(default)]
     pub(crate) bridge: Option<String>,
     #[serde(default = "yes")]

@@ -26,6 +26,7 @@ mod environment;
 mod error;
 mod gc;
 mod help;
+mod loopback;
 pub mod node;
 mod pod;
 pub mod range;

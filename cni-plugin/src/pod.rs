@@ -7,10 +7,9 @@ use crate::{
     bridge::is_disabled,
     config::{self, Config, RouteConfig},
     error::{Code, Error, Result},
+    loopback,
 };
 
-/// Index of the loopback device, in every namespace.
-const LOOPBACK: u32 = 1;
 /// `RTPROT_BOOT`, as `ip route` would enter them: in the container they are its own.
 const PROTOCOL: u8 = 3;
 
@@ -26,7 +25,7 @@ pub(crate) struct Interface<'a> {
 pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
     let Interface { name, index, addresses, routes } = *interface;
     let mut netlink = Netlink::open()?;
-    netlink.set_up(LOOPBACK)?;
+    netlink.set_up(loopback::INDEX)?;
     // Peers that remember another holder of the address hear of the new one at once.
     set_if_present(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
     // Whatever the container needs it has been told; who else announces a router to it is not to be trusted.

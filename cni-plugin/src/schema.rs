@@ -59,9 +59,9 @@ fn the_schema_has_the_fields_that_are_read_and_no_others() {
         expected.extend(not_read.iter().map(|field| (*field).to_owned()));
         assert_eq!(properties(pointer), expected, "{pointer}");
     };
-    // What is read only to be refused is not in it; `type` and `capabilities` are the runtime's to read.
+    // What is read only to be refused is not in it; `capabilities` is the runtime's to read.
     let refused = ["vlan", "vlanTrunk", "macspoofchk"];
-    same("", fields::<Config>(), &refused, &["type", "capabilities"]);
+    same("", fields::<Config>(), &refused, &["capabilities"]);
     same("/properties/ipam", fields::<Ipam>(), &[], &[]);
     same("/$defs/range", fields::<RangeConfig>(), &[], &[]);
     same("/$defs/route", fields::<RouteConfig>(), &[], &[]);

@@ -468,3 +468,29 @@ fn pods_reach_the_outside_with_the_nodes_address_where_that_is_asked_for() {
         node.add(&pods[0], &node.config(json!({ "ipMasq": true, "ipMasqBackend": "iptables" }))).error();
     assert_eq!((code, msg.as_str()), (2, "ipMasqBackend: \"iptables\" is not supported"));
 }
+
+#[test]
+fn the_plugin_stands_in_for_loopback() {
+    let node = Node::new();
+    let pod = Pod::new("one");
+    let config = json!({ "cniVersion": "1.0.0", "name": "cni-loopback", "type": "loopback" });
+    let result = node.add(&pod, &config).ok();
+    assert_eq!(
+        result["interfaces"],
+        json!([{ "name": "lo", "mac": "00:00:00:00:00:00", "sandbox": pod.path() }])
+    );
+    assert_eq!(
+        result["ips"],
+        json!([{ "address": "127.0.0.1/8", "interface": 0 }, { "address": "::1/128", "interface": 0 }])
+    );
+    assert_reaches(&pod.namespace, &pod.namespace, "127.0.0.1".parse().unwrap());
+    node.call("CHECK", &pod, &config).ok();
+    node.del(&pod, &config).ok();
+    assert!(!pod.netlink().link("lo").unwrap().flags.is_up());
+    assert_eq!(node.call("CHECK", &pod, &config).error(), (103, "interface lo is down".to_owned()));
+    Answer::from(&node.run(node.command("DEL", "one", None), &config.to_string())).ok();
+    assert!(store::list(node.state_dir()).unwrap().attachments.is_empty());
+    let previous = json!({ "cniVersion": "1.0.0", "interfaces": [{ "name": "x" }] });
+    let chained = json!({ "cniVersion": "1.0.0", "name": "n", "type": "loopback", "prevResult": previous });
+    assert_eq!(node.add(&pod, &chained).ok(), previous);
+}

@@ -233,8 +233,9 @@ impl Network {
     pub fn remove(&self, held: Held) -> Result<()> {
         let addresses = match &held.record {
             Some(record) => record.addresses.iter().map(ipnet::IpNet::addr).collect(),
-            None if held.damage.is_some() => self.addresses_of(&held)?,
-            None => Vec::new(),
+            // Empty, as it should be before it holds an address; or damaged, whatever it holds.
+            None if held.file.metadata().is_ok_and(|metadata| metadata.nlink() == 1) => Vec::new(),
+            None => self.addresses_of(&held)?,
         };
         if !addresses.is_empty() {
             let _lock = self.lock()?;

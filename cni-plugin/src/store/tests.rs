@@ -232,6 +232,40 @@ fn the_time_to_allocate_does_not_depend_on_how_full_the_range_is() {
     assert!(network.holder("10.1.253.167".parse().unwrap()).unwrap().is_some(), "they came from the end");
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever stands in the files: no panic, no address given twice, and a DEL that succeeds.
+    #[test]
+    fn nothing_in_the_files_does_harm(
+        record in proptest::collection::vec(any::<u8>(), 0..80),
+        json in any::<bool>(),
+        pool in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let network = open(&directory);
+        let ranges = [range("10.1.0.0/29")];
+        let first = add(&network, "c1", &ranges, None).unwrap();
+        let mut bytes = record;
+        if json {
+            // The start of a record, and then something else.
+            let whole = attachment("c1").to_bytes();
+            let kept = whole.len() * bytes.len() / 80;
+            bytes = [&whole[..kept], &bytes[..]].concat();
+        }
+        fs::write(network.record_path("c1", "eth0"), &bytes).unwrap();
+        fs::write(network.pool_path(&ranges[0]), &pool).unwrap();
+        let _ = list(directory.path()).unwrap();
+        let second = add(&network, "c2", &ranges, None).unwrap();
+        prop_assert_ne!(first, second);
+        let gone = delete(&network, "c1");
+        prop_assert!(gone);
+        let left = entries(&network.directory.join(ADDRESSES)).unwrap();
+        prop_assert_eq!(left.len(), 1, "only that of c2");
+        prop_assert!(network.drop_orphans().is_ok());
+    }
+}
+
 /// What is done to the store.
 #[derive(Clone, Debug)]
 enum Step {
