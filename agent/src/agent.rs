@@ -189,11 +189,13 @@ impl Agent {
     /// Step 5.
     fn route(&mut self, failures: &mut Vec<Failure>) {
         let Some((found, facts)) = &self.node else { return };
-        // Without the datapath, service addresses would be sent where nobody takes them.
-        let mut config = self.config.clone();
-        config.proxy &= self.services.is_some();
-        let (wanted, mut problems) = routes::desired(&config, &self.snapshot, facts, found);
-        let (ops, others) = routes::plan(&wanted, &found.routes);
+        let (wanted, mut problems) = routes::desired(&self.config, &self.snapshot, facts, found);
+        let (mut ops, others) = routes::plan(&wanted, &found.routes);
+        if self.services.is_none() {
+            // Without a datapath, service addresses would be sent where nobody takes them. Routes that are there
+            // stay: they lead to programs that an earlier agent has left at work.
+            ops.retain(|op| !op.is_to(SERVICE_DEVICE));
+        }
         problems.extend(others);
         let mut problems: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
         if !self.snapshot.nodes.contains_key(&self.config.node_name) {
@@ -264,10 +266,12 @@ impl Agent {
         for failure in failures {
             self.metrics.failed(failure.part());
             let text = Chain(failure).to_string();
-            if !self.failing.contains(&text) {
-                error!(part = failure.part(), "{text}; it will be tried again");
+            // The verifier has much to say, and never the same twice; its first line tells what it is about.
+            let line = text.lines().next().unwrap_or_default().to_owned();
+            if !self.failing.contains(&line) {
+                error!(part = failure.part(), "{text}");
             }
-            texts.insert(text);
+            texts.insert(line);
         }
         for text in self.failing.difference(&texts) {
             info!("no longer: {text}");

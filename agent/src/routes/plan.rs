@@ -19,6 +19,13 @@ pub enum RouteOp {
     Remove(IpNet),
 }
 
+impl RouteOp {
+    /// Whether this makes a route by the device.
+    pub fn is_to(&self, device: &str) -> bool {
+        matches!(self, Self::Put(_, route) if route.device == device)
+    }
+}
+
 impl fmt::Display for RouteOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
