@@ -3,6 +3,8 @@
 //! `docs/cni.md` explains the fields to users. Fields that are not here are passed over, as the specification
 //! wants it: a runtime and other plugins of a chain put their own into the same object.
 
+mod runtime;
+
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
@@ -10,6 +12,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use sluice_netlink::{MacAddress, owned};
 
+#[cfg(test)]
+pub(crate) use self::runtime::{CniArgs, RuntimeDns};
+pub(crate) use self::runtime::{ConfigArgs, RuntimeConfig, ValidAttachment};
 use crate::{
     environment::is_name,
     error::{Code, Error, Result},
@@ -177,59 +182,6 @@ pub(crate) struct Dns {
     pub(crate) search: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) options: Vec<String>,
-}
-
-/// What the runtime adds for one attachment, by the capabilities that the configuration claims.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct RuntimeConfig {
-    #[serde(default)]
-    pub(crate) mac: Option<String>,
-    #[serde(default)]
-    pub(crate) ips: Vec<String>,
-    #[serde(default)]
-    pub(crate) ip_ranges: Vec<Vec<RangeConfig>>,
-    #[serde(default)]
-    pub(crate) dns: Option<RuntimeDns>,
-    #[serde(default)]
-    port_mappings: Vec<Value>,
-    #[serde(default)]
-    bandwidth: Option<Value>,
-}
-
-/// The `dns` capability, which spells its fields its own way.
-#[derive(Debug, Deserialize)]
-pub(crate) struct RuntimeDns {
-    #[serde(default)]
-    pub(crate) servers: Vec<String>,
-    #[serde(default)]
-    pub(crate) searches: Vec<String>,
-    #[serde(default)]
-    pub(crate) options: Vec<String>,
-}
-
-/// `args` of the configuration.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct ConfigArgs {
-    #[serde(default)]
-    pub(crate) cni: CniArgs,
-}
-
-/// `args.cni`.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct CniArgs {
-    #[serde(default)]
-    pub(crate) ips: Vec<String>,
-    #[serde(default)]
-    pub(crate) mac: Option<String>,
-}
-
-/// An attachment that GC is to leave alone.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ValidAttachment {
-    #[serde(rename = "containerID")]
-    pub(crate) container_id: String,
-    pub(crate) ifname: String,
 }
 
 impl Config {

@@ -1,0 +1,59 @@
+//! What the runtime puts into a configuration for one attachment.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::RangeConfig;
+
+/// What the runtime adds for one attachment, by the capabilities that the configuration claims.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RuntimeConfig {
+    #[serde(default)]
+    pub(crate) mac: Option<String>,
+    #[serde(default)]
+    pub(crate) ips: Vec<String>,
+    #[serde(default)]
+    pub(crate) ip_ranges: Vec<Vec<RangeConfig>>,
+    #[serde(default)]
+    pub(crate) dns: Option<RuntimeDns>,
+    #[serde(default)]
+    pub(super) port_mappings: Vec<Value>,
+    #[serde(default)]
+    pub(super) bandwidth: Option<Value>,
+}
+
+/// The `dns` capability, which spells its fields its own way.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RuntimeDns {
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
+    #[serde(default)]
+    pub(crate) searches: Vec<String>,
+    #[serde(default)]
+    pub(crate) options: Vec<String>,
+}
+
+/// `args` of the configuration.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ConfigArgs {
+    #[serde(default)]
+    pub(crate) cni: CniArgs,
+}
+
+/// `args.cni`.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct CniArgs {
+    #[serde(default)]
+    pub(crate) ips: Vec<String>,
+    #[serde(default)]
+    pub(crate) mac: Option<String>,
+}
+
+/// An attachment that GC is to leave alone.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    pub(crate) container_id: String,
+    pub(crate) ifname: String,
+}

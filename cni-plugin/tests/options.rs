@@ -1,0 +1,218 @@
+//! What can be asked of ADD: options, capabilities, versions, chains. By the real binary, between real namespaces.
+//! Needs root.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly, in its helpers too")]
+
+mod common;
+
+use std::net::IpAddr;
+
+use common::{Answer, Node, Pod, assert_reaches};
+use serde_json::json;
+use sluice_cni::store;
+use sluice_netlink::{BridgeSpec, VethEnd, owned, sysctl};
+
+#[test]
+fn requests_for_addresses_and_mac_are_met() {
+    let node = Node::new();
+    let pod = Pod::new("wishes");
+    let wishes =
+        json!({ "runtimeConfig": { "ips": ["10.77.0.200", "fd77::dead:beef"], "mac": "02:11:22:33:44:55" } });
+    let answer = node.add(&pod, &node.config(wishes));
+    assert_eq!(
+        answer.addresses(),
+        ["10.77.0.200".parse::<IpAddr>().unwrap(), "fd77::dead:beef".parse().unwrap()]
+    );
+    assert_eq!(pod.netlink().link("eth0").unwrap().mac.unwrap().to_string(), "02:11:22:33:44:55");
+    let same = json!({ "runtimeConfig": { "ips": ["10.77.0.200"] } });
+    let (code, msg) = node.add(&Pod::new("other"), &node.config(same)).error();
+    assert_eq!((code, msg.as_str()), (102, "address 10.77.0.200 is held by wishes:eth0"));
+}
+
+#[test]
+fn every_version_is_answered_in_its_own_format() {
+    let node = Node::new();
+    for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let pod = Pod::new(&format!("v{version}"));
+        let config = node.config(json!({ "cniVersion": version }));
+        let result = node.add(&pod, &config).ok();
+        assert_eq!(result["cniVersion"], version);
+        if version < "0.3.0" {
+            assert!(result["ip4"]["ip"].as_str().unwrap().starts_with("10.77.0."), "{result}");
+            assert!(result["ip6"]["ip"].as_str().unwrap().starts_with("fd77::"), "{result}");
+        } else {
+            assert_eq!(result["ips"][0]["version"].as_str(), (version < "1").then_some("4"), "{result}");
+        }
+        node.del(&pod, &config).ok();
+    }
+    let mut list = json!({ "cniVersion": "1.0.0", "name": "pods", "plugins": [node.config(json!({}))] });
+    list["plugins"][0].as_object_mut().unwrap().remove("name");
+    let pod = Pod::new("list");
+    assert_eq!(node.add(&pod, &list).ok()["cniVersion"], "1.0.0");
+    node.del(&pod, &list).ok();
+}
+
+#[test]
+fn the_result_of_plugins_before_is_passed_on() {
+    let node = Node::new();
+    let previous = json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [{ "name": "before0", "sandbox": "/x" }],
+        "ips": [{ "address": "192.0.2.1/32", "interface": 0 }],
+        "dns": { "nameservers": ["192.0.2.53"] },
+    });
+    let pod = Pod::new("one");
+    let result = node.add(&pod, &node.config(json!({ "cniVersion": "1.0.0", "prevResult": previous }))).ok();
+    assert_eq!(result["interfaces"][0]["name"], "before0");
+    assert_eq!(result["interfaces"][3]["name"], "eth0");
+    assert_eq!(result["ips"][1]["interface"], 3);
+    assert_eq!(result["dns"]["nameservers"][0], "192.0.2.53");
+    let config = node.config(json!({ "cniVersion": "1.0.0", "prevResult": result }));
+    node.call("CHECK", &pod, &config).ok();
+}
+
+#[test]
+fn options_of_the_bridge_are_obeyed() {
+    let node = Node::new();
+    let mut netlink = node.netlink();
+    netlink.create_bridge(&BridgeSpec::new("sluice0").up()).unwrap();
+    let bridge = netlink.link("sluice0").unwrap().index;
+    netlink
+        .add_address(bridge, "192.0.2.1/24".parse().unwrap(), sluice_netlink::AddressFlags::default())
+        .unwrap();
+    let has_old = |node: &Node| {
+        let found = node.netlink().addresses_of(bridge).unwrap();
+        found.iter().any(|address| address.address.to_string() == "192.0.2.1/24")
+    };
+    let plain = Pod::new("plain");
+    node.add(&plain, &node.config(json!({}))).ok();
+    assert!(has_old(&node), "other addresses stay");
+    assert!(!netlink.link("sluice0").unwrap().flags.is_promiscuous());
+
+    let ranges = json!({ "ranges": [[{ "subnet": "10.79.0.0/24" }]] });
+    let options = json!({ "name": "other", "forceAddress": true, "promiscMode": true, "isDefaultGateway": false, "ipam": ranges });
+    let pod = Pod::new("options");
+    let result = node.add(&pod, &node.config(options)).ok();
+    assert!(!has_old(&node), "they go where that is asked for");
+    assert!(netlink.link("sluice0").unwrap().flags.is_promiscuous());
+    assert_eq!(result["routes"], json!([]));
+
+    // Isolated containers reach the node and not each other.
+    let isolated = node.config(json!({ "name": "isolated", "portIsolation": true, "bridge": "br1", "ipam": { "ranges": [[{ "subnet": "10.80.0.0/24" }]] } }));
+    let pods = [Pod::new("i1"), Pod::new("i2")];
+    let addresses: Vec<IpAddr> = pods.iter().map(|pod| node.add(pod, &isolated).addresses()[0]).collect();
+    assert_reaches(&pods[0].namespace, &node.namespace, "10.80.0.1".parse().unwrap());
+    let port = |name: &str| {
+        let output = node.namespace.run(|| {
+            std::process::Command::new("ip").args(["-j", "-d", "link", "show", name]).output().unwrap()
+        });
+        let json: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        json[0]["linkinfo"]["info_slave_data"].clone()
+    };
+    let name = owned::host_veth_name("i1", "eth0");
+    assert_eq!((&port(&name)["isolated"], &port(&name)["hairpin"]), (&json!(true), &json!(false)));
+    assert_eq!(addresses.len(), 2);
+    let hairpin = node.config(json!({ "name": "hairpin", "hairpinMode": true, "bridge": "br2", "ipam": { "ranges": [[{ "subnet": "10.81.0.0/24" }]] } }));
+    let pod = Pod::new("h1");
+    node.add(&pod, &hairpin).ok();
+    assert_eq!(port(&owned::host_veth_name("h1", "eth0"))["hairpin"], json!(true));
+}
+
+#[test]
+fn the_containers_interface_is_tuned() {
+    let node = Node::new();
+    let options = json!({
+        "sysctl": { "net.core.somaxconn": "517", "net.ipv4.conf.IFNAME.arp_filter": "1" },
+        "txQLen": 77, "promisc": true, "allmulti": true, "mtu": 1333,
+        "runtimeConfig": { "ipRanges": [[{ "subnet": "10.90.0.0/24" }]], "dns": { "servers": ["10.96.0.10"], "searches": ["shop.svc"] } },
+    });
+    let pod = Pod::new("tuned");
+    let result = node.add(&pod, &node.config(options)).ok();
+    assert_eq!(result["dns"], json!({ "nameservers": ["10.96.0.10"], "search": ["shop.svc"] }));
+    assert_eq!(result["ips"][0]["address"], "10.90.0.2/24");
+    assert_eq!(
+        result["ips"].as_array().unwrap().len(),
+        1,
+        "the runtime's ranges stand in place of the configured"
+    );
+    let eth0 = pod.netlink().link("eth0").unwrap();
+    assert_eq!((eth0.mtu, eth0.tx_queue_len, eth0.flags.is_promiscuous()), (1333, 77, true));
+    pod.namespace
+        .run(|| {
+            assert_eq!(sysctl::read("net/core/somaxconn").unwrap(), "517");
+            assert_eq!(sysctl::read("net/ipv4/conf/eth0/arp_filter").unwrap(), "1");
+            assert_eq!(sysctl::read("net/ipv6/conf/eth0/accept_ra").unwrap(), "0");
+        })
+        .unwrap();
+    let (code, msg) =
+        node.add(&Pod::new("no"), &node.config(json!({ "sysctl": { "net.core.nonsense": "1" } }))).error();
+    assert_eq!(code, 100);
+    assert!(msg.contains("net/core/nonsense"), "{msg}");
+
+    let pod = Pod::new("off");
+    let mut config = node.config(json!({ "disableContainerInterface": true }));
+    config.as_object_mut().unwrap().remove("ipam");
+    assert_eq!(node.add(&pod, &config).ok()["ips"], json!([]));
+    assert!(!pod.netlink().link("eth0").unwrap().flags.is_up());
+    node.del(&pod, &config).ok();
+}
+
+#[test]
+fn pods_reach_the_outside_with_the_nodes_address_where_that_is_asked_for() {
+    let node = Node::new();
+    let outside = sluice_netlink::Namespace::create().unwrap();
+    let mut netlink = node.netlink();
+    netlink.create_veth(&VethEnd::new("wire").up(), &VethEnd::new("wire").namespace(&outside).up()).unwrap();
+    let nodad = sluice_netlink::AddressFlags { nodad: true, ..Default::default() };
+    for (own, other) in [("192.0.2.1/24", "192.0.2.2/24"), ("2001:db8::1/64", "2001:db8::2/64")] {
+        let index = netlink.link("wire").unwrap().index;
+        netlink.add_address(index, own.parse().unwrap(), nodad).unwrap();
+        let mut netlink = outside.netlink().unwrap();
+        let index = netlink.link("wire").unwrap().index;
+        netlink.add_address(index, other.parse().unwrap(), nodad).unwrap();
+    }
+    let config = node.config(json!({ "ipMasq": true }));
+    let pods = [Pod::new("one"), Pod::new("two")];
+    for pod in &pods {
+        node.add(pod, &config).ok();
+        // Outside knows no way back to the pods' network.
+        for address in ["192.0.2.2", "2001:db8::2"] {
+            assert_reaches(&pod.namespace, &outside, address.parse().unwrap());
+        }
+    }
+    node.gc(&config, &["one"]).ok();
+    assert_reaches(&pods[0].namespace, &outside, "192.0.2.2".parse().unwrap());
+    node.gc(&config, &[]).ok();
+    node.namespace
+        .run(|| assert!(sluice_netlink::masquerade::ensure("10.77.0.0/24".parse().unwrap()).unwrap()))
+        .unwrap();
+    let (code, msg) =
+        node.add(&pods[0], &node.config(json!({ "ipMasq": true, "ipMasqBackend": "iptables" }))).error();
+    assert_eq!((code, msg.as_str()), (2, "ipMasqBackend: \"iptables\" is not supported"));
+}
+
+#[test]
+fn the_plugin_stands_in_for_loopback() {
+    let node = Node::new();
+    let pod = Pod::new("one");
+    let config = json!({ "cniVersion": "1.0.0", "name": "cni-loopback", "type": "loopback" });
+    let result = node.add(&pod, &config).ok();
+    assert_eq!(
+        result["interfaces"],
+        json!([{ "name": "lo", "mac": "00:00:00:00:00:00", "sandbox": pod.path() }])
+    );
+    assert_eq!(
+        result["ips"],
+        json!([{ "address": "127.0.0.1/8", "interface": 0 }, { "address": "::1/128", "interface": 0 }])
+    );
+    assert_reaches(&pod.namespace, &pod.namespace, "127.0.0.1".parse().unwrap());
+    node.call("CHECK", &pod, &config).ok();
+    node.del(&pod, &config).ok();
+    assert!(!pod.netlink().link("lo").unwrap().flags.is_up());
+    assert_eq!(node.call("CHECK", &pod, &config).error(), (103, "interface lo is down".to_owned()));
+    Answer::from(&node.run(node.command("DEL", "one", None), &config.to_string())).ok();
+    assert!(store::list(node.state_dir()).unwrap().attachments.is_empty());
+    let previous = json!({ "cniVersion": "1.0.0", "interfaces": [{ "name": "x" }] });
+    let chained = json!({ "cniVersion": "1.0.0", "name": "n", "type": "loopback", "prevResult": previous });
+    assert_eq!(node.add(&pod, &chained).ok(), previous);
+}
