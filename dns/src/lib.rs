@@ -15,6 +15,7 @@ mod answer;
 mod autopath;
 mod cache;
 mod config;
+mod corefile;
 mod desired;
 mod error;
 mod forward;
@@ -46,6 +47,7 @@ pub use config::{
     AclAction, AclRule, CacheConfig, DnsConfig, ForwardOptions, Hosts, NameMatch, PodRecords, Policy,
     Prefetch, Rewrite, Rules, ServeStale, StubDomain, Upstreams,
 };
+pub use corefile::{Corefile, CorefileError};
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
 pub use server::Server;

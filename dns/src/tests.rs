@@ -3,6 +3,7 @@
 mod answers;
 mod autopath;
 mod caching;
+mod corefile;
 mod forwarding;
 mod properties;
 mod rules;

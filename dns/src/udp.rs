@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -32,6 +32,9 @@ use crate::{
 const BATCH: usize = 32;
 /// No query is longer: what is cut off was not one.
 const QUERY: usize = 2048;
+
+/// How long a thread goes on at most once it shall stop.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// What one thread works with.
 pub(crate) struct Worker {
@@ -56,6 +59,7 @@ impl Worker {
         let mut incoming = MultiHeaders::preallocate(BATCH, None);
         let mut outgoing = MultiHeaders::preallocate(BATCH, None);
         let mut turn: u32 = rand::random();
+        let mut stopping = None;
         loop {
             let packets = match self.receive(&mut buffers, &mut incoming) {
                 Ok(packets) => packets,
@@ -71,10 +75,12 @@ impl Worker {
             let came = Instant::now();
             let mut clients = [None; BATCH];
             let mut count = 0;
+            let mut is_empty = true;
             for (buffer, (length, client)) in buffers.iter().zip(packets.into_iter().map_while(|p| p)) {
                 if length == 0 {
                     continue;
                 }
+                is_empty = false;
                 turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 if self.answer(&buffer[..length], client, turn >> 8, came, &mut answers[count]) {
                     clients[count] = Some(client);
@@ -83,7 +89,11 @@ impl Worker {
             }
             self.send(&answers[..count], &clients[..count], &mut outgoing);
             if self.stop.load(Ordering::Relaxed) {
-                return;
+                // What is in the socket is answered still; a successor gets what comes from now on, sooner or later.
+                let since = *stopping.get_or_insert(came);
+                if is_empty || came.duration_since(since) > DRAIN {
+                    return;
+                }
             }
         }
     }

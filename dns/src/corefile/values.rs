@@ -1,0 +1,135 @@
+//! Values of a Corefile: domains, addresses, durations.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+/// A server block's domain and port: `cluster.local:53`, `.`, `dns://example.org`, `10.0.0.0/8`.
+pub(super) fn zone_and_port(key: &str) -> Option<(String, u16)> {
+    let key = key.strip_prefix("dns://").unwrap_or(key);
+    if key.contains("://") {
+        return None;
+    }
+    let (zone, port) = match key.rsplit_once(':') {
+        Some((zone, port)) => (zone, port.parse().ok()?),
+        None => (key, 53),
+    };
+    Some((zone_of(if zone.is_empty() { "." } else { zone })?, port))
+}
+
+/// A domain, or the reverse domain of a network that ends at a label.
+pub(super) fn zone_of(text: &str) -> Option<String> {
+    let Ok(net) = text.parse::<IpNet>() else {
+        return (!text.contains(['/', ':'])).then(|| text.to_owned());
+    };
+    let count = usize::from(net.prefix_len());
+    let (digits, bits, end): (Vec<String>, _, _) = match net.network() {
+        IpAddr::V4(v4) => (v4.octets().iter().map(u8::to_string).collect(), 8, "in-addr.arpa"),
+        IpAddr::V6(v6) => {
+            (format!("{:032x}", u128::from(v6)).chars().map(String::from).collect(), 4, "ip6.arpa")
+        }
+    };
+    let labels: Vec<&str> = digits[..count / bits].iter().rev().map(String::as_str).chain([end]).collect();
+    (count % bits == 0).then(|| labels.join("."))
+}
+
+/// An upstream: an address with or without port.
+pub(super) fn upstream(text: &str) -> Option<SocketAddr> {
+    let text = text.strip_prefix("dns://").unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)).or_else(|_| text.parse()).ok()
+}
+
+/// Where to listen: `:8080`, `169.254.20.10:8080`.
+pub(super) fn listen(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix(':').or_else(|| text.strip_prefix("localhost:")) {
+        Some(port) => {
+            let address = if text.starts_with(':') { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+            Some(SocketAddr::new(address.into(), port.parse().ok()?))
+        }
+        None => text.parse().ok(),
+    }
+}
+
+/// A duration as Go writes it: `5s`, `1m30s`, `500ms`, `1.5h`; a number alone is seconds.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|char: char| !char.is_ascii_digit() && char != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit_end =
+            rest[digits..].find(|char: char| char.is_ascii_digit()).map_or(rest.len(), |n| n + digits);
+        let unit = match &rest[digits..unit_end] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
+        rest = &rest[unit_end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_and_ports() {
+        for (text, wanted) in [
+            (".:53", Some((".", 53))),
+            (".", Some((".", 53))),
+            (":1053", Some((".", 1053))),
+            ("dns://example.org:5300", Some(("example.org", 5300))),
+            ("10.0.0.0/8", Some(("10.in-addr.arpa", 53))),
+            ("10.96.0.0/16:53", Some(("96.10.in-addr.arpa", 53))),
+            ("10.0.0.0/9", None),
+            ("tls://.", None),
+            ("a:b", None),
+        ] {
+            let wanted = wanted.map(|(zone, port)| (zone.to_owned(), port));
+            assert_eq!(zone_and_port(text), wanted, "{text}");
+        }
+        assert_eq!(zone_of("fd00::/16").as_deref(), Some("0.0.d.f.ip6.arpa"));
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(upstream("10.0.0.1"), "10.0.0.1:53".parse().ok());
+        assert_eq!(upstream("10.0.0.1:5353"), "10.0.0.1:5353".parse().ok());
+        assert_eq!(upstream("fd00::1"), "[fd00::1]:53".parse().ok());
+        assert_eq!(upstream("[fd00::1]:5353"), "[fd00::1]:5353".parse().ok());
+        assert_eq!(upstream("dns.example.org"), None);
+        assert_eq!(listen(":8080"), "0.0.0.0:8080".parse().ok());
+        assert_eq!(listen("169.254.20.10:8080"), "169.254.20.10:8080".parse().ok());
+    }
+
+    #[test]
+    fn durations() {
+        for (text, wanted) in [
+            ("5s", Some(5000)),
+            ("1m30s", Some(90_000)),
+            ("500ms", Some(500)),
+            ("1.5h", Some(5_400_000)),
+            ("30", Some(30_000)),
+            ("", None),
+            ("5x", None),
+            ("s", None),
+            ("-5s", None),
+            ("99999999999999999999h", None),
+        ] {
+            assert_eq!(duration(text), wanted.map(Duration::from_millis), "{text}");
+        }
+    }
+}

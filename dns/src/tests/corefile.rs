@@ -1,0 +1,234 @@
+//! Corefiles as people have them.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::{
+    AclAction, Corefile, DnsConfig, ForwardOptions, NameMatch, PodRecords, Policy, Prefetch, Rules,
+    ServeStale, Upstreams,
+};
+
+fn read(text: &str) -> Corefile {
+    Corefile::read(text, DnsConfig::default()).unwrap()
+}
+
+/// As in the standard manifests of Kubernetes.
+const KUBERNETES: &str = "
+.:53 {
+    errors
+    health {
+       lameduck 5s
+    }
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }
+    prometheus :9153
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30 {
+       disable success cluster.local
+       disable denial cluster.local
+    }
+    loop
+    reload
+    loadbalance
+}
+";
+
+#[test]
+fn the_standard_corefile_is_our_default() {
+    let listen = vec!["10.96.0.10:53".parse().unwrap()];
+    let base = DnsConfig { listen, ..DnsConfig::default() };
+    let corefile = Corefile::read(KUBERNETES, base.clone()).unwrap();
+    assert_eq!(corefile.config, DnsConfig { rules: vec![Rules::new(".")], ..base });
+    assert_eq!(corefile.lameduck, Duration::from_secs(5));
+    let addresses = [corefile.health, corefile.ready, corefile.metrics].map(|a| a.unwrap().to_string());
+    assert_eq!(addresses, ["0.0.0.0:8080", "0.0.0.0:8181", "0.0.0.0:9153"]);
+}
+
+#[test]
+fn the_corefile_of_nodelocal_dnscache_is_read() {
+    let block = |zone: &str, cache: &str, forward: &str, more: &str| {
+        format!(
+            "{zone}:53 {{\n errors\n {cache}\n reload\n loop\n bind 169.254.20.10 10.96.0.10\n forward . {forward}\n \
+             prometheus :9253\n {more}\n}}\n"
+        )
+    };
+    let own = "10.96.0.11 {\n force_tcp\n }";
+    let text = [
+        block(
+            "cluster.local",
+            "cache {\n success 9984 30\n denial 9984 5\n }",
+            own,
+            "health 169.254.20.10:8080",
+        ),
+        block("in-addr.arpa", "cache 30", own, ""),
+        block("ip6.arpa", "cache 30", own, ""),
+        block(".", "cache 30", "/etc/resolv.conf", ""),
+    ];
+    let corefile = read(&text.concat());
+    let config = corefile.config;
+    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["10.96.0.10:53", "169.254.20.10:53"]);
+    assert_eq!(config.upstreams, Upstreams::ResolvConf("/etc/resolv.conf".into()));
+    let zones: Vec<_> = config.stub_domains.iter().map(|stub| stub.zone.as_str()).collect();
+    assert_eq!(zones, ["cluster.local.", "in-addr.arpa.", "ip6.arpa."]);
+    let first = &config.stub_domains[0];
+    assert!(first.forward.force_tcp && first.cache.enabled);
+    assert_eq!((first.cache.success_ttl, first.cache.denial_ttl), (30, 5));
+    assert_eq!(first.upstreams, Upstreams::Addresses(vec!["10.96.0.11:53".parse().unwrap()]));
+}
+
+#[test]
+fn what_people_add_is_read() {
+    let text = r#"
+        (unused) # a comment
+        example.org, example.net:53 {
+            forward . 192.0.2.1 [2001:db8::1]:5353 {
+                policy sequential
+                health_check 1s
+                max_fails 0
+                next SERVFAIL REFUSED
+                except private.example.org
+                expire 20s
+                prefer_udp
+            }
+            cache {
+                prefetch 10 1m 20%
+                serve_stale 2h verify
+                servfail 10s
+            }
+        }
+        .:53 {
+            kubernetes k8s.test {
+                pods verified
+                endpoint_pod_names
+            }
+            log
+            hosts /etc/extra example.com {
+                192.0.2.7 gate.example.com "gate"
+                ttl 60
+                no_reverse
+                fallthrough
+            }
+            rewrite name shop.example.com web.default.svc.k8s.test
+            rewrite continue name suffix .in.example.com .default.svc.k8s.test answer auto
+            rewrite stop {
+                name regex (.*)\.re\.example\.com {1}.default.svc.k8s.test
+                answer name (.*)\.default\.svc\.k8s\.test {1}.re.example.com
+            }
+            acl example.com {
+                allow net 10.0.0.0/8 192.0.2.1
+                block type A AAAA
+                filter type *
+            }
+            autopath @kubernetes
+            bufsize 1400
+            forward . 192.0.2.2
+        }
+    "#;
+    let config = read(&text.replace("(unused) ", "")).config;
+    assert_eq!((config.zone.as_str(), config.ttl, config.pods), ("k8s.test", 5, PodRecords::Verified));
+    assert!(config.endpoint_pod_names && config.autopath && !config.reverse_fallthrough);
+    assert_eq!((config.max_udp_payload, config.cache.enabled), (1400, false));
+    let zones: Vec<_> = config.stub_domains.iter().map(|stub| stub.zone.as_str()).collect();
+    assert_eq!(zones, ["private.example.org", "example.org.", "private.example.org", "example.net."]);
+    assert_eq!(config.stub_domains[0].upstreams, Upstreams::None);
+    let stub = &config.stub_domains[1];
+    let wanted = ForwardOptions {
+        policy: Policy::Sequential,
+        force_tcp: false,
+        health_check: Duration::from_secs(1),
+        max_fails: 0,
+        failover: vec![2, 5],
+    };
+    assert_eq!(stub.forward, wanted);
+    assert_eq!(stub.cache.prefetch, Some(Prefetch { hits: 10, percent: 20 }));
+    assert_eq!(
+        stub.cache.serve_stale,
+        Some(ServeStale { duration: Duration::from_secs(7200), verify: true })
+    );
+    assert_eq!((stub.cache.servfail_ttl, stub.cache.success_ttl, stub.cache.denial_ttl), (10, 3600, 1800));
+    let rules = config.rules.iter().find(|rules| rules.zone == ".").unwrap();
+    let hosts = rules.hosts.as_ref().unwrap();
+    assert_eq!(
+        (hosts.lines.as_slice(), hosts.ttl, hosts.reverse),
+        (&["192.0.2.7 gate.example.com gate".to_owned()][..], 60, false)
+    );
+    assert_eq!(
+        (hosts.zones.as_slice(), hosts.fallthrough.as_deref()),
+        (&["example.com".to_owned()][..], Some(&[][..]))
+    );
+    let kinds: Vec<_> = rules.rewrites.iter().map(|r| (r.matches, r.and_on, r.answers.len())).collect();
+    assert_eq!(
+        kinds,
+        [(NameMatch::Exact, false, 0), (NameMatch::Suffix, true, 0), (NameMatch::Regex, false, 1)]
+    );
+    let acl: Vec<_> = rules.acl.iter().map(|r| (r.action, r.types.as_slice(), r.networks.len())).collect();
+    assert_eq!(
+        acl,
+        [(AclAction::Allow, &[][..], 2), (AclAction::Block, &[1, 28], 0), (AclAction::Filter, &[], 0)]
+    );
+    assert!(rules.log);
+    assert!(crate::Server::bind(config).is_ok());
+}
+
+#[test]
+fn what_we_do_not_have_is_an_error_with_its_line() {
+    for (text, told) in [
+        (". {\n  whoami\n}", "line 2: whoami: this directive is not supported"),
+        (". {\n errors\n\n template IN A\n}", "line 4: template: this directive is not supported"),
+        (
+            ". {\n kubernetes {\n  namespaces a b\n }\n}",
+            "line 3: namespaces: \"namespaces a b\" is not supported",
+        ),
+        (
+            ". {\n kubernetes a.test b.test\n}",
+            "line 2: kubernetes: a second domain \"b.test\" is not supported",
+        ),
+        (". {\n kubernetes a.test {\n fallthrough\n }\n}", "line 3: fallthrough: only for reverse domains"),
+        (
+            ". {\n forward . tls://9.9.9.9\n}",
+            "line 2: forward: \"tls://9.9.9.9\" is not an address with or without port",
+        ),
+        (". {\n forward .\n}", "line 2: forward: a domain and upstreams are expected"),
+        (". {\n forward . 192.0.2.1\n forward . 192.0.2.2\n}", "line 3: forward: the second for this domain"),
+        (". {\n forward . 192.0.2.1 {\n tls\n }\n}", "line 3: tls: \"tls\" is not supported"),
+        (". {\n cache {\n success x\n }\n}", "line 3: success: \"x\" is not a number"),
+        (". {\n cache {\n keepttl\n }\n}", "line 3: keepttl: \"keepttl\" is not supported"),
+        (". {\n health {\n lameduck x\n }\n}", "line 3: lameduck: \"x\" is not a duration"),
+        (". {\n rewrite ttl example.org 5\n}", "line 2: rewrite: only names can be rewritten"),
+        (". {\n bind eth0\n}", "line 2: bind: \"eth0\" is not an address"),
+        (". {\n autopath /etc/resolv.conf\n}", "line 2: autopath: only @kubernetes is supported"),
+        (". {\n errors\n", "line 1: .: a \"}\" is missing"),
+        ("\n.\n", "line 2: .: a \"{\" is missing"),
+        ("}", "line 1: }: a domain is expected"),
+        (". {\n log \"x\n}", "line 2: \": the quote does not end"),
+        (". {\n}\n.:5353 {\n}", "line 3: .:5353: all server blocks must have one port"),
+        ("tls://. {\n}", "line 1: tls://.: is not a domain and a port"),
+        ("a..b {\n}", "line 1: a..b: is not a domain"),
+    ] {
+        let error = Corefile::read(text, DnsConfig::default()).unwrap_err();
+        assert_eq!(error.to_string(), told, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "[a-z.:{}\"#$%\\\\ \n0-9/*@-]{0,200}") {
+        let _ = Corefile::read(&text, DnsConfig::default());
+    }
+
+    #[test]
+    fn no_change_of_a_good_one_panics(at in 0_usize..600, what in "[ -~\n]{0,3}") {
+        let mut text = KUBERNETES.to_owned();
+        let at = at.min(text.len());
+        text.replace_range(at..(at + what.len()).min(text.len()), &what);
+        let _ = Corefile::read(&text, DnsConfig::default());
+    }
+}
