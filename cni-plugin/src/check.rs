@@ -1,6 +1,6 @@
 //! CHECK: whether an attachment is still as ADD left it. All that is wrong is said, not only the first thing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub(crate) fn check(config: &Config, target: &Target, delegate: Option<&Delegate
         Some(delegate) => delegate.forward("CHECK", config)?,
         None => findings.reservation(&network, &held, record),
     }
-    findings.node(config, record)?;
+    findings.node(config, record, &previous_gateways(previous, record))?;
     let routes = previous_routes(previous)?;
     let namespace = add::open_namespace(target)?;
     namespace.run(|| findings.container(config, target, record, &routes))??;
@@ -76,12 +76,17 @@ impl Findings {
         }
     }
 
-    fn node(&mut self, config: &Config, record: &Attachment) -> Result<()> {
+    fn node(&mut self, config: &Config, record: &Attachment, gateways: &[IpAddr]) -> Result<()> {
         let mut netlink = Netlink::open()?;
         let bridge = netlink.find_link(&record.bridge)?;
         self.expect(bridge.is_some(), || format!("bridge {} is gone", record.bridge));
         if let Some(bridge) = &bridge {
             self.expect(bridge.flags.is_up(), || format!("bridge {} is down", record.bridge));
+            let present = netlink.addresses_of(bridge.index)?;
+            for gateway in gateways.iter().filter(|_| config.is_gateway) {
+                let has = present.iter().any(|found| found.address.addr() == *gateway);
+                self.expect(has, || format!("bridge {} has no address {gateway}", record.bridge));
+            }
         }
         let Some(host) = netlink.find_link(&record.host_veth)? else {
             self.0.push(format!("link {} is gone", record.host_veth));
@@ -151,6 +156,16 @@ impl Findings {
             });
         }
     }
+}
+
+/// The gateways that ADD reported for the attachment's addresses.
+fn previous_gateways(previous: &Value, record: &Attachment) -> Vec<IpAddr> {
+    let ips = previous.get("ips").and_then(Value::as_array).into_iter().flatten();
+    let own = ips.filter(|ip| {
+        let address = ip["address"].as_str().and_then(|text| text.parse::<IpNet>().ok());
+        address.is_some_and(|address| record.addresses.contains(&address))
+    });
+    own.filter_map(|ip| ip["gateway"].as_str()?.parse().ok()).collect()
 }
 
 fn previous_routes(previous: &Value) -> Result<Vec<RouteConfig>> {

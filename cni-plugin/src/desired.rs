@@ -109,8 +109,9 @@ pub(crate) fn gives_addresses(config: &Config) -> bool {
 
 /// The sets of ranges of which an address each is wanted.
 pub(crate) fn range_sets(config: &Config, node: Option<&NodeConfig>) -> Result<Vec<Vec<Range>>> {
-    let range = |range: &RangeConfig| {
-        Range::new(range.subnet, range.range_start, range.range_end, range.gateway).map_err(Error::from)
+    let range = |range: &RangeConfig| -> Result<Range> {
+        let range = Range::new(range.subnet, range.range_start, range.range_end, range.gateway)?;
+        Ok(range.without(config.ipam.reserved.iter().map(|block| (*block).into())))
     };
     let mut sets: Vec<Vec<Range>> = Vec::new();
     // What the runtime gives for this attachment stands in place of what the configuration says.
@@ -132,7 +133,8 @@ pub(crate) fn range_sets(config: &Config, node: Option<&NodeConfig>) -> Result<V
             ));
         };
         for cidr in &node.pod_cidrs {
-            sets.push(vec![Range::new(*cidr, None, None, None)?]);
+            let cidr = RangeConfig { subnet: *cidr, range_start: None, range_end: None, gateway: None };
+            sets.push(vec![range(&cidr)?]);
         }
     }
     check_sets(&sets)?;

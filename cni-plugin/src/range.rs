@@ -18,6 +18,7 @@ pub struct Range {
     first: IpAddr,
     last: IpAddr,
     gateway: IpAddr,
+    reserved: Vec<IpNet>,
 }
 
 /// A range that makes no sense.
@@ -88,7 +89,13 @@ impl Range {
         if number(first) > number(last) {
             return Err(InvalidRange::Backwards { first, last });
         }
-        Ok(Self { subnet, first, last, gateway })
+        Ok(Self { subnet, first, last, gateway, reserved: Vec::new() })
+    }
+
+    /// The same range, of which nobody gets what is in `reserved`.
+    pub fn without(mut self, reserved: impl IntoIterator<Item = IpNet>) -> Self {
+        self.reserved.extend(reserved);
+        self
     }
 
     /// The network.
@@ -126,11 +133,12 @@ impl Range {
             && !self.is_reserved(address)
     }
 
-    /// The network's own addresses and the gateway's are nobody's.
+    /// The network's own addresses, the gateway's and what was reserved are nobody's.
     pub(crate) fn is_reserved(&self, address: IpAddr) -> bool {
         address == self.gateway
             || address == self.subnet.network()
             || (address.is_ipv4() && address == self.subnet.broadcast())
+            || self.reserved.iter().any(|reserved| reserved.contains(&address))
     }
 
     /// An address of it with the length of the network's prefix.
@@ -151,7 +159,7 @@ impl Range {
         let (first, last): (IpAddr, IpAddr) = (first.parse().ok()?, last.parse().ok()?);
         let valid = first.is_ipv4() == last.is_ipv4() && number(first) <= number(last);
         let subnet = IpNet::new(first, 0).ok()?;
-        valid.then_some(Self { subnet, first, last, gateway: first })
+        valid.then_some(Self { subnet, first, last, gateway: first, reserved: Vec::new() })
     }
 }
 

@@ -24,6 +24,14 @@ fn requests_for_addresses_and_mac_are_met() {
         ["10.77.0.200".parse::<IpAddr>().unwrap(), "fd77::dead:beef".parse().unwrap()]
     );
     assert_eq!(pod.netlink().link("eth0").unwrap().mac.unwrap().to_string(), "02:11:22:33:44:55");
+    let ranges = json!({ "ranges": [[{ "subnet": "10.91.0.0/28", "rangeStart": "10.91.0.4" }]], "reserved": ["10.91.0.4", "10.91.0.8/29"] });
+    let reserved = node.config(json!({ "name": "reserved", "ipam": ranges }));
+    let few: Vec<Pod> = (0..4).map(|index| Pod::new(&format!("few-{index}"))).collect();
+    let given: Vec<String> =
+        few[..3].iter().map(|pod| node.add(pod, &reserved).addresses()[0].to_string()).collect();
+    assert_eq!(given, ["10.91.0.5", "10.91.0.6", "10.91.0.7"]);
+    assert_eq!(node.add(&few[3], &reserved).error().0, 102);
+
     let same = json!({ "runtimeConfig": { "ips": ["10.77.0.200"] } });
     let (code, msg) = node.add(&Pod::new("other"), &node.config(same)).error();
     assert_eq!((code, msg.as_str()), (102, "address 10.77.0.200 is held by wishes:eth0"));

@@ -26,7 +26,12 @@ fn check_names_each_kind_of_damage() {
     let node = Node::new();
     let config = node.config(json!({}));
     let host_veth = owned::host_veth_name("one", "eth0");
-    let damages: [(&str, &dyn Fn(&Pod)); 12] = [
+    let damages: [(&str, &dyn Fn(&Pod)); 13] = [
+        ("bridge sluice0 has no address 10.77.0.1", &|_| {
+            let mut netlink = node.netlink();
+            let bridge = netlink.link("sluice0").unwrap().index;
+            netlink.delete_address(bridge, "10.77.0.1/24".parse().unwrap()).unwrap();
+        }),
         ("bridge sluice0 is down", &|_| {
             let mut netlink = node.netlink();
             let bridge = netlink.link("sluice0").unwrap().index;

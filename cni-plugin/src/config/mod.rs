@@ -8,7 +8,7 @@ mod runtime;
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sluice_netlink::{MacAddress, owned};
 
@@ -63,7 +63,7 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) disable_container_interface: bool,
     /// Settings of the container's namespace, as the plugin `tuning` takes them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) sysctl: BTreeMap<String, String>,
     #[serde(default, rename = "txQLen")]
     pub(crate) tx_queue_len: Option<u32>,
@@ -71,13 +71,13 @@ pub(crate) struct Config {
     pub(crate) promisc: bool,
     #[serde(default)]
     pub(crate) allmulti: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) ipam: Ipam,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) dns: Dns,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) runtime_config: RuntimeConfig,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) args: ConfigArgs,
     #[serde(default)]
     pub(crate) state_dir: Option<PathBuf>,
@@ -105,6 +105,13 @@ pub(crate) struct Config {
     macspoofchk: Option<Value>,
 }
 
+/// What is missing where there is `null`: so Go writes a list or an object that was never made.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 fn yes() -> bool {
     true
 }
@@ -116,7 +123,7 @@ pub(crate) struct Ipam {
     #[serde(default, rename = "type")]
     pub(crate) kind: Option<String>,
     /// One address is taken from each of these; the ranges within one are alternatives.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) ranges: Vec<Vec<RangeConfig>>,
     // The short form of one range. Not a flattened `RangeConfig`: a mistake in it would read as its absence.
     #[serde(default)]
@@ -129,6 +136,9 @@ pub(crate) struct Ipam {
     gateway: Option<IpAddr>,
     #[serde(default)]
     pub(crate) routes: Option<Vec<RouteConfig>>,
+    /// Addresses and networks that nobody gets.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) reserved: Vec<Block>,
 }
 
 impl Ipam {
@@ -141,6 +151,23 @@ impl Ipam {
             range_end: *range_end,
             gateway: *gateway,
         })
+    }
+}
+
+/// An address, or a network of them.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Block {
+    Network(IpNet),
+    Address(IpAddr),
+}
+
+impl From<Block> for IpNet {
+    fn from(block: Block) -> Self {
+        match block {
+            Block::Network(network) => network,
+            Block::Address(address) => address.into(),
+        }
     }
 }
 
@@ -174,13 +201,13 @@ pub(crate) struct RouteConfig {
 /// Name servers that the runtime is to write into the container.
 #[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 pub(crate) struct Dns {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub(crate) nameservers: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) domain: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub(crate) search: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub(crate) options: Vec<String>,
 }
 
@@ -414,6 +441,16 @@ mod tests {
             assert_eq!(error.code, code, "{text}");
             assert!(error.msg.contains(part), "{text}: {}", error.msg);
         }
+    }
+
+    #[test]
+    fn what_go_writes_for_nothing_is_nothing() {
+        let text = br#"{"name":"n","mtu":null,"sysctl":null,"dns":{"nameservers":null,"search":null},"args":null,
+            "ipam":{"ranges":null,"routes":null,"reserved":null,"subnet":null},"prevResult":null,
+            "runtimeConfig":{"ips":null,"mac":null,"ipRanges":null,"dns":null,"portMappings":null,"bandwidth":null}}"#;
+        let config = Config::parse(text).unwrap();
+        assert!(config.ipam.ranges.is_empty() && config.prev_result.is_none());
+        assert!(Config::parse(br#"{"name":"n","ipam":null,"runtimeConfig":null,"dns":null}"#).is_ok());
     }
 
     #[test]

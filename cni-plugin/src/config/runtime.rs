@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::RangeConfig;
+use super::{RangeConfig, or_default};
 
 /// What the runtime adds for one attachment, by the capabilities that the configuration claims.
 #[derive(Debug, Default, Deserialize)]
@@ -11,13 +11,13 @@ use super::RangeConfig;
 pub(crate) struct RuntimeConfig {
     #[serde(default)]
     pub(crate) mac: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) ips: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) ip_ranges: Vec<Vec<RangeConfig>>,
     #[serde(default)]
     pub(crate) dns: Option<RuntimeDns>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) port_mappings: Vec<Value>,
     #[serde(default)]
     pub(super) bandwidth: Option<Value>,
@@ -26,25 +26,25 @@ pub(crate) struct RuntimeConfig {
 /// The `dns` capability, which spells its fields its own way.
 #[derive(Debug, Deserialize)]
 pub(crate) struct RuntimeDns {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) servers: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) searches: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) options: Vec<String>,
 }
 
 /// `args` of the configuration.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ConfigArgs {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) cni: CniArgs,
 }
 
 /// `args.cni`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct CniArgs {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) ips: Vec<String>,
     #[serde(default)]
     pub(crate) mac: Option<String>,
