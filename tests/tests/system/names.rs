@@ -23,7 +23,9 @@ fn services_have_addresses_and_names_both_ways() -> Result<()> {
     let name = "web.default.svc.cluster.local.";
     expect(client, &["web", "A"], &[WEB[0]])?;
     expect(client, &["web", "AAAA"], &[WEB[1]])?;
-    expect(client, &["web.default", "A", "+tcp"], &[WEB[0]])?;
+    expect(client, &["web.default.svc.cluster.local.", "A", "+tcp"], &[WEB[0]])?;
+    // The server walks the pod's search path for it: the first question is answered.
+    expect(client, &["web.default", "A"], &[WEB[0], name])?;
     expect(client, &["-x", WEB[0]], &[name])?;
     expect(client, &["-x", WEB[1]], &[name])?;
     expect(client, &["_http._tcp.web", "SRV"], &["0 100 80 web.default.svc.cluster.local."])?;
@@ -43,7 +45,7 @@ fn every_address_of_the_dns_answers_from_pods_and_nodes() -> Result<()> {
         for host in [site.client(), site.cluster.node(1).host(), site.cluster.node(2).host()] {
             for more in [&[][..], &["+tcp"]] {
                 let server = format!("@{server}");
-                let query = [&["web.default.svc.cluster.local", &server], more].concat();
+                let query = [&["web.default.svc.cluster.local.", &server], more].concat();
                 expect(host, &query, &[WEB[0]])?;
             }
         }
