@@ -34,7 +34,7 @@ fn missing(root: &Path, folders: &[String], sources: &[Text], span: &str) -> Opt
     if !ours || path.contains(['*', '<', '{', ' ', '$']) {
         return None;
     }
-    if !root.join(path).exists() {
+    if !root.join(path).exists() && !is_module(root, path) {
         return Some(format!("{path} does not exist"));
     }
     let test = test?;
@@ -42,6 +42,14 @@ fn missing(root: &Path, folders: &[String], sources: &[Text], span: &str) -> Opt
     let source = sources.iter().find(|source| source.path == Path::new(path))?;
     let there = source.text.contains(&format!("fn {function}("));
     (!there).then(|| format!("{path} has no test {function}"))
+}
+
+/// Whether this is the short form of a module's path: `agent/convert` for `agent/src/convert` or `agent/src/convert.rs`.
+fn is_module(root: &Path, path: &str) -> bool {
+    path.split_once('/').is_some_and(|(package, module)| {
+        let long = root.join(package).join("src").join(module);
+        long.exists() || long.with_extension("rs").exists()
+    })
 }
 
 fn top_folders(root: &Path) -> Vec<String> {
@@ -86,6 +94,8 @@ mod tests {
         let test =
             Text { path: PathBuf::from("tests/tests/dns.rs"), text: "#[test]\nfn srv() {}\n".to_owned() };
         std::fs::write(root.path().join(&test.path), &test.text).unwrap();
+        std::fs::create_dir_all(root.path().join("tests/src")).unwrap();
+        std::fs::write(root.path().join("tests/src/bed.rs"), "").unwrap();
         let document = Text { path: PathBuf::from("docs/a.md"), text: document.to_owned() };
         check(root.path(), &[document], &[test])
     }
