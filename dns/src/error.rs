@@ -14,6 +14,9 @@ pub enum ConfigError {
     /// The UDP payload is out of range.
     #[error("max_udp_payload {0} is not between 512 and 4096 bytes")]
     UdpPayload(u16),
+    /// An option that cannot change while the server runs.
+    #[error("{0} cannot change while the server runs")]
+    Fixed(&'static str),
     /// A line is not of the form of `/etc/hosts`.
     #[error("hosts line {0:?} is not an address and names")]
     Hosts(String),

@@ -1,8 +1,15 @@
 //! From a query to its answer: at once where we know it, later where others must be asked.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hickory_proto::{op::Message, rr::RecordType};
 use ipnet::IpNet;
 
@@ -31,6 +38,12 @@ pub(crate) enum Transport {
     Udp,
     Tcp,
 }
+
+/// The handler in force; another takes its place when the configuration changes.
+pub(crate) type HandlerSlot = Arc<ArcSwap<Handler>>;
+
+/// Queries that wait for others at one time, whatever becomes of them; more are refused at once.
+const MAX_UNDER_WAY: usize = 10_000;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +78,7 @@ pub(crate) struct Handler {
     pub(crate) rules: RuleSet,
     allow_from: Vec<IpNet>,
     udp_payload: u16,
+    under_way: AtomicUsize,
 }
 
 impl Handler {
@@ -77,7 +91,7 @@ impl Handler {
         config: &DnsConfig,
     ) -> Self {
         let (allow_from, udp_payload) = (config.allow_from.clone(), config.max_udp_payload);
-        Self { origin, zone, routes, rules, allow_from, udp_payload }
+        Self { origin, zone, routes, rules, allow_from, udp_payload, under_way: AtomicUsize::new(0) }
     }
 
     fn limit(&self, query: &Query<'_>, client: Client) -> usize {
@@ -117,7 +131,15 @@ impl Handler {
             self.reply(&query, client, 0, out).finish(Rcode::Refused);
             Outcome::Answered(Part::Server)
         };
-        (outcome, Some(query.qtype))
+        if outcome != Outcome::Later {
+            return (outcome, Some(query.qtype));
+        }
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < MAX_UNDER_WAY {
+            return (Outcome::Later, Some(query.qtype));
+        }
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.reply(&query, client, 0, out).finish(Rcode::Refused);
+        (Outcome::Answered(Part::Server), Some(query.qtype))
     }
 
     fn answer_query(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
@@ -287,8 +309,9 @@ impl Handler {
         }
     }
 
-    /// Answers a query for which [`Self::answer`] said that others must be asked.
+    /// Answers a query for which [`Self::answer`] said that others must be asked; once for each time it did.
     pub(crate) async fn later(&self, message: &[u8], client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
+        let _place = Place(&self.under_way);
         let query = Query::read(message).ok()?;
         let rewritten = self.rules.of(&query.name).and_then(|scope| scope.rewrite(&query));
         let Some((message, restore)) = rewritten else { return self.later_plain(&query, client, turn).await };
@@ -380,6 +403,15 @@ impl Handler {
             3 => Rcode::NxDomain,
             _ => Rcode::ServFail,
         }
+    }
+}
+
+/// The place of a query under way.
+struct Place<'h>(&'h AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

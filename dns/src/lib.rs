@@ -50,4 +50,4 @@ pub use config::{
 pub use corefile::{Corefile, CorefileError};
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
-pub use server::Server;
+pub use server::{Configurator, Server};

@@ -38,6 +38,8 @@ struct State {
     /// When the endpoints of headless services changed last, as far as that has been measured.
     measured: BTreeMap<ObjectName, SystemTime>,
     is_published: bool,
+    /// The zone lacks what was published before.
+    must_rebuild: bool,
 }
 
 impl Publisher {
@@ -47,6 +49,7 @@ impl Publisher {
             pods: BTreeMap::new(),
             measured: BTreeMap::new(),
             is_published: false,
+            must_rebuild: false,
         };
         Self { slot, metrics, state: Arc::new(Mutex::new(state)) }
     }
@@ -69,9 +72,26 @@ impl Publisher {
         self.slot.load_full().unwrap()
     }
 
+    /// Publishes `snapshot` anew in a zone that is made otherwise.
+    pub(crate) fn change(&self, origin: Arc<Origin>, snapshot: &Snapshot) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state.zone.origin == *origin {
+            return;
+        }
+        let mut zone = Zone::new(origin);
+        zone.serial = state.zone.serial;
+        state.zone = zone;
+        state.must_rebuild = true;
+        let is_published = state.is_published;
+        drop(state);
+        if is_published {
+            self.publish(snapshot, &Changes::everything());
+        }
+    }
+
     fn publish_at(&self, snapshot: &Snapshot, changes: &Changes, now: SystemTime) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let everything = changes.everything || !state.is_published;
+        let everything = changes.everything || !state.is_published || state.must_rebuild;
         let (zone, pods) = if everything {
             // From nothing, so that whatever went wrong before is gone.
             let mut fresh = (Zone::new(state.zone.origin.clone()), BTreeMap::new());
@@ -98,6 +118,7 @@ impl Publisher {
         self.metrics.synced.set(1);
         self.measure(&mut state, snapshot, changes, now);
         state.is_published = true;
+        state.must_rebuild = false;
     }
 
     /// Observes how long ago the endpoints changed that are answered from now on. What changed before the

@@ -5,66 +5,86 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::task::JoinSet;
 
 use crate::{
-    ConfigError, DnsConfig, forward::Forwarder, metrics::Metrics, name::WireName, query::QueryName,
-    resolve::Resolver,
+    ConfigError, DnsConfig, StubDomain, forward::Forwarder, metrics::Metrics, name::WireName,
+    query::QueryName, resolve::Resolver,
 };
 
 /// Resolvers by the domains whose names they are asked about.
 #[derive(Debug)]
 pub(crate) struct Routes {
     /// The longest domain first.
-    stubs: Vec<(WireName, Arc<Resolver>)>,
+    stubs: Vec<Route>,
     /// For all other names.
-    rest: Arc<Resolver>,
+    rest: Route,
+}
+
+#[derive(Debug)]
+struct Route {
+    zone: WireName,
+    /// What the resolver was made of.
+    config: StubDomain,
+    resolver: Arc<Resolver>,
 }
 
 impl Routes {
-    /// Reads the configuration. `own`: the server's own addresses.
+    /// Reads the configuration. `own`: the server's own addresses. What `old` has that is as it should be,
+    /// goes on with what it remembers.
     pub(crate) fn new(
         config: &DnsConfig,
         own: &[SocketAddr],
         metrics: &Metrics,
+        old: Option<&Self>,
     ) -> Result<Self, ConfigError> {
-        let resolver = |upstreams, max, options: &_, cache: &_| {
-            let options = Clone::clone(options);
-            let forwarder = Forwarder::new(upstreams, max, options, own.to_vec(), metrics.clone())?;
-            Ok::<_, ConfigError>(Resolver::new(forwarder, Clone::clone(cache), metrics.clone()))
+        let route = |config: StubDomain| {
+            let zone = WireName::parse(&config.zone).ok_or_else(|| ConfigError::Zone(config.zone.clone()))?;
+            let kept = old.and_then(|old| old.all().find(|route| route.config == config));
+            let resolver = match kept {
+                Some(route) => route.resolver.clone(),
+                None => {
+                    let (max, options) = (config.max_concurrent, config.forward.clone());
+                    let forwarder =
+                        Forwarder::new(&config.upstreams, max, options, own.to_vec(), metrics.clone())?;
+                    Resolver::new(forwarder, config.cache.clone(), metrics.clone())
+                }
+            };
+            Ok::<_, ConfigError>(Route { zone, config, resolver })
         };
-        let mut stubs = Vec::new();
-        for stub in &config.stub_domains {
-            let zone = WireName::parse(&stub.zone).ok_or_else(|| ConfigError::Zone(stub.zone.clone()))?;
-            let resolver = resolver(&stub.upstreams, stub.max_concurrent, &stub.forward, &stub.cache)?;
-            stubs.push((zone, resolver));
-        }
-        stubs.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.as_bytes().len()));
-        let rest = resolver(&config.upstreams, config.max_concurrent, &config.forward, &config.cache)?;
+        let mut stubs = config.stub_domains.iter().cloned().map(route).collect::<Result<Vec<_>, _>>()?;
+        stubs.sort_by_key(|route| std::cmp::Reverse(route.zone.as_bytes().len()));
+        let rest = route(StubDomain {
+            zone: ".".to_owned(),
+            upstreams: config.upstreams.clone(),
+            max_concurrent: config.max_concurrent,
+            forward: config.forward.clone(),
+            cache: config.cache.clone(),
+        })?;
         Ok(Self { stubs, rest })
     }
 
     /// Whom to ask about a name.
     pub(crate) fn of(&self, name: &QueryName) -> &Arc<Resolver> {
-        let stub = self.stubs.iter().find(|(zone, _)| name.labels_before(zone.as_bytes()).is_some());
-        stub.map_or(&self.rest, |(_, resolver)| resolver)
+        let stub = self.stubs.iter().find(|route| name.labels_before(route.zone.as_bytes()).is_some());
+        &stub.unwrap_or(&self.rest).resolver
     }
 
     /// Whether anybody is ever asked.
     pub(crate) fn is_enabled(&self) -> bool {
-        self.all().any(|resolver| resolver.forwarder.is_enabled())
+        self.all().any(|route| route.resolver.forwarder.is_enabled())
     }
 
     /// The host's search domains.
     pub(crate) fn host_search(&self) -> Arc<Vec<WireName>> {
-        self.rest.forwarder.search.load_full()
+        self.rest.resolver.forwarder.search.load_full()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<Resolver>> {
-        self.stubs.iter().map(|(_, resolver)| resolver).chain([&self.rest])
+    fn all(&self) -> impl Iterator<Item = &Route> {
+        self.stubs.iter().chain([&self.rest])
     }
 
     /// Keeps up with the files that name upstreams, for ever.
     pub(crate) async fn watch(&self) {
         let mut watches = JoinSet::new();
-        for resolver in self.all().cloned() {
+        for resolver in self.all().map(|route| route.resolver.clone()) {
             watches.spawn(async move { resolver.forwarder.watch().await });
         }
         while watches.join_next().await.is_some() {}

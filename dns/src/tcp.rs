@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    handler::{Client, Handler, Outcome, Transport},
+    handler::{Client, HandlerSlot, Outcome, Transport},
     metrics::Listener,
     server::Busy,
     wire::HEADER,
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What all connections of an address share.
 pub(crate) struct Acceptor {
-    pub(crate) handler: Arc<Handler>,
+    pub(crate) handler: HandlerSlot,
     pub(crate) listener: Arc<Listener>,
     pub(crate) busy: Busy,
     connections: Arc<Semaphore>,
@@ -48,7 +48,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// An acceptor without connections.
-    pub(crate) fn new(handler: Arc<Handler>, listener: Arc<Listener>, busy: Busy) -> Self {
+    pub(crate) fn new(handler: HandlerSlot, listener: Arc<Listener>, busy: Busy) -> Self {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         Self { handler, listener, busy, connections, clients: Arc::default() }
     }
@@ -108,14 +108,15 @@ impl Acceptor {
             turn = turn.wrapping_add(1);
             let came = Instant::now();
             let mut answer = Vec::new();
-            let (outcome, qtype) = self.handler.answer(&message, client, turn, &mut answer);
+            let handler = self.handler.load_full();
+            let (outcome, qtype) = handler.answer(&message, client, turn, &mut answer);
             // Waits where the client takes answers too slowly, and so stops reading from it.
             let Ok(place) = answers.clone().reserve_owned().await else { return };
             match outcome {
                 Outcome::Silence => {}
                 Outcome::Answered(part) | Outcome::Refresh(part) => {
                     if matches!(outcome, Outcome::Refresh(_)) {
-                        self.handler.refresh(&message);
+                        handler.refresh(&message);
                     }
                     self.listener.request(qtype.unwrap_or_default());
                     self.listener.response(&answer, part, came.elapsed());
@@ -123,7 +124,7 @@ impl Acceptor {
                 }
                 Outcome::Later => {
                     self.listener.request(qtype.unwrap_or_default());
-                    let (handler, listener) = (self.handler.clone(), self.listener.clone());
+                    let listener = self.listener.clone();
                     let (message, busy) = (message.clone(), self.busy.clone());
                     tokio::spawn(async move {
                         if let Some((answer, part)) = handler.later(&message, client, turn).await {

@@ -171,7 +171,7 @@ impl Fixture {
     /// With nothing published.
     pub(crate) fn new(config: &DnsConfig) -> Self {
         let (origin, slot, metrics) = (origin(config), Arc::default(), Metrics::new().unwrap());
-        let routes = Routes::new(config, &[], &metrics).unwrap();
+        let routes = Routes::new(config, &[], &metrics, None).unwrap();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
         let handler = Handler::new(origin, slot, routes, RuleSet::new(&config.rules).unwrap(), config);
         Self { handler, publisher, metrics }

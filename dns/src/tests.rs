@@ -6,6 +6,7 @@ mod caching;
 mod corefile;
 mod forwarding;
 mod properties;
+mod reload;
 mod rules;
 mod sockets;
 

@@ -23,7 +23,7 @@ use nix::{
 use socket2::Socket;
 
 use crate::{
-    handler::{Client, Handler, Outcome, Transport},
+    handler::{Client, Handler, HandlerSlot, Outcome, Transport},
     metrics::Listener,
     server::Busy,
 };
@@ -39,7 +39,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// What one thread works with.
 pub(crate) struct Worker {
     pub(crate) socket: Arc<Socket>,
-    pub(crate) handler: Arc<Handler>,
+    pub(crate) handler: HandlerSlot,
     pub(crate) listener: Arc<Listener>,
     pub(crate) runtime: tokio::runtime::Handle,
     /// Set before the socket is shut down.
@@ -76,13 +76,14 @@ impl Worker {
             let mut clients = [None; BATCH];
             let mut count = 0;
             let mut is_empty = true;
+            let handler = self.handler.load();
             for (buffer, (length, client)) in buffers.iter().zip(packets.into_iter().map_while(|p| p)) {
                 if length == 0 {
                     continue;
                 }
                 is_empty = false;
                 turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                if self.answer(&buffer[..length], client, turn >> 8, came, &mut answers[count]) {
+                if self.answer(&handler, &buffer[..length], client, turn >> 8, came, &mut answers[count]) {
                     clients[count] = Some(client);
                     count += 1;
                 }
@@ -117,6 +118,7 @@ impl Worker {
     /// Whether there is an answer to send now.
     fn answer(
         &self,
+        handler: &Arc<Handler>,
         query: &[u8],
         client: SockaddrStorage,
         turn: u32,
@@ -125,7 +127,7 @@ impl Worker {
     ) -> bool {
         let Some(from) = to_std(&client) else { return false };
         let asker = Client { transport: Transport::Udp, address: from.ip() };
-        let handle = AssertUnwindSafe(|| self.handler.answer(query, asker, turn, answer));
+        let handle = AssertUnwindSafe(|| handler.answer(query, asker, turn, answer));
         let Ok((outcome, qtype)) = std::panic::catch_unwind(handle) else {
             self.listener.panicked();
             return false;
@@ -135,7 +137,7 @@ impl Worker {
             Outcome::Answered(part) | Outcome::Refresh(part) => {
                 if matches!(outcome, Outcome::Refresh(_)) {
                     let _runtime = self.runtime.enter();
-                    self.handler.refresh(query);
+                    handler.refresh(query);
                 }
                 self.listener.request(qtype.unwrap_or_default());
                 self.listener.response(answer, part, came.elapsed());
@@ -143,7 +145,7 @@ impl Worker {
             }
             Outcome::Later => self.listener.request(qtype.unwrap_or_default()),
         }
-        let (handler, listener, socket) = (self.handler.clone(), self.listener.clone(), self.socket.clone());
+        let (handler, listener, socket) = (handler.clone(), self.listener.clone(), self.socket.clone());
         let (query, busy) = (query.to_vec(), self.busy.clone());
         self.runtime.spawn(async move {
             if let Some((answer, part)) = handler.later(&query, asker, turn).await {

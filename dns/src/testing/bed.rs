@@ -17,7 +17,7 @@ use hickory_proto::{
 use nix::sched::{CloneFlags, unshare};
 use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle};
 
-use crate::{DnsConfig, DnsError, Publisher, Server};
+use crate::{Configurator, DnsConfig, DnsError, Publisher, Server};
 
 /// Runs a test in a network namespace of its own, with `lo` up.
 pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
@@ -52,6 +52,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) struct Running {
     pub(crate) publisher: Publisher,
     pub(crate) registry: prometheus::Registry,
+    pub(crate) configurator: Configurator,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<Result<(), DnsError>>>,
     runtime: Runtime,
@@ -65,10 +66,10 @@ impl Running {
         let server = Server::bind(config).unwrap();
         let registry = prometheus::Registry::new();
         server.register_metrics(&registry).unwrap();
-        let publisher = server.publisher();
+        let (publisher, configurator) = (server.publisher(), server.configurator());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = runtime.spawn(server.run(async { drop(stopped.await) }));
-        Self { publisher, registry, stop: Some(stop), task: Some(task), runtime }
+        Self { publisher, configurator, registry, stop: Some(stop), task: Some(task), runtime }
     }
 
     /// Ends it and waits until it has ended.
