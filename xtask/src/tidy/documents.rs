@@ -104,7 +104,7 @@ mod tests {
     fn names_of_things_that_exist_are_fine() {
         assert_eq!(
             findings(
-                "See `tests/tests/dns.rs`, `tests/tests/dns.rs::srv` and [it](../tests/tests/dns.rs#L1)."
+                "See `tests/bed`, `tests/tests/dns.rs`, `tests/tests/dns.rs::srv` and [it](../tests/tests/dns.rs#L1)."
             ),
             [""; 0]
         );
