@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd, masquerade};
+use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd, masquerade, spoof};
 
 use crate::{
     bridge::{self, Bridge},
@@ -172,6 +172,9 @@ impl Attempt<'_> {
             netlink.create_veth(&host, &own)?;
         }
         let link = netlink.link(&wanted.host_veth)?;
+        if config.macspoofchk {
+            spoof::allow_only(&link.name, wanted.mac)?;
+        }
         if config.hairpin_mode || config.port_isolation {
             let port = BridgePort {
                 hairpin: config.hairpin_mode.then_some(true),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
-use sluice_netlink::{Netlink, Route, RouteFilter, TABLE_MAIN};
+use sluice_netlink::{Netlink, Route, RouteFilter, TABLE_MAIN, spoof};
 
 use crate::{
     add,
@@ -96,6 +96,10 @@ impl Findings {
         self.expect(bridge.is_none_or(|bridge| host.master == Some(bridge.index)), || {
             format!("link {} is not a port of bridge {}", host.name, record.bridge)
         });
+        if config.macspoofchk {
+            let filtered = spoof::is_filtered(&host.name)?;
+            self.expect(filtered, || format!("link {} lets any link-layer address through", host.name));
+        }
         match Datapath::open(&record.bpffs)? {
             Some(datapath) => match datapath.check(record, host.index) {
                 Err(error) if error.code == Code::Damaged => self.0.push(error.msg),

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use sluice_netlink::{Netlink, owned};
+use sluice_netlink::{Netlink, owned, spoof};
 
 use crate::{
     config::Config,
@@ -40,6 +40,9 @@ fn del_own(config: &Config, target: &Target) -> Result<()> {
     }
     let node = NodeConfig::read(&state_dir).ok().flatten();
     datapath::leave(&desired::bpffs(config, node.as_ref()), &host_veth, &[])?;
+    if config.macspoofchk {
+        spoof::forget(&host_veth)?;
+    }
     delete_link(&mut netlink, &host_veth)
 }
 
@@ -55,6 +58,9 @@ pub(crate) fn take_apart(config: &Config, network: &Network, mut held: Held) -> 
     let left = datapath::leave(&remains.bpffs, &remains.host_veth, &remains.addresses);
     let mut netlink = Netlink::open()?;
     delete_link(&mut netlink, &remains.host_veth)?;
+    if config.macspoofchk {
+        spoof::forget(&remains.host_veth)?;
+    }
     left?;
     // Whoever gets one of the addresses next has another link-layer address.
     if let Some(bridge) = netlink.find_link(&remains.bridge)? {

@@ -60,7 +60,7 @@ fn the_schema_has_the_fields_that_are_read_and_no_others() {
         assert_eq!(properties(pointer), expected, "{pointer}");
     };
     // What is read only to be refused is not in it; `capabilities` is the runtime's to read.
-    let refused = ["vlan", "vlanTrunk", "macspoofchk"];
+    let refused = ["vlan", "vlanTrunk"];
     same("", fields::<Config>(), &refused, &["capabilities"]);
     same("/properties/ipam", fields::<Ipam>(), &[], &[]);
     same("/$defs/range", fields::<RangeConfig>(), &[], &[]);

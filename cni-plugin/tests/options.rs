@@ -224,3 +224,41 @@ fn the_plugin_stands_in_for_loopback() {
     let chained = json!({ "cniVersion": "1.0.0", "name": "n", "type": "loopback", "prevResult": previous });
     assert_eq!(node.add(&pod, &chained).ok(), previous);
 }
+
+#[test]
+fn a_container_with_another_link_layer_address_is_not_heard_where_that_is_asked_for() {
+    let node = Node::new();
+    let config = node.config(json!({ "macspoofchk": true }));
+    let pod = Pod::new("one");
+    let result = node.add(&pod, &config).ok();
+    assert_reaches(&pod.namespace, &node.namespace, "10.77.0.1".parse().unwrap());
+    let host_veth = owned::host_veth_name("one", "eth0");
+    let filtered = || node.namespace.run(|| sluice_netlink::spoof::is_filtered(&host_veth).unwrap()).unwrap();
+    assert!(filtered());
+    let mut check = config.clone();
+    check["prevResult"] = result;
+    node.call("CHECK", &pod, &check).ok();
+
+    // The gateway is asked for from the wrong address, and does not answer.
+    let eth0 = pod.netlink().link("eth0").unwrap();
+    let change = sluice_netlink::LinkChange::new().mac(sluice_netlink::MacAddress([2, 6, 6, 6, 6, 6]));
+    pod.netlink().change_link(eth0.index, &change).unwrap();
+    let target = "10.77.0.1:9".parse().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&target, std::time::Duration::from_millis(200));
+    let error = pod.namespace.run(connect).unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "refused would mean that it was heard");
+
+    node.namespace.run(|| sluice_netlink::spoof::forget(&host_veth).unwrap()).unwrap();
+    assert!(
+        node.call("CHECK", &pod, &check).json["msg"]
+            .as_str()
+            .unwrap()
+            .contains("lets any link-layer address through")
+    );
+    node.del(&pod, &config).ok();
+    let pod = Pod::new("one");
+    node.add(&pod, &config).ok();
+    assert!(filtered());
+    node.del(&pod, &config).ok();
+    assert!(!filtered());
+}

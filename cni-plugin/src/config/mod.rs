@@ -55,6 +55,8 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) promisc_mode: bool,
     #[serde(default)]
+    pub(crate) macspoofchk: bool,
+    #[serde(default)]
     pub(crate) port_isolation: bool,
     #[serde(default)]
     pub(crate) enabledad: bool,
@@ -101,8 +103,6 @@ pub(crate) struct Config {
     vlan: Option<Value>,
     #[serde(default)]
     vlan_trunk: Option<Value>,
-    #[serde(default)]
-    macspoofchk: Option<Value>,
 }
 
 /// What is missing where there is `null`: so Go writes a list or an object that was never made.
@@ -266,7 +266,6 @@ impl Config {
         for (key, value) in [
             ("vlan", &self.vlan),
             ("vlanTrunk", &self.vlan_trunk),
-            ("macspoofchk", &self.macspoofchk),
             ("runtimeConfig.bandwidth", &self.runtime_config.bandwidth),
         ] {
             let off = |value: &Value| {

@@ -12,8 +12,8 @@ pub const ROUTE_PROTOCOL: u8 = 83;
 /// The bridge that pods are attached to unless the configuration names another.
 pub const DEFAULT_BRIDGE: &str = "sluice0";
 
-/// The nf_tables table, of each family, in which the plugin masquerades pods of a node without a datapath.
-pub const MASQUERADE_TABLE: &str = "sluice-cni";
+/// The nf_tables table, of each family, in which the plugin keeps what a node without a datapath needs.
+pub const FILTER_TABLE: &str = "sluice-cni";
 
 const HOST_VETH_PREFIX: &str = "sluice";
 const HOST_VETH_DIGITS: usize = 8;

@@ -7,7 +7,7 @@ use std::{net::IpAddr, time::Duration};
 
 use sluice_netlink::{
     AddressFlags, BridgePort, BridgeSpec, Event, LinkChange, MacAddress, Namespace, Netlink, Route,
-    RouteFilter, Topic, VethEnd, Watch, masquerade, netns, owned, sysctl,
+    RouteFilter, Topic, VethEnd, Watch, masquerade, netns, owned, spoof, sysctl,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -324,6 +324,52 @@ fn pods_take_the_nodes_address_only_where_that_was_asked_for() {
         masquerade::remove_all().unwrap();
         masquerade::remove_all().unwrap();
         assert!(masquerade::ensure("10.1.0.0/24".parse().unwrap()).unwrap(), "it was gone");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_device_lets_only_its_pods_address_through() {
+    let (node, pod) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    let mac = MacAddress([2, 0, 0, 0, 0, 5]);
+    let mut netlink = node.netlink().unwrap();
+    netlink
+        .create_veth(&VethEnd::new("host").up(), &VethEnd::new("eth0").mac(mac).namespace(&pod).up())
+        .unwrap();
+    let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
+    let host = netlink.link("host").unwrap();
+    netlink.add_address(host.index, "10.1.0.1/24".parse().unwrap(), flags).unwrap();
+    let mut inside = pod.netlink().unwrap();
+    let eth0 = inside.link("eth0").unwrap().index;
+    inside.add_address(eth0, "10.1.0.2/24".parse().unwrap(), flags).unwrap();
+    // Neither has to ask the other where it is.
+    inside.set_neighbour(eth0, ip("10.1.0.1"), host.mac.unwrap()).unwrap();
+    node.run(|| {
+        spoof::allow_only("host", mac).unwrap();
+        spoof::allow_only("host", mac).unwrap();
+        assert!(spoof::is_filtered("host").unwrap());
+    })
+    .unwrap();
+    let server = node.run(|| std::net::UdpSocket::bind("10.1.0.1:0").unwrap()).unwrap();
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    let client = pod.run(|| std::net::UdpSocket::bind("10.1.0.2:0").unwrap()).unwrap();
+    let target = server.local_addr().unwrap();
+    let mut buffer = [0; 8];
+    client.send_to(b"honest 1", target).unwrap();
+    assert_eq!(server.recv(&mut buffer).unwrap(), 8);
+    inside.change_link(eth0, &LinkChange::new().mac(MacAddress([2, 6, 6, 6, 6, 6]))).unwrap();
+    inside.set_neighbour(eth0, ip("10.1.0.1"), host.mac.unwrap()).unwrap();
+    client.send_to(b"spoofed!", target).unwrap();
+    inside.change_link(eth0, &LinkChange::new().mac(mac)).unwrap();
+    inside.set_neighbour(eth0, ip("10.1.0.1"), host.mac.unwrap()).unwrap();
+    client.send_to(b"honest 2", target).unwrap();
+    server.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"honest 2", "what was spoofed before it has not come");
+    netlink.delete_link(host.index).unwrap();
+    node.run(|| {
+        spoof::forget("host").unwrap();
+        spoof::forget("host").unwrap();
+        assert!(!spoof::is_filtered("host").unwrap());
     })
     .unwrap();
 }
