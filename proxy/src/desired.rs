@@ -10,9 +10,12 @@ use std::{
 };
 
 use sluice_ebpf_common::{
-    Addr, Be16, FRONTEND_EXTERNAL, FRONTEND_LOCAL_SERVER, FrontendKey, SERVICE_FAST_PATH,
+    Addr, Be16, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER,
+    FRONTEND_SOURCE_RANGES, FrontendKey, SERVICE_DROP_IF_EMPTY, SERVICE_FAST_PATH,
 };
-use sluice_model::{Endpoint, IpFamily, ObjectName, PortName, Protocol, Service, ServicePort, Snapshot};
+use sluice_model::{
+    Endpoint, IpFamily, ObjectName, PortName, Protocol, Service, ServicePort, Snapshot, TrafficPolicy,
+};
 
 /// What the proxy must know of the node it runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +28,16 @@ pub struct NodeView {
     pub fast_path: bool,
 }
 
-/// A port of a service in one family.
+/// Which of a service's endpoints are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// This node's.
+    Local,
+    /// The cluster's.
+    Cluster,
+}
+
+/// A port of a service in one family. With [`Scope::Local`] there is one only where a traffic policy asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// The service.
@@ -36,6 +48,8 @@ pub struct ServiceKey {
     pub protocol: Protocol,
     /// The family.
     pub family: IpFamily,
+    /// Which endpoints.
+    pub scope: Scope,
 }
 
 impl fmt::Display for ServiceKey {
@@ -44,7 +58,8 @@ impl fmt::Display for ServiceKey {
             IpFamily::V4 => "IPv4",
             IpFamily::V6 => "IPv6",
         };
-        write!(f, "{} port {:?} {} {family}", self.service, self.port, self.protocol)
+        let local = if self.scope == Scope::Local { " (local)" } else { "" };
+        write!(f, "{} port {:?} {} {family}{local}", self.service, self.port, self.protocol)
     }
 }
 
@@ -53,14 +68,21 @@ impl fmt::Display for ServiceKey {
 pub struct DesiredService {
     /// `SERVICE_*`.
     pub flags: u32,
+    /// For how many seconds a client stays with its endpoint; 0 for not at all.
+    pub affinity: u32,
     /// Where clients send, with `FRONTEND_*`.
     pub frontends: BTreeMap<FrontendKey, u32>,
+    /// The networks that a load balancer's clients may come from: address, and prefix length over 128 bits.
+    pub source_ranges: BTreeSet<(Addr, u32)>,
     /// Where new connections go.
-    pub backends: BTreeSet<(Addr, Be16)>,
+    pub backends: Addresses,
     /// Where no new connection goes, but datagrams that go there may go on: endpoints that still serve
     /// (row 27 of the behaviour table).
-    pub draining: BTreeSet<(Addr, Be16)>,
+    pub draining: Addresses,
 }
+
+/// Where endpoints listen.
+type Addresses = BTreeSet<(Addr, Be16)>;
 
 /// All that one service wants; empty for a service that is not proxied or not there.
 pub fn desired_services(
@@ -68,29 +90,60 @@ pub fn desired_services(
     name: &ObjectName,
     node: &NodeView,
 ) -> BTreeMap<ServiceKey, DesiredService> {
+    let mut desired = BTreeMap::new();
     let Some(service) = snapshot.services.get(name).filter(|service| service.is_proxied()) else {
-        return BTreeMap::new();
+        return desired;
     };
     let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Sctp);
-    ports
-        .flat_map(|port| IpFamily::ALL.map(|family| (port, family)))
-        .filter_map(|(port, family)| {
-            let frontends = frontends(service, port, family, node);
-            if frontends.is_empty() {
-                return None;
-            }
-            let (backends, draining) = backends(snapshot, name, port, family);
-            let key = ServiceKey {
-                service: name.clone(),
-                port: port.name.clone(),
-                protocol: port.protocol,
-                family,
-            };
-            let fast = node.fast_path && port.protocol == Protocol::Tcp && service.affinity.is_none();
-            let flags = if fast { SERVICE_FAST_PATH } else { 0 };
-            Some((key, DesiredService { flags, frontends, backends, draining }))
-        })
-        .collect()
+    for (port, family) in ports.flat_map(|port| IpFamily::ALL.map(|family| (port, family))) {
+        let source_ranges = source_ranges(service, family);
+        let frontends = frontends(service, port, family, !source_ranges.is_empty(), node);
+        if frontends.is_empty() {
+            continue;
+        }
+        let endpoints = endpoints(snapshot, name, port, family);
+        let zone = snapshot.nodes.get(&node.name).and_then(|node| node.zone.clone());
+        let cluster = cluster_endpoints(&endpoints, node, zone.as_deref());
+        let local = usable(&endpoints, |endpoint| endpoint.node.as_ref() == Some(&node.name));
+        let serving: Addresses = all(&endpoints, |endpoint| endpoint.serving);
+
+        let fast = node.fast_path && port.protocol == Protocol::Tcp && service.affinity.is_none();
+        let flags = if fast { SERVICE_FAST_PATH } else { 0 };
+        let affinity = service.affinity.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+        let key = |scope| ServiceKey {
+            service: name.clone(),
+            port: port.name.clone(),
+            protocol: port.protocol,
+            family,
+            scope,
+        };
+        let with = |flags, backends: Addresses| DesiredService {
+            flags,
+            affinity,
+            draining: serving.difference(&backends).copied().collect(),
+            backends,
+            ..DesiredService::default()
+        };
+        if frontends.values().any(|flags| flags & (FRONTEND_LOCAL_INSIDE | FRONTEND_LOCAL_OUTSIDE) != 0) {
+            let elsewhere = local.is_empty() && !cluster.is_empty();
+            let flags = if elsewhere { flags | SERVICE_DROP_IF_EMPTY } else { flags };
+            desired.insert(key(Scope::Local), with(flags, local));
+        }
+        desired
+            .insert(key(Scope::Cluster), DesiredService { frontends, source_ranges, ..with(flags, cluster) });
+    }
+    desired
+}
+
+/// The networks that a load balancer's clients may come from, in one family; empty where all may (row 16 of
+/// the behaviour table: any prefix of length 0 lets everybody in).
+fn source_ranges(service: &Service, family: IpFamily) -> BTreeSet<(Addr, u32)> {
+    let of_family = service.source_ranges.iter().filter(|range| IpFamily::of(range.addr()) == family);
+    if of_family.clone().any(|range| range.prefix_len() == 0) {
+        return BTreeSet::new();
+    }
+    let extra = if family == IpFamily::V4 { 96 } else { 0 };
+    of_family.map(|range| (range.network().into(), u32::from(range.prefix_len()) + extra)).collect()
 }
 
 /// The addresses of one port in one family.
@@ -98,6 +151,7 @@ fn frontends(
     service: &Service,
     port: &ServicePort,
     family: IpFamily,
+    restricted: bool,
     node: &NodeView,
 ) -> BTreeMap<FrontendKey, u32> {
     let key = |addr: Addr, number: u16| FrontendKey {
@@ -107,43 +161,50 @@ fn frontends(
         pad: 0,
     };
     let of_family = |address: &&IpAddr| IpFamily::of(**address) == family;
-    let mut frontends = BTreeMap::new();
-
+    let when = |condition: bool, flag: u32| if condition { flag } else { 0 };
     let local_server = port.port == 53 && node.local_dns.as_ref() == Some(&service.name);
-    let cluster_flags = if local_server { FRONTEND_LOCAL_SERVER } else { 0 };
+    let inside = when(local_server, FRONTEND_LOCAL_SERVER)
+        | when(service.internal_traffic_policy == TrafficPolicy::Local, FRONTEND_LOCAL_INSIDE);
+    let outside = FRONTEND_EXTERNAL
+        | when(service.external_traffic_policy == TrafficPolicy::Local, FRONTEND_LOCAL_OUTSIDE);
+
+    let mut frontends = BTreeMap::new();
     for address in service.cluster_ips.iter().filter(of_family) {
-        frontends.insert(key((*address).into(), port.port), cluster_flags);
+        frontends.insert(key((*address).into(), port.port), inside);
     }
-    let load_balancer =
-        service.load_balancer.iter().filter(|ingress| !ingress.proxy_mode).map(|ingress| &ingress.address);
-    for address in service.external_ips.iter().chain(load_balancer).filter(of_family) {
-        frontends.entry(key((*address).into(), port.port)).or_insert(FRONTEND_EXTERNAL);
+    for address in service.external_ips.iter().filter(of_family) {
+        frontends.entry(key((*address).into(), port.port)).or_insert(outside);
+    }
+    let balancers = service.load_balancer.iter().filter(|ingress| !ingress.proxy_mode);
+    for address in balancers.map(|ingress| &ingress.address).filter(of_family) {
+        let flags = outside | when(restricted, FRONTEND_SOURCE_RANGES);
+        frontends.entry(key((*address).into(), port.port)).or_insert(flags);
     }
     // A node port exists in the families in which the service has a cluster address.
     if let (Some(number), false) = (port.node_port, frontends.is_empty()) {
-        frontends.insert(key(Addr::any(family == IpFamily::V4), number), FRONTEND_EXTERNAL);
+        frontends.insert(key(Addr::any(family == IpFamily::V4), number), outside);
     }
     frontends
 }
 
-/// The endpoints of one port in one family: those for new connections, and those that only drain.
-///
-/// New connections go to the endpoints that are ready; where there is none, to those that are terminating and
-/// still serve (row 22 of the behaviour table, KEP-1669).
-fn backends(
-    snapshot: &Snapshot,
+/// A port's endpoints in one family, by where they listen.
+type Endpoints<'a> = BTreeMap<(Addr, Be16), &'a Endpoint>;
+
+/// The endpoints of one port in one family, from all slices.
+fn endpoints<'a>(
+    snapshot: &'a Snapshot,
     service: &ObjectName,
     port: &ServicePort,
     family: IpFamily,
-) -> (BTreeSet<(Addr, Be16)>, BTreeSet<(Addr, Be16)>) {
-    // An address may stand in two slices while it moves; the entry that is not terminating counts.
-    let mut endpoints: BTreeMap<(Addr, Be16), &Endpoint> = BTreeMap::new();
+) -> Endpoints<'a> {
+    let mut endpoints: Endpoints<'_> = BTreeMap::new();
     for slice in snapshot.slices_of(service).filter(|slice| slice.family == family) {
         let numbers = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
         for number in numbers {
             for endpoint in &slice.endpoints {
                 let Some(address) = endpoint.addresses.first() else { continue };
                 let at = ((*address).into(), Be16::from_host(number.port));
+                // An address may stand in two slices while it moves; the entry that is not terminating counts.
                 let held = endpoints.entry(at).or_insert(endpoint);
                 if held.terminating && !endpoint.terminating {
                     *held = endpoint;
@@ -151,15 +212,39 @@ fn backends(
             }
         }
     }
-    let select = |wanted: fn(&Endpoint) -> bool| -> BTreeSet<(Addr, Be16)> {
-        endpoints.iter().filter(|(_, endpoint)| wanted(endpoint)).map(|(at, _)| *at).collect()
-    };
-    let mut usable = select(|endpoint| endpoint.ready);
-    if usable.is_empty() {
-        usable = select(|endpoint| endpoint.serving && endpoint.terminating);
+    endpoints
+}
+
+fn all(endpoints: &Endpoints<'_>, wanted: impl Fn(&Endpoint) -> bool) -> Addresses {
+    endpoints.iter().filter(|(_, endpoint)| wanted(endpoint)).map(|(at, _)| *at).collect()
+}
+
+/// Where new connections may go, among some endpoints: those that are ready; where there is none, those that are
+/// terminating and still serve (row 22 of the behaviour table, KEP-1669).
+fn usable(endpoints: &Endpoints<'_>, among: impl Fn(&Endpoint) -> bool) -> Addresses {
+    let ready = all(endpoints, |endpoint| among(endpoint) && endpoint.ready);
+    if !ready.is_empty() {
+        return ready;
     }
-    let draining = select(|endpoint| endpoint.serving).difference(&usable).copied().collect();
-    (usable, draining)
+    all(endpoints, |endpoint| among(endpoint) && endpoint.serving && endpoint.terminating)
+}
+
+/// Where new connections go that may go anywhere: of the ready endpoints, those whose hints name this node, if
+/// all have such hints and one names it; otherwise likewise for the zone; otherwise all (row 24 of the behaviour
+/// table, KEP-4444 and KEP-3015).
+fn cluster_endpoints(endpoints: &Endpoints<'_>, node: &NodeView, zone: Option<&str>) -> Addresses {
+    let ready = || endpoints.values().filter(|endpoint| endpoint.ready);
+    let for_node = |endpoint: &Endpoint| endpoint.hints.nodes.contains(&node.name);
+    let for_zone = |endpoint: &Endpoint| endpoint.hints.zones.iter().any(|hint| Some(&**hint) == zone);
+    if ready().all(|endpoint| !endpoint.hints.nodes.is_empty()) && ready().any(|endpoint| for_node(endpoint))
+    {
+        return all(endpoints, |endpoint| endpoint.ready && for_node(endpoint));
+    }
+    if ready().all(|endpoint| !endpoint.hints.zones.is_empty()) && ready().any(|endpoint| for_zone(endpoint))
+    {
+        return all(endpoints, |endpoint| endpoint.ready && for_zone(endpoint));
+    }
+    usable(endpoints, |_| true)
 }
 
 #[cfg(test)]

@@ -230,3 +230,116 @@ fn the_fast_path_is_for_tcp_without_affinity() {
     sticky.affinity = Some(std::time::Duration::from_secs(10_800));
     assert_eq!(flags(sticky), 0);
 }
+
+/// Endpoints with a node, a ready condition and hints, as `address`.
+fn hinted(address: &str, node: &str, zones: &[&str], nodes: &[&str]) -> Endpoint {
+    Endpoint {
+        node: Some(node.into()),
+        hints: Hints {
+            zones: zones.iter().map(|zone| (*zone).into()).collect(),
+            nodes: nodes.iter().map(|node| (*node).into()).collect(),
+        },
+        ..endpoint(address, true, true, false)
+    }
+}
+
+/// The last octets of the backends of one scope, for a node n1 in zone z1.
+fn octets(service: Service, endpoints: Vec<Endpoint>, scope: Scope) -> Option<Vec<u8>> {
+    let mut snapshot = snapshot(service, vec![slice("web-1", 8080, endpoints)]);
+    let node = sluice_model::Node {
+        name: "n1".into(),
+        addresses: Vec::new(),
+        pod_cidrs: Vec::new(),
+        zone: Some("z1".into()),
+        draining: false,
+    };
+    snapshot.apply(Object::Node(node), &mut Changes::default());
+    let node = NodeView { name: "n1".into(), ..NodeView::default() };
+    let all = desired(&snapshot, &node);
+    let service = all.into_iter().find(|(key, _)| key.scope == scope && key.family == IpFamily::V4)?.1;
+    Some(service.backends.iter().map(|(addr, _)| addr.words()[3].to_ne_bytes()[3]).collect())
+}
+
+#[test]
+fn hints_keep_traffic_near_only_if_all_endpoints_have_them() {
+    let far = |octet: u8| hinted(&format!("10.244.0.{octet}"), "n2", &["z2"], &["n2"]);
+    let near = hinted("10.244.0.1", "n1", &["z1"], &["n1"]);
+    let zone_only = hinted("10.244.0.2", "n3", &["z1"], &[]);
+    let plain = hinted("10.244.0.3", "n2", &[], &[]);
+    let cases: [(&str, Vec<Endpoint>, &[u8]); 5] = [
+        ("the node's own", vec![near.clone(), far(9)], &[1]),
+        ("one without a node hint: the zone's", vec![near.clone(), zone_only.clone(), far(9)], &[1, 2]),
+        ("one without any hint: all", vec![near.clone(), zone_only, plain, far(9)], &[1, 2, 3, 9]),
+        ("none for this node or zone: all", vec![far(8), far(9)], &[8, 9]),
+        (
+            "hints of an endpoint that is not ready do not count",
+            vec![near, Endpoint { ready: false, ..far(9) }],
+            &[1],
+        ),
+    ];
+    for (what, endpoints, wanted) in cases {
+        assert_eq!(octets(web(), endpoints, Scope::Cluster).as_deref(), Some(wanted), "{what}");
+    }
+}
+
+#[test]
+fn policy_local_has_this_nodes_endpoints_by_rules_of_their_own() {
+    let on = |octet: u8, node: &str, ready: bool| Endpoint {
+        node: Some(node.into()),
+        ..endpoint(&format!("10.244.0.{octet}"), ready, true, !ready)
+    };
+    let mut local = web();
+    local.external_traffic_policy = TrafficPolicy::Local;
+    let endpoints = || vec![on(1, "n1", false), on(2, "n2", true)];
+    assert_eq!(
+        octets(local.clone(), endpoints(), Scope::Local),
+        Some(vec![1]),
+        "the one that terminates still serves"
+    );
+    assert_eq!(octets(local, endpoints(), Scope::Cluster), Some(vec![2]), "elsewhere there is a ready one");
+    assert_eq!(octets(web(), endpoints(), Scope::Local), None, "nobody asked for it");
+}
+
+#[test]
+fn an_empty_local_set_is_silent_only_while_there_are_endpoints_elsewhere() {
+    let flags = |endpoints: Vec<Endpoint>| {
+        let mut service = web();
+        service.internal_traffic_policy = TrafficPolicy::Local;
+        let node = NodeView { name: "n1".into(), ..NodeView::default() };
+        let all = desired(&snapshot(service, vec![slice("web-1", 8080, endpoints)]), &node);
+        all.into_iter()
+            .find(|(key, _)| key.scope == Scope::Local && key.family == IpFamily::V4)
+            .unwrap()
+            .1
+            .flags
+    };
+    assert_eq!(flags(vec![hinted("10.244.0.1", "n2", &[], &[])]), SERVICE_DROP_IF_EMPTY);
+    assert_eq!(flags(Vec::new()), 0);
+}
+
+#[test]
+fn policies_and_ranges_are_flags_of_the_addresses_they_concern() {
+    let mut service = web();
+    service.cluster_ips.truncate(1);
+    service.internal_traffic_policy = TrafficPolicy::Local;
+    service.external_traffic_policy = TrafficPolicy::Local;
+    service.external_ips = vec!["198.51.100.1".parse().unwrap()];
+    service.load_balancer =
+        vec![LoadBalancerIngress { address: "203.0.113.1".parse().unwrap(), proxy_mode: false }];
+    service.source_ranges = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    assert_eq!(
+        frontends(service.clone(), &NodeView::default()),
+        [
+            "0.0.0.0 port 30080 flags 9",
+            "10.96.0.7 port 80 flags 4",
+            "198.51.100.1 port 80 flags 9",
+            "203.0.113.1 port 80 flags 25",
+        ]
+    );
+    service.source_ranges.push("0.0.0.0/0".parse().unwrap());
+    let open = frontends(service, &NodeView::default());
+    assert!(
+        open.contains(&"203.0.113.1 port 80 flags 9".to_owned()),
+        "a range of everything is no filter: {open:?}"
+    );
+}

@@ -9,8 +9,8 @@ use aya::{
     util::KernelVersion,
 };
 use sluice_ebpf_common::{
-    Addr, Backend, Endpoint, Flow, FlowKey, Frontend, FrontendKey, LAYOUT, Network, Service, SlotKey, Uplink,
-    map_name,
+    Addr, Affinity, AffinityKey, Backend, Endpoint, Flow, FlowKey, Frontend, FrontendKey, LAYOUT, MemberKey,
+    Network, Service, SlotKey, SourceRangeKey, Uplink, map_name,
 };
 
 use crate::{DatapathConfig, DatapathError, Pins, pin};
@@ -99,6 +99,9 @@ fn sizes() -> [(&'static str, usize, usize); map_name::ALL.len()] {
         of::<u32, Uplink>(map_name::UPLINKS),
         of::<u32, u64>(map_name::DROPS),
         of::<u64, FrontendKey>(map_name::PEERS),
+        of::<AffinityKey, Affinity>(map_name::AFFINITIES),
+        of::<MemberKey, u32>(map_name::MEMBERS),
+        of::<(u32, SourceRangeKey), u32>(map_name::SOURCE_RANGES),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use sluice_ebpf_common::{Backend, Frontend, FrontendKey, Service, SlotKey};
+use sluice_ebpf_common::{Addr, Backend, Frontend, FrontendKey, MemberKey, Service, SlotKey};
 
 /// One change of one map entry: the unit that a packet may come between.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,13 @@ pub enum MapOp {
         id: u32,
         service: Service,
     },
+    PutMember {
+        key: MemberKey,
+        backend: u32,
+    },
+    PutSourceRange {
+        range: SourceRange,
+    },
     PutFrontend {
         key: FrontendKey,
         frontend: Frontend,
@@ -35,15 +42,32 @@ pub enum MapOp {
     RemoveFrontend {
         key: FrontendKey,
     },
+    RemoveSourceRange {
+        range: SourceRange,
+    },
     RemoveService {
         id: u32,
     },
     RemoveSlot {
         key: SlotKey,
     },
+    RemoveMember {
+        key: MemberKey,
+    },
     RemoveBackend {
         id: u32,
     },
+}
+
+/// An entry of map `source_ranges`: clients of `service` may come from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceRange {
+    /// The service's id.
+    pub service: u32,
+    /// The network's address.
+    pub client: Addr,
+    /// Its prefix length over 128 bits.
+    pub prefix: u32,
 }
 
 impl fmt::Display for MapOp {
@@ -69,6 +93,23 @@ impl fmt::Display for MapOp {
                     frontend.service,
                     frontend.flags
                 )
+            }
+            Self::PutMember { key, backend } => {
+                write!(
+                    f,
+                    "member {}/{} = backend {backend}",
+                    key.service,
+                    endpoint(key.addr, key.port.to_host())
+                )
+            }
+            Self::PutSourceRange { range: r } => {
+                write!(f, "source range {}/{}/{}", r.service, r.client, r.prefix)
+            }
+            Self::RemoveSourceRange { range: r } => {
+                write!(f, "remove source range {}/{}/{}", r.service, r.client, r.prefix)
+            }
+            Self::RemoveMember { key } => {
+                write!(f, "remove member {}/{}", key.service, endpoint(key.addr, key.port.to_host()))
             }
             Self::RemoveFrontend { key } => write!(f, "remove frontend {}", Shown(key)),
             Self::RemoveService { id } => write!(f, "remove service {id}"),
@@ -109,6 +150,10 @@ pub struct Observed {
     pub slots: BTreeMap<SlotKey, u32>,
     /// Map `backends`.
     pub backends: BTreeMap<u32, Backend>,
+    /// Map `members`.
+    pub members: BTreeMap<MemberKey, u32>,
+    /// Map `source_ranges`.
+    pub source_ranges: BTreeSet<SourceRange>,
     /// Map `ids`: the next service's id.
     pub next_service: u64,
     /// Map `ids`: the next backend's id.
@@ -144,6 +189,18 @@ impl Observed {
                     self.frontends_of.remove(&(old.service, *key));
                 }
                 self.frontends_of.insert((frontend.service, *key));
+            }
+            MapOp::PutMember { key, backend } => {
+                self.members.insert(*key, *backend);
+            }
+            MapOp::PutSourceRange { range } => {
+                self.source_ranges.insert(*range);
+            }
+            MapOp::RemoveSourceRange { range } => {
+                self.source_ranges.remove(range);
+            }
+            MapOp::RemoveMember { key } => {
+                self.members.remove(key);
             }
             MapOp::RemoveFrontend { key } => {
                 if let Some(old) = self.frontends.remove(key) {
@@ -184,11 +241,33 @@ impl Observed {
         self.slots.range(range).map(|(key, backend)| (key.index, *backend))
     }
 
+    /// A service's members.
+    pub fn members_of(&self, service: u32) -> impl Iterator<Item = MemberKey> + '_ {
+        let first = MemberKey { service, ..MemberKey::default() };
+        self.members.range(first..).take_while(move |(key, _)| key.service == service).map(|(key, _)| *key)
+    }
+
+    /// The networks that a service's clients may come from.
+    pub fn source_ranges_of(&self, service: u32) -> impl Iterator<Item = SourceRange> + '_ {
+        let first = SourceRange { service, client: Addr::ANY_V6, prefix: 0 };
+        self.source_ranges.range(first..).take_while(move |range| range.service == service).copied()
+    }
+
     /// Every id that some entry names: the services known, and those that remains speak of.
     pub fn service_ids(&self) -> BTreeSet<u32> {
         let frontends = self.frontends.values().map(|frontend| frontend.service);
         let slots = self.slots.keys().map(|key| key.service);
         let backends = self.backends.values().map(|backend| backend.service);
-        self.services.keys().copied().chain(frontends).chain(slots).chain(backends).collect()
+        let members = self.members.keys().map(|key| key.service);
+        let ranges = self.source_ranges.iter().map(|range| range.service);
+        self.services
+            .keys()
+            .copied()
+            .chain(frontends)
+            .chain(slots)
+            .chain(backends)
+            .chain(members)
+            .chain(ranges)
+            .collect()
     }
 }

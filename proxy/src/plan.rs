@@ -13,9 +13,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_ebpf_common::{Addr, Backend, Be16, Frontend, Service, SlotKey};
+use sluice_ebpf_common::{Addr, Backend, Be16, Frontend, MemberKey, Service, SlotKey};
 
-use crate::{DesiredService, MapOp, Observed};
+use crate::{DesiredService, MapOp, Observed, SourceRange};
 
 /// Hands out ids, each of them once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,20 +56,32 @@ fn take(next: &mut u64) -> u32 {
     id
 }
 
-/// The operations that make service `id` what `desired` says; `None` takes it away.
+/// Under which ids a service is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedIds {
+    /// The service's own.
+    pub id: u32,
+    /// That of this node's endpoints, for frontends whose traffic policy is Local; 0 where there is none.
+    pub local: u32,
+    /// That under which its clients are remembered.
+    pub affinity: u32,
+}
+
+/// The operations that make a service what `desired` says; `None` takes it away.
 pub fn plan_service(
     observed: &Observed,
     ids: &mut Ids,
-    id: u32,
+    planned: PlannedIds,
     desired: Option<&DesiredService>,
 ) -> Vec<MapOp> {
     match desired {
-        Some(desired) => change(observed, ids, id, desired),
-        None => remove(observed, id),
+        Some(desired) => change(observed, ids, planned, desired),
+        None => remove(observed, planned.id),
     }
 }
 
-fn change(observed: &Observed, ids: &mut Ids, id: u32, desired: &DesiredService) -> Vec<MapOp> {
+fn change(observed: &Observed, ids: &mut Ids, planned: PlannedIds, desired: &DesiredService) -> Vec<MapOp> {
+    let id = planned.id;
     let mut ops = Vec::new();
     let held: BTreeMap<(Addr, Be16), u32> = observed
         .backends_of(id)
@@ -89,23 +101,49 @@ fn change(observed: &Observed, ids: &mut Ids, id: u32, desired: &DesiredService)
             });
         }
     }
-    if *ids != ids_before || u64::from(id) >= observed.next_service {
+    if *ids != ids_before || u64::from(id.max(planned.local)) >= observed.next_service {
         ops.insert(0, ids.put());
     }
 
-    let current: Vec<(u32, u32)> = observed.slots_of(id).collect();
-    let wanted: BTreeSet<u32> =
-        desired.backends.iter().filter_map(|backend| backend_ids.get(backend).copied()).collect();
-    slots(&mut ops, observed.services.get(&id), id, desired.flags, &current, &wanted);
+    // A client that is led to where it went last must find that this still takes connections; so members go as
+    // soon as the endpoint does.
+    let member = |(addr, port): (Addr, Be16)| MemberKey { addr, port, pad: 0, service: id };
+    let members: BTreeMap<MemberKey, u32> = match desired.affinity {
+        0 => BTreeMap::new(),
+        _ => desired.backends.iter().map(|at| (member(*at), backend_ids[at])).collect(),
+    };
+    let changed = members.iter().filter(|(key, backend)| observed.members.get(key) != Some(backend));
+    ops.extend(changed.map(|(key, backend)| MapOp::PutMember { key: *key, backend: *backend }));
+    let stale = observed.members_of(id).filter(|key| !members.contains_key(key));
+    ops.extend(stale.map(|key| MapOp::RemoveMember { key }));
 
+    let wanted: BTreeSet<u32> = desired.backends.iter().map(|backend| backend_ids[backend]).collect();
+    let value = Service {
+        count: wanted.len() as u32,
+        flags: desired.flags,
+        affinity: desired.affinity,
+        affinity_id: if desired.affinity == 0 { 0 } else { planned.affinity },
+    };
+    slots(&mut ops, observed, id, value, &wanted);
+
+    // Ranges before the frontends that ask for them; a wider list never shuts anybody out.
+    let ranges: BTreeSet<SourceRange> = desired
+        .source_ranges
+        .iter()
+        .map(|(client, prefix)| SourceRange { service: id, client: *client, prefix: *prefix })
+        .collect();
+    let new = ranges.iter().filter(|range| !observed.source_ranges.contains(range));
+    ops.extend(new.map(|range| MapOp::PutSourceRange { range: *range }));
     for (key, flags) in &desired.frontends {
-        let frontend = Frontend { service: id, flags: *flags };
+        let frontend = Frontend { service: id, local: planned.local, flags: *flags };
         if observed.frontends.get(key) != Some(&frontend) {
             ops.push(MapOp::PutFrontend { key: *key, frontend });
         }
     }
     let stale = observed.frontends_of(id).filter(|key| !desired.frontends.contains_key(key));
     ops.extend(stale.map(|key| MapOp::RemoveFrontend { key }));
+    let stale = observed.source_ranges_of(id).filter(|range| !ranges.contains(range));
+    ops.extend(stale.map(|range| MapOp::RemoveSourceRange { range }));
     let kept: BTreeSet<u32> = backend_ids.into_values().collect();
     let gone = observed.backends_of(id).filter(|backend| !kept.contains(backend));
     ops.extend(gone.map(|id| MapOp::RemoveBackend { id }));
@@ -113,17 +151,10 @@ fn change(observed: &Observed, ids: &mut Ids, id: u32, desired: &DesiredService)
 }
 
 /// Fills the slots with just the wanted backends, changing as few as can be.
-fn slots(
-    ops: &mut Vec<MapOp>,
-    observed: Option<&Service>,
-    service: u32,
-    flags: u32,
-    current: &[(u32, u32)],
-    wanted: &BTreeSet<u32>,
-) {
-    let count = wanted.len() as u32;
-    let value = Service { count, flags };
-    let old_count = observed.map_or(0, |service| service.count);
+fn slots(ops: &mut Vec<MapOp>, observed: &Observed, service: u32, value: Service, wanted: &BTreeSet<u32>) {
+    let held = observed.services.get(&service);
+    let old_count = held.map_or(0, |service| service.count);
+    let current: Vec<(u32, u32)> = observed.slots_of(service).collect();
     let in_use: BTreeMap<u32, u32> =
         current.iter().copied().filter(|(index, _)| *index < old_count).collect();
 
@@ -131,7 +162,7 @@ fn slots(
     // the backends left over.
     let mut missing = wanted.clone();
     let mut free = Vec::new();
-    for index in 0..count {
+    for index in 0..value.count {
         match in_use.get(&index) {
             Some(backend) if missing.remove(backend) => {}
             _ => free.push(index),
@@ -140,18 +171,20 @@ fn slots(
     for (index, backend) in free.into_iter().zip(missing) {
         ops.push(MapOp::PutSlot { key: SlotKey { service, index }, backend });
     }
-    if observed != Some(&value) {
+    if held != Some(&value) {
         ops.push(MapOp::PutService { id: service, service: value });
     }
-    let beyond = current.iter().filter(|(index, _)| *index >= count);
+    let beyond = current.iter().filter(|(index, _)| *index >= value.count);
     ops.extend(beyond.map(|(index, _)| MapOp::RemoveSlot { key: SlotKey { service, index: *index } }));
 }
 
 fn remove(observed: &Observed, id: u32) -> Vec<MapOp> {
     let frontends = observed.frontends_of(id).map(|key| MapOp::RemoveFrontend { key });
+    let ranges = observed.source_ranges_of(id).map(|range| MapOp::RemoveSourceRange { range });
     let service = observed.services.contains_key(&id).then_some(MapOp::RemoveService { id });
     let slots =
         observed.slots_of(id).map(|(index, _)| MapOp::RemoveSlot { key: SlotKey { service: id, index } });
+    let members = observed.members_of(id).map(|key| MapOp::RemoveMember { key });
     let backends = observed.backends_of(id).map(|id| MapOp::RemoveBackend { id });
-    frontends.chain(service).chain(slots).chain(backends).collect()
+    frontends.chain(ranges).chain(service).chain(slots).chain(members).chain(backends).collect()
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_ebpf_common::FrontendKey;
-use sluice_model::{Changes, ObjectName, Snapshot};
+use sluice_model::{Changes, IpFamily, ObjectName, Protocol, Snapshot};
 
 use crate::{
-    DesiredService, MapStore, NodeView, Observed, ServiceKey, StoreError, desired_services,
+    DesiredService, MapStore, NodeView, Observed, Scope, ServiceKey, StoreError, desired_services,
     observed::Shown,
-    plan::{Ids, plan_service},
+    plan::{Ids, PlannedIds, plan_service},
 };
 
 /// What the proxy must know of its node.
@@ -95,7 +95,8 @@ impl<S: MapStore> Proxy<S> {
     /// complete, whatever `changes` says: services that the maps hold and it does not are removed.
     pub fn sync(&mut self, snapshot: &Snapshot, changes: &Changes) -> SyncReport {
         let mut report = SyncReport::default();
-        if self.adopting || changes.everything {
+        // The node's zone decides which endpoints are near.
+        if self.adopting || changes.everything || changes.nodes.contains(&self.node.name) {
             let gone = self.known.keys().map(|key| key.service.clone()).collect::<BTreeSet<_>>();
             let all = snapshot.services.keys().cloned().chain(gone).collect();
             self.sync_services(snapshot, &all, &mut report);
@@ -133,22 +134,11 @@ impl<S: MapStore> Proxy<S> {
     fn sync_services(&mut self, snapshot: &Snapshot, names: &BTreeSet<ObjectName>, report: &mut SyncReport) {
         let wanted: BTreeMap<ServiceKey, DesiredService> =
             names.iter().flat_map(|name| desired_services(snapshot, name, &self.node)).collect();
-        let first = |name: &ObjectName| {
-            let name = name.clone();
-            ServiceKey {
-                service: name,
-                port: "".into(),
-                protocol: sluice_model::Protocol::Tcp,
-                family: sluice_model::IpFamily::V4,
-            }
-        };
         let gone: Vec<ServiceKey> = names
             .iter()
             .flat_map(|name| {
-                self.known
-                    .range(first(name)..)
-                    .map(|(key, _)| key)
-                    .take_while(move |key| key.service == *name)
+                let held = self.known.range(first_key(name)..).map(|(key, _)| key);
+                held.take_while(move |key| key.service == *name)
             })
             .filter(|key| !wanted.contains_key(key))
             .cloned()
@@ -156,21 +146,53 @@ impl<S: MapStore> Proxy<S> {
         for key in &gone {
             self.release(key);
         }
-        // An address that moves to another service is taken over before its old service goes.
-        for (key, desired) in wanted {
-            self.put(&key, desired, report);
+        // Ids for all, then this node's endpoints before the frontends that name them (the order of the keys);
+        // and an address that moves to another service is taken over before its old service goes.
+        let mut planned = Vec::new();
+        for (key, mut desired) in wanted {
+            self.claim(&key, &mut desired, report);
+            planned.push((key, desired));
         }
-        for key in gone {
-            if let Some(id) = self.known.get(&key).map(|known| known.id)
-                && self.apply(&key, id, None, report)
-            {
-                self.known.remove(&key);
-                self.taken.remove(&id);
+        for scope in [Scope::Cluster, Scope::Local] {
+            for (key, desired) in planned.iter().filter(|(key, _)| key.scope == scope) {
+                self.identify(key, desired);
             }
+        }
+        let with_local: BTreeSet<ServiceKey> =
+            planned.iter().filter(|(key, _)| key.scope == Scope::Local).map(|(key, _)| key.clone()).collect();
+        // After a failure the rest of a service waits: it may build on what is missing, or take away what the
+        // part that failed still names.
+        let mut failed = BTreeSet::new();
+        for (key, desired) in planned {
+            let local = in_scope(&key, Scope::Local);
+            let local = if with_local.contains(&local) { self.id(&local) } else { 0 };
+            let ids =
+                PlannedIds { id: self.id(&key), local, affinity: self.id(&in_scope(&key, Scope::Cluster)) };
+            if failed.contains(&key.service) || !self.apply(&key, ids, Some(&desired), report) {
+                failed.insert(key.service);
+            }
+        }
+        // Backwards: the frontends before the endpoints of this node that they name.
+        for key in gone.into_iter().rev() {
+            let id = self.id(&key);
+            if failed.contains(&key.service)
+                || !self.apply(&key, PlannedIds { id, local: 0, affinity: 0 }, None, report)
+            {
+                failed.insert(key.service);
+                continue;
+            }
+            self.known.remove(&key);
+            self.taken.remove(&id);
         }
     }
 
-    fn put(&mut self, key: &ServiceKey, mut desired: DesiredService, report: &mut SyncReport) {
+    /// The id of a service that has one; 0 otherwise.
+    fn id(&self, key: &ServiceKey) -> u32 {
+        self.known.get(key).map_or(0, |known| known.id)
+    }
+
+    /// Claims a service's addresses; those that another one holds are taken out and reported.
+    fn claim(&mut self, key: &ServiceKey, desired: &mut DesiredService, report: &mut SyncReport) {
         desired.frontends.retain(|frontend, _| match self.claims.get(frontend) {
             Some(holder) if holder != key => {
                 report.errors.push(SyncError::Conflict {
@@ -185,13 +207,9 @@ impl<S: MapStore> Proxy<S> {
         });
         self.release(key);
         self.claims.extend(desired.frontends.keys().map(|frontend| (*frontend, key.clone())));
-        let id = match self.known.get(key) {
-            Some(known) => known.id,
-            None => self.adopt(&desired).unwrap_or_else(|| self.ids.service()),
-        };
-        self.taken.insert(id);
-        self.known.insert(key.clone(), Known { id, frontends: desired.frontends.keys().copied().collect() });
-        self.apply(key, id, Some(&desired), report);
+        if let Some(known) = self.known.get_mut(key) {
+            known.frontends = desired.frontends.keys().copied().collect();
+        }
     }
 
     /// Gives up a service's claims.
@@ -203,21 +221,38 @@ impl<S: MapStore> Proxy<S> {
         }
     }
 
-    /// The id under which the maps know a service from before the start: the one its addresses lead to.
-    fn adopt(&self, desired: &DesiredService) -> Option<u32> {
-        let held = desired.frontends.keys().filter_map(|key| self.observed.frontends.get(key));
-        held.map(|frontend| frontend.service).find(|id| !self.taken.contains(id))
+    /// Sees to it that a service has an id: the one under which the maps know it from before the start, which is
+    /// the one its addresses lead to, or a new one.
+    fn identify(&mut self, key: &ServiceKey, desired: &DesiredService) {
+        if self.known.contains_key(key) {
+            return;
+        }
+        let cluster = self.known.get(&in_scope(key, Scope::Cluster));
+        let frontends: BTreeSet<FrontendKey> = desired.frontends.keys().copied().collect();
+        let adopted = match (key.scope, cluster) {
+            (Scope::Local, Some(cluster)) => {
+                let held = cluster.frontends.iter().filter_map(|key| self.observed.frontends.get(key));
+                held.map(|frontend| frontend.local).find(|id| *id != 0 && !self.taken.contains(id))
+            }
+            _ => {
+                let held = frontends.iter().filter_map(|key| self.observed.frontends.get(key));
+                held.map(|frontend| frontend.service).find(|id| !self.taken.contains(id))
+            }
+        };
+        let id = adopted.unwrap_or_else(|| self.ids.service());
+        self.taken.insert(id);
+        self.known.insert(key.clone(), Known { id, frontends });
     }
 
     /// Plans and applies one service; false where something failed.
     fn apply(
         &mut self,
         key: &ServiceKey,
-        id: u32,
+        ids: PlannedIds,
         desired: Option<&DesiredService>,
         report: &mut SyncReport,
     ) -> bool {
-        for op in plan_service(&self.observed, &mut self.ids, id, desired) {
+        for op in plan_service(&self.observed, &mut self.ids, ids, desired) {
             if let Err(source) = self.store.apply(&op) {
                 tracing::error!(service = %key, %op, %source, "the datapath refused a change");
                 report.errors.push(SyncError::Store { service: key.clone(), source });
@@ -233,14 +268,28 @@ impl<S: MapStore> Proxy<S> {
 
     /// Removes what the maps hold for services that the cluster no longer has.
     fn remove_unclaimed(&mut self, report: &mut SyncReport) {
-        let nobody = ServiceKey {
-            service: ObjectName::new("", "remains"),
-            port: "".into(),
-            protocol: sluice_model::Protocol::Tcp,
-            family: sluice_model::IpFamily::V4,
-        };
-        for id in self.observed.service_ids().difference(&self.taken.clone()) {
-            self.apply(&nobody, *id, None, report);
+        let nobody = first_key(&ObjectName::new("", "remains"));
+        let mut unclaimed: Vec<u32> = self.observed.service_ids().difference(&self.taken).copied().collect();
+        // Those that have frontends go first: the frontends name the others.
+        unclaimed.sort_by_key(|id| self.observed.frontends_of(*id).next().is_none());
+        for id in unclaimed {
+            self.apply(&nobody, PlannedIds { id, local: 0, affinity: 0 }, None, report);
         }
     }
+}
+
+/// The first key that a service can have.
+fn first_key(service: &ObjectName) -> ServiceKey {
+    ServiceKey {
+        service: service.clone(),
+        port: "".into(),
+        protocol: Protocol::Tcp,
+        family: IpFamily::V4,
+        scope: Scope::Local,
+    }
+}
+
+/// The same service's port, with other endpoints.
+fn in_scope(key: &ServiceKey, scope: Scope) -> ServiceKey {
+    ServiceKey { scope, ..key.clone() }
 }

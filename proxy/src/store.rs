@@ -1,10 +1,12 @@
 //! The services' maps: read whole, changed one operation at a time.
 
-use aya::maps::{Array, MapData};
-use sluice_ebpf_common::{Backend, Frontend, FrontendKey, Service, SlotKey, map_name};
+use aya::maps::{Array, LpmTrie, MapData, lpm_trie::Key};
+use sluice_ebpf_common::{
+    Addr, Backend, Frontend, FrontendKey, MemberKey, Service, SlotKey, SourceRangeKey, map_name,
+};
 
 use crate::{
-    DatapathError, MapOp, Observed, Pins,
+    DatapathError, MapOp, Observed, Pins, SourceRange,
     tables::{self, Table},
 };
 
@@ -39,6 +41,8 @@ pub struct PinnedStore {
     services: Table<u32, Service>,
     slots: Table<SlotKey, u32>,
     backends: Table<u32, Backend>,
+    members: Table<MemberKey, u32>,
+    source_ranges: LpmTrie<MapData, SourceRangeKey, u32>,
     ids: Array<MapData, u64>,
 }
 
@@ -51,6 +55,8 @@ impl PinnedStore {
             services: Table::open(pins, map_name::SERVICES)?,
             slots: Table::open(pins, map_name::SLOTS)?,
             backends: Table::open(pins, map_name::BACKENDS)?,
+            members: Table::open(pins, map_name::MEMBERS)?,
+            source_ranges: tables::trie(pins, map_name::SOURCE_RANGES)?,
             ids: tables::array(pins, map_name::IDS)?,
         })
     }
@@ -82,6 +88,14 @@ impl MapStore for PinnedStore {
             let (id, backend) = entry?;
             observed.apply(&MapOp::PutBackend { id, backend });
         }
+        for entry in self.members.entries() {
+            let (key, backend) = entry?;
+            observed.apply(&MapOp::PutMember { key, backend });
+        }
+        for entry in self.source_ranges.keys() {
+            let key = entry.map_err(DatapathError::map("read", map_name::SOURCE_RANGES, ""))?;
+            observed.apply(&MapOp::PutSourceRange { range: from_key(&key) });
+        }
         for entry in self.slots.entries() {
             let (key, backend) = entry?;
             observed.apply(&MapOp::PutSlot { key, backend });
@@ -109,11 +123,39 @@ impl MapStore for PinnedStore {
             MapOp::PutSlot { key, backend } => (map_name::SLOTS, self.slots.put(key, backend)),
             MapOp::PutService { id, service } => (map_name::SERVICES, self.services.put(id, service)),
             MapOp::PutFrontend { key, frontend } => (map_name::FRONTENDS, self.frontends.put(key, frontend)),
+            MapOp::PutMember { key, backend } => (map_name::MEMBERS, self.members.put(key, backend)),
+            MapOp::RemoveMember { key } => (map_name::MEMBERS, self.members.remove(key)),
+            MapOp::PutSourceRange { range } => {
+                let put = self.source_ranges.insert(&to_key(range), 0, 0);
+                (map_name::SOURCE_RANGES, put.map_err(DatapathError::map("put", map_name::SOURCE_RANGES, op)))
+            }
+            MapOp::RemoveSourceRange { range } => {
+                let result = match self.source_ranges.remove(&to_key(range)) {
+                    Err(error) if tables::is_missing(&error) => Ok(()),
+                    other => other.map_err(DatapathError::map("remove", map_name::SOURCE_RANGES, op)),
+                };
+                (map_name::SOURCE_RANGES, result)
+            }
             MapOp::RemoveFrontend { key } => (map_name::FRONTENDS, self.frontends.remove(key)),
             MapOp::RemoveService { id } => (map_name::SERVICES, self.services.remove(id)),
             MapOp::RemoveSlot { key } => (map_name::SLOTS, self.slots.remove(key)),
             MapOp::RemoveBackend { id } => (map_name::BACKENDS, self.backends.remove(id)),
         };
         self.refine(map, result)
+    }
+}
+
+/// The trie's form of a range: the service's 32 bits come first and always count.
+fn to_key(range: &SourceRange) -> Key<SourceRangeKey> {
+    let key = SourceRangeKey { service: range.service.to_be(), client: range.client.words() };
+    Key::new(32 + range.prefix, key)
+}
+
+fn from_key(key: &Key<SourceRangeKey>) -> SourceRange {
+    let data = key.data();
+    SourceRange {
+        service: u32::from_be(data.service),
+        client: Addr::from_words(data.client),
+        prefix: key.prefix_len().saturating_sub(32),
     }
 }

@@ -7,15 +7,27 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
+    time::Duration,
 };
 
 use proptest::prelude::*;
-use sluice_ebpf_common::{Backend, FrontendKey, SlotKey};
+use sluice_ebpf_common::{
+    Backend, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE, Frontend, FrontendKey, MemberKey,
+    SERVICE_DROP_IF_EMPTY, SlotKey,
+};
 use sluice_model::{
     Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Object, ObjectKey, ObjectName, Protocol,
     Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
 };
-use sluice_proxy::{MapOp, MapStore, NodeView, Observed, Proxy, StoreError, desired_services};
+use sluice_proxy::{
+    DesiredService, MapOp, MapStore, NodeView, Observed, Proxy, Scope, StoreError, desired_services,
+};
+
+/// Where a service's connections may go.
+type Backends = BTreeSet<(IpAddr, u16)>;
+
+/// A frontend as clients on this node see it, or (true) as clients outside do.
+type View = (FrontendKey, bool);
 
 /// Maps in memory, which check the invariant after every single operation.
 #[derive(Default)]
@@ -23,9 +35,11 @@ struct Maps {
     held: Observed,
     /// What a connection may meet at this moment: for each frontend, the backends of the old and of the new
     /// state of the cluster. `None` in a list means that the frontend may be absent.
-    allowed: BTreeMap<FrontendKey, Vec<Option<BTreeSet<(IpAddr, u16)>>>>,
+    allowed: BTreeMap<View, Vec<Option<Backends>>>,
     /// The backends, old and new, of the services that an address led or leads to.
-    reachable: BTreeMap<FrontendKey, BTreeSet<(IpAddr, u16)>>,
+    reachable: BTreeMap<View, Backends>,
+    /// Frontends whose traffic policy changes.
+    new_policy: BTreeSet<View>,
     /// Ids of backends that were removed: never to be seen again.
     retired: BTreeSet<u32>,
     operations: usize,
@@ -66,13 +80,15 @@ impl MapStore for Checked {
 impl Maps {
     /// Every lookup that a packet can make finds a complete, valid answer.
     fn check(&self, op: &MapOp) {
-        for (key, frontend) in &self.held.frontends {
-            let met = self.backends_behind(frontend.service, op);
-            if let Some(allowed) = self.allowed.get(key) {
+        for (view, frontend) in self.views() {
+            let met = self.backends_behind(service_for(view, frontend), op);
+            if let Some(allowed) = self.allowed.get(&view) {
                 // While one list of backends becomes another, a connection may go to either's.
                 // So may one through an address that is going, which leads to the service until it is gone.
-                let union: BTreeSet<_> = self.reachable.get(key).into_iter().flatten().copied().collect();
-                let may_refuse = allowed.iter().any(|state| state.as_ref().is_none_or(BTreeSet::is_empty));
+                let union: BTreeSet<_> = self.reachable.get(&view).into_iter().flatten().copied().collect();
+                // A policy that changes together with the endpoints may find none of the new by the old one.
+                let may_refuse = self.new_policy.contains(&view)
+                    || allowed.iter().any(|state| state.as_ref().is_none_or(BTreeSet::is_empty));
                 assert!(met.is_subset(&union), "after {op}: {met:?} is neither old nor new");
                 assert!(
                     !met.is_empty() || may_refuse,
@@ -80,16 +96,29 @@ impl Maps {
                 );
             }
         }
-        for (key, allowed) in &self.allowed {
+        for (view, allowed) in &self.allowed {
             let may_be_absent = allowed.iter().any(Option::is_none);
             assert!(
-                may_be_absent || self.held.frontends.contains_key(key),
+                may_be_absent || self.held.frontends.contains_key(&view.0),
                 "after {op}: a frontend was gone"
             );
         }
+        // A client that is led to where it went last meets a backend of that service.
+        for (key, id) in &self.held.members {
+            let backend = self.held.backends.get(id).unwrap_or_else(|| panic!("after {op}: no backend {id}"));
+            let at = (backend.addr, backend.port, backend.service);
+            assert_eq!(at, (key.addr, key.port, key.service), "after {op}: a member names another backend");
+        }
     }
 
-    fn backends_behind(&self, service: u32, op: &MapOp) -> BTreeSet<(IpAddr, u16)> {
+    fn views(&self) -> impl Iterator<Item = (View, &Frontend)> {
+        self.held
+            .frontends
+            .iter()
+            .flat_map(|(key, frontend)| [false, true].map(|outside| ((*key, outside), frontend)))
+    }
+
+    fn backends_behind(&self, service: u32, op: &MapOp) -> Backends {
         let entry =
             self.held.services.get(&service).unwrap_or_else(|| panic!("after {op}: no service {service}"));
         (0..entry.count)
@@ -108,39 +137,73 @@ impl Maps {
     fn expect(&mut self, states: &[&Snapshot]) {
         self.allowed.clear();
         self.reachable.clear();
+        let policies: Vec<BTreeMap<FrontendKey, u32>> =
+            states.iter().map(|snapshot| flags(snapshot)).collect();
+        let differ = |key: &FrontendKey| policies.iter().any(|state| state.get(key) != policies[0].get(key));
+        let keys: BTreeSet<FrontendKey> =
+            policies.iter().flat_map(BTreeMap::keys).copied().filter(differ).collect();
+        self.new_policy = keys.into_iter().flat_map(|key| [(key, false), (key, true)]).collect();
         let per_state: Vec<_> = states.iter().map(|snapshot| wanted(snapshot)).collect();
-        let mut of_service: BTreeMap<ObjectName, BTreeSet<(IpAddr, u16)>> = BTreeMap::new();
-        for (service, backends) in per_state.iter().flat_map(BTreeMap::values) {
-            of_service.entry(service.clone()).or_default().extend(backends);
+        let mut of_service: BTreeMap<ObjectName, Backends> = BTreeMap::new();
+        // All of a service's endpoints: while its policy changes, an address may meet new endpoints by the old
+        // policy.
+        for (snapshot, name) in
+            states.iter().flat_map(|snapshot| snapshot.services.keys().map(move |name| (snapshot, name)))
+        {
+            for service in desired_services(snapshot, name, &node()).into_values() {
+                of_service.entry(name.clone()).or_default().extend(addresses(&service));
+            }
         }
-        for key in per_state.iter().flat_map(BTreeMap::keys) {
-            let states = per_state.iter().map(|state| state.get(key));
-            self.allowed.insert(
-                *key,
-                states.clone().map(|state| state.map(|(_, backends)| backends.clone())).collect(),
-            );
+        for view in per_state.iter().flat_map(BTreeMap::keys) {
+            let states = per_state.iter().map(|state| state.get(view));
+            let backends = states.clone().map(|state| state.map(|(_, backends)| backends.clone()));
+            self.allowed.insert(*view, backends.collect());
             let services = states.flatten().flat_map(|(service, _)| &of_service[service]).copied().collect();
-            self.reachable.insert(*key, services);
+            self.reachable.insert(*view, services);
         }
     }
+}
+
+/// The service that the datapath asks for a client.
+fn service_for((_, outside): View, frontend: &Frontend) -> u32 {
+    let local = frontend.flags & FRONTEND_LOCAL_INSIDE != 0
+        || outside && frontend.flags & FRONTEND_LOCAL_OUTSIDE != 0;
+    if local { frontend.local } else { frontend.service }
 }
 
 fn node() -> NodeView {
     NodeView { name: "n1".into(), local_dns: None, fast_path: true }
 }
 
+/// The flags of every frontend.
+fn flags(snapshot: &Snapshot) -> BTreeMap<FrontendKey, u32> {
+    let services = snapshot.services.keys().flat_map(|name| desired_services(snapshot, name, &node()));
+    services.flat_map(|(_, service)| service.frontends).collect()
+}
+
+fn addresses(service: &DesiredService) -> Backends {
+    service.backends.iter().map(|(addr, port)| ((*addr).into(), port.to_host())).collect()
+}
+
 /// What a snapshot says of every frontend.
-fn wanted(snapshot: &Snapshot) -> BTreeMap<FrontendKey, (ObjectName, BTreeSet<(IpAddr, u16)>)> {
-    snapshot
-        .services
-        .keys()
-        .flat_map(|name| desired_services(snapshot, name, &node()))
-        .flat_map(|(name, service)| {
-            let backends: BTreeSet<(IpAddr, u16)> =
-                service.backends.iter().map(|(addr, port)| ((*addr).into(), port.to_host())).collect();
-            service.frontends.into_keys().map(move |key| (key, (name.service.clone(), backends.clone())))
-        })
-        .collect()
+fn wanted(snapshot: &Snapshot) -> BTreeMap<View, (ObjectName, Backends)> {
+    let mut wanted = BTreeMap::new();
+    for name in snapshot.services.keys() {
+        let desired = desired_services(snapshot, name, &node());
+        for (key, service) in desired.iter().filter(|(key, _)| key.scope == Scope::Cluster) {
+            let mut local = key.clone();
+            local.scope = Scope::Local;
+            for (frontend, flags) in &service.frontends {
+                for outside in [false, true] {
+                    let ids = Frontend { service: 1, local: 2, flags: *flags };
+                    let asked =
+                        if service_for((*frontend, outside), &ids) == 1 { service } else { &desired[&local] };
+                    wanted.insert((*frontend, outside), (name.clone(), addresses(asked)));
+                }
+            }
+        }
+    }
+    wanted
 }
 
 /// A step of the cluster's life: service `service` gets these endpoints, or goes.
@@ -150,26 +213,27 @@ struct Step {
     endpoints: Option<BTreeSet<u8>>,
     draining: BTreeSet<u8>,
     node_port: bool,
+    /// Traffic policy Local, inside and outside.
+    local: (bool, bool),
+    affinity: bool,
     restart: bool,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let endpoints = proptest::collection::btree_set(1u8..12, 0..8);
     let draining = proptest::collection::btree_set(1u8..12, 0..3);
-    (
-        0u8..4,
-        proptest::option::weighted(0.85, endpoints),
-        draining,
-        any::<bool>(),
-        proptest::bool::weighted(0.1),
-    )
-        .prop_map(|(service, endpoints, draining, node_port, restart)| Step {
+    let flags = (any::<bool>(), any::<(bool, bool)>(), any::<bool>(), proptest::bool::weighted(0.1));
+    (0u8..4, proptest::option::weighted(0.85, endpoints), draining, flags).prop_map(
+        |(service, endpoints, draining, (node_port, local, affinity, restart))| Step {
             service,
             endpoints,
             draining,
             node_port,
+            local,
+            affinity,
             restart,
-        })
+        },
+    )
 }
 
 fn name(service: u8) -> ObjectName {
@@ -194,13 +258,17 @@ fn service_object(step: &Step) -> Service {
         external_ips: Vec::new(),
         load_balancer: Vec::new(),
         source_ranges: Vec::new(),
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
+        external_traffic_policy: policy(step.local.1),
+        internal_traffic_policy: policy(step.local.0),
+        affinity: step.affinity.then_some(Duration::from_secs(60)),
         publish_not_ready_addresses: false,
         health_check_node_port: None,
         other_proxy: false,
     }
+}
+
+fn policy(local: bool) -> TrafficPolicy {
+    if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster }
 }
 
 fn slice_object(step: &Step, endpoints: &BTreeSet<u8>) -> EndpointSlice {
@@ -210,7 +278,7 @@ fn slice_object(step: &Step, endpoints: &BTreeSet<u8>) -> EndpointSlice {
         serving: true,
         terminating: !ready,
         hostname: None,
-        node: None,
+        node: Some(if last.is_multiple_of(2) { "n1".into() } else { "n2".into() }),
         zone: None,
         hints: Hints::default(),
         pod: None,
@@ -244,19 +312,26 @@ fn advance(snapshot: &mut Snapshot, step: &Step) -> Changes {
 
 /// The maps hold what the snapshot says, and nothing else.
 fn assert_converged(maps: &Maps, snapshot: &Snapshot) {
-    let held: BTreeMap<FrontendKey, BTreeSet<(IpAddr, u16)>> = maps
-        .held
-        .frontends
-        .iter()
-        .map(|(key, frontend)| {
-            (*key, maps.backends_behind(frontend.service, &MapOp::RemoveService { id: 0 }))
-        })
+    let none = MapOp::RemoveService { id: 0 };
+    let held: BTreeMap<View, Backends> = maps
+        .views()
+        .map(|(view, frontend)| (view, maps.backends_behind(service_for(view, frontend), &none)))
         .collect();
-    let wanted: BTreeMap<_, _> =
-        wanted(snapshot).into_iter().map(|(key, (_, backends))| (key, backends)).collect();
+    let wanted: BTreeMap<View, Backends> =
+        wanted(snapshot).into_iter().map(|(view, (_, backends))| (view, backends)).collect();
     assert_eq!(held, wanted);
-    let used: BTreeSet<u32> = maps.held.frontends.values().map(|frontend| frontend.service).collect();
+    let ids = |frontend: &Frontend| [frontend.service, frontend.local];
+    let used: BTreeSet<u32> = maps.held.frontends.values().flat_map(ids).filter(|id| *id != 0).collect();
     assert_eq!(maps.held.service_ids(), used, "remains of services that are gone");
+    for (id, service) in &maps.held.services {
+        let members: BTreeSet<MemberKey> = maps.held.members_of(*id).collect();
+        assert_eq!(
+            members.len() as u32,
+            if service.affinity == 0 { 0 } else { service.count },
+            "members of {id}"
+        );
+        assert!(service.flags & SERVICE_DROP_IF_EMPTY == 0 || service.count == 0);
+    }
     let slots: u32 = maps.held.services.values().map(|service| service.count).sum();
     assert_eq!(maps.held.slots.len(), slots as usize, "remains of slots");
 }
@@ -317,6 +392,8 @@ fn one_endpoint_more_costs_a_fixed_number_of_operations() {
         endpoints: Some((1..=200).collect()),
         draining: BTreeSet::new(),
         node_port: true,
+        local: (false, false),
+        affinity: false,
         restart: false,
     };
     let changes = advance(&mut snapshot, &many);
@@ -341,6 +418,8 @@ fn two_services_with_one_address_are_an_error_that_names_both() {
         endpoints: Some([1].into()),
         draining: BTreeSet::new(),
         node_port: false,
+        local: (false, false),
+        affinity: false,
         restart: false,
     };
     for service in

@@ -24,7 +24,8 @@ use sluice_ebpf_common::{
     Backend, Be16, DropReason, Endpoint, Frontend, FrontendKey, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE,
     NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Service, SlotKey, Uplink,
 };
-use sluice_proxy::{Datapath, DatapathConfig, Hook, MapOp, MapStore, PinnedStore};
+use sluice_model::{Changes, Snapshot};
+use sluice_proxy::{Datapath, DatapathConfig, Hook, MapOp, MapStore, PinnedStore, Proxy, ProxyConfig};
 
 use crate::packet::{Packet, Shown};
 
@@ -130,15 +131,13 @@ impl Bench {
             self.apply(&MapOp::PutBackend { id: *id, backend });
             self.apply(&MapOp::PutSlot { key: SlotKey { service, index: index as u32 }, backend: *id });
         }
-        self.apply(&MapOp::PutService {
-            id: service,
-            service: Service { count: backends.len() as u32, flags: 0 },
-        });
+        let value = Service { count: backends.len() as u32, ..Service::default() };
+        self.apply(&MapOp::PutService { id: service, service: value });
         for (frontend, proto, flags) in frontends {
             let at: SocketAddr = frontend.parse().expect("a frontend's address");
             let key =
                 FrontendKey { addr: at.ip().into(), port: Be16::from_host(at.port()), proto: *proto, pad: 0 };
-            self.apply(&MapOp::PutFrontend { key, frontend: Frontend { service, flags: *flags } });
+            self.apply(&MapOp::PutFrontend { key, frontend: Frontend { service, local: 0, flags: *flags } });
         }
         (service, ids)
     }
@@ -150,6 +149,16 @@ impl Bench {
             info.verified_instruction_count().expect("a kernel that counts (5.16)")
         };
         self.programs.iter().map(|(name, program)| (*name, count(program))).collect()
+    }
+
+    /// Lets the proxy program a snapshot, on node `n1` without the fast path. As after a restart, it takes over
+    /// what the maps hold.
+    pub fn sync(&mut self, snapshot: &Snapshot) {
+        let node = ProxyConfig { name: "n1".into(), ..ProxyConfig::default() };
+        let store = PinnedStore::open(self.datapath.pins()).expect("the services' maps");
+        let mut proxy = Proxy::new(store, node).expect("what the maps hold");
+        let report = proxy.sync(snapshot, &Changes::everything());
+        assert!(report.errors.is_empty(), "{:?}", report.errors);
     }
 
     /// Applies one operation to the services' maps.

@@ -377,7 +377,7 @@ fn connections_spread_over_all_backends() {
 fn a_service_that_lost_its_slots_drops_and_says_so() {
     with_bench(|bench| {
         let (service, _) = bench.service(&[("10.96.0.1:80", TCP, 0)], &[]);
-        bench.apply(&MapOp::PutService { id: service, service: Service { count: 1, flags: 0 } });
+        bench.apply(&MapOp::PutService { id: service, service: Service { count: 1, ..Service::default() } });
         let fate = bench.send(Hook::FromPod, "pod1", &syn("10.244.1.11:4000", "10.96.0.1:80"));
         assert_eq!(fate, Fate::Drop("no_backend"));
         bench.apply(&MapOp::RemoveService { id: service });

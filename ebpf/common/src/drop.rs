@@ -44,6 +44,10 @@ drop_reasons! {
     RewriteFailed = 8, "rewrite_failed";
     /// The packet's time to live ran out here.
     TtlExpired = 9, "ttl_expired";
+    /// The service has endpoints, but none on this node, where the traffic policy wants one.
+    NoLocalEndpoints = 10, "no_local_endpoints";
+    /// The client is in none of the load balancer's source ranges.
+    SourceRange = 11, "source_range";
 }
 
 impl DropReason {

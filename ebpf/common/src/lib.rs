@@ -31,6 +31,8 @@ pub use flow::{
 pub use map::{LAYOUT, NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, map_name, program_name};
 pub use select::pick_slot;
 pub use service::{
-    Backend, FRONTEND_EXTERNAL, FRONTEND_LOCAL_SERVER, Frontend, FrontendKey, PROTO_ICMP, PROTO_ICMPV6,
-    PROTO_TCP, PROTO_UDP, SERVICE_FAST_PATH, Service, SlotKey,
+    Affinity, AffinityKey, Backend, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE,
+    FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Frontend, FrontendKey, MemberKey, PROTO_ICMP,
+    PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, SERVICE_DROP_IF_EMPTY, SERVICE_FAST_PATH, Service, SlotKey,
+    SourceRangeKey,
 };

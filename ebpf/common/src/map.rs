@@ -45,8 +45,14 @@ pub mod map_name {
     pub const DROPS: &str = "drops";
     /// Socket cookie (u64) to `FrontendKey`, LRU hash: what a connected socket's peer was before the fast path.
     pub const PEERS: &str = "peers";
+    /// `AffinityKey` to `Affinity`, LRU hash.
+    pub const AFFINITIES: &str = "affinities";
+    /// `MemberKey` to the backend's id (u32), hash.
+    pub const MEMBERS: &str = "members";
+    /// `SourceRangeKey` prefix to u32 (0), LPM trie.
+    pub const SOURCE_RANGES: &str = "source_ranges";
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 15] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -59,6 +65,9 @@ pub mod map_name {
         UPLINKS,
         DROPS,
         PEERS,
+        AFFINITIES,
+        MEMBERS,
+        SOURCE_RANGES,
     ];
 }
 

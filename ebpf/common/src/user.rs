@@ -8,6 +8,7 @@ use std::{
 use crate::{
     Addr, Backend, Be16, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Network, Service, SlotKey, Uplink,
 };
+use crate::{Affinity, AffinityKey, MemberKey, SourceRangeKey};
 
 /// Marks types as plain old data.
 macro_rules! pod {
@@ -22,6 +23,7 @@ macro_rules! pod {
 }
 
 pod!(Addr, Backend, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Network, Service, SlotKey, Uplink);
+pod!(Affinity, AffinityKey, MemberKey, SourceRangeKey);
 
 impl From<Ipv4Addr> for Addr {
     fn from(address: Ipv4Addr) -> Self {

@@ -10,8 +10,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use sluice_ebpf_common::{
-    Addr, Backend, DropReason, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Network, Service, SlotKey,
-    Uplink,
+    Addr, Affinity, AffinityKey, Backend, DropReason, Endpoint, Flow, FlowKey, Frontend, FrontendKey,
+    MemberKey, Network, Service, SlotKey, SourceRangeKey, Uplink,
 };
 
 // The loader sets the globals. What they begin with stands for nothing, and must be a value that occurs nowhere
@@ -66,6 +66,16 @@ static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(64, 0);
 #[map(name = "peers")]
 static PEERS: LruHashMap<u64, FrontendKey> = LruHashMap::pinned(65_536, 0);
 
+/// Written by the datapath.
+#[map(name = "affinities")]
+static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::pinned(65_536, 0);
+/// Written by the proxy.
+#[map(name = "members")]
+static MEMBERS: HashMap<MemberKey, u32> = HashMap::pinned(262_144, BPF_F_NO_PREALLOC);
+/// Written by the proxy.
+#[map(name = "source_ranges")]
+static SOURCE_RANGES: LpmTrie<SourceRangeKey, u32> = LpmTrie::pinned(65_536, BPF_F_NO_PREALLOC);
+
 /// Index of the service device.
 #[inline(always)]
 pub fn service_ifindex() -> u32 {
@@ -99,6 +109,23 @@ lookup!(/** A backend. */ backend, BACKENDS, u32 => Backend);
 lookup!(/** The pod of this node that has an address. */ endpoint, ENDPOINTS, Addr => Endpoint);
 lookup!(/** The node's addresses on an uplink. */ uplink, UPLINKS, u32 => Uplink);
 lookup!(/** What a connected socket's peer was before the fast path. */ peer, PEERS, u64 => FrontendKey);
+
+lookup!(/** The backend that an endpoint is to a service. */ member, MEMBERS, MemberKey => u32);
+lookup!(/** Where a client went last. */ affinity, AFFINITIES, AffinityKey => Affinity);
+
+/// Remembers where a client goes.
+#[inline(always)]
+pub fn affinity_put(key: &AffinityKey, value: &Affinity) {
+    // An LRU map takes everything; a client that it forgot is led anywhere.
+    let _ = AFFINITIES.insert(key, value, 0);
+}
+
+/// Whether a client may use a load balancer's address.
+#[inline(always)]
+pub fn in_source_ranges(service: u32, client: &Addr) -> bool {
+    let key = SourceRangeKey { service: service.to_be(), client: client.words() };
+    SOURCE_RANGES.get(Key::new(160, key)).is_some()
+}
 
 /// Whether an address is the node's own.
 #[inline(always)]

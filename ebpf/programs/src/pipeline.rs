@@ -8,7 +8,7 @@ use crate::{
     nat::{self, Target},
     packet::{self, Packet, Parsed},
     reject,
-    service::{self, Choice},
+    service::{self, Choice, Source},
     verdict::{PASS, Verdict},
 };
 
@@ -74,9 +74,9 @@ fn begin(ctx: &TcContext, packet: &Packet, hook: Hook) -> Result<Beginning, Drop
             None => return Ok(Beginning::None),
         }
     } else {
-        match service::choose(packet)? {
-            Choice::Backend { backend, id, service, external } => {
-                let masquerade = if needs_masquerade(packet, &backend.addr, external, hook) {
+        match service::choose(packet, hook)? {
+            Choice::Backend { backend, id, service, source } => {
+                let masquerade = if needs_masquerade(packet, &backend.addr, source, hook) {
                     node_address(packet, 0)?
                 } else {
                     Addr::ANY_V6
@@ -147,13 +147,18 @@ fn masquerade(ctx: &TcContext, packet: &Packet) -> Result<Option<Target>, DropRe
 /// Whether the connection must come from the node for its replies to pass here (rows 6, 8 and 17 of the
 /// behaviour table).
 #[inline(always)]
-fn needs_masquerade(packet: &Packet, backend: &Addr, external: bool, hook: Hook) -> bool {
+fn needs_masquerade(packet: &Packet, backend: &Addr, source: Source, hook: Hook) -> bool {
     let src = &packet.key.src;
+    let external = source == Source::Masqueraded;
     match hook {
         Hook::FromPod => {
             external || *backend == *src || maps::network_flags(backend) & NETWORK_NO_MASQUERADE == 0
         }
-        Hook::FromWire | Hook::ToWire => external || maps::network_flags(src) & NETWORK_LOCAL_PODS == 0,
+        Hook::FromWire | Hook::ToWire => match source {
+            Source::Kept => false,
+            Source::Masqueraded => true,
+            Source::AsOfTheCluster => maps::network_flags(src) & NETWORK_LOCAL_PODS == 0,
+        },
         Hook::FromHost => !maps::is_node_address(src) && (external || maps::endpoint(src).is_none()),
     }
 }

@@ -11,7 +11,8 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use sluice_ebpf_common::{
-    Addr, Be16, FRONTEND_EXTERNAL, FRONTEND_LOCAL_SERVER, FrontendKey, PROTO_TCP, SERVICE_FAST_PATH,
+    Addr, Be16, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES,
+    FrontendKey, PROTO_TCP, SERVICE_FAST_PATH,
 };
 
 use crate::{
@@ -54,14 +55,16 @@ pub fn getpeername(ctx: &SockAddrContext, v4: bool) -> i32 {
 #[inline(always)]
 fn backend_for(key: &FrontendKey) -> Option<(Addr, Be16)> {
     let frontend = maps::frontend(key)?;
-    if frontend.flags & (FRONTEND_EXTERNAL | FRONTEND_LOCAL_SERVER) != 0 {
+    if frontend.flags & (FRONTEND_EXTERNAL | FRONTEND_LOCAL_SERVER | FRONTEND_SOURCE_RANGES) != 0 {
         return None;
     }
-    let service = maps::service(&frontend.service)?;
-    if service.flags & SERVICE_FAST_PATH == 0 {
+    let inside = frontend.flags & FRONTEND_LOCAL_INSIDE != 0;
+    let service = if inside { frontend.local } else { frontend.service };
+    if maps::service(&service)?.flags & SERVICE_FAST_PATH == 0 {
         return None;
     }
-    let (_, backend) = pick(frontend.service).ok()?;
+    // No client: a service that remembers its clients is not marked for the fast path.
+    let (_, backend) = pick(service, &Addr::ANY_V6).ok()?;
     Some((backend.addr, backend.port))
 }
 
