@@ -30,7 +30,7 @@ pub(crate) fn add(config: &Config, target: &Target, delegate: Option<&Delegate>)
     let node = if desired::needs_node(config) { NodeConfig::read(&state_dir)? } else { None };
     let wanted = Desired::new(config, target, node.as_ref())?;
     let namespace = open_namespace(target)?;
-    let network = Network::open(&state_dir, &config.name)?;
+    let network = Network::open(&state_dir, &config.name)?.beside(config.host_local());
     let mut held = network.create(&target.container_id, &target.ifname)?;
     let attempt = Attempt { config, target, wanted: &wanted, namespace: &namespace, network: &network };
     match attempt.attach(&mut held, delegate) {
@@ -72,9 +72,13 @@ impl Attempt<'_> {
         let Self { config, target, wanted, .. } = *self;
         let mut netlink = Netlink::open()?;
         let given = delegate.map(|delegate| delegate.add(config)).transpose()?;
+        let own_dns = config.dns()?;
         let seed = given.as_ref().map_or_else(|| wanted.seed(), Given::seed);
         let bridge = bridge::ensure(&mut netlink, config, &seed)?;
-        let given = self.reserve(held, &bridge, given)?;
+        let mut given = self.reserve(held, &bridge, given)?;
+        if own_dns != Dns::default() {
+            given.dns = own_dns;
+        }
         let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
         bridge::ensure_gateways(&mut netlink, config, &bridge, &gateways(&given.addresses))?;
 
@@ -197,7 +201,6 @@ impl Attempt<'_> {
         let interface =
             |name: &str, mac, mtu, sandbox| Interface { name: name.to_owned(), mac, mtu, sandbox };
         let sandbox = record.netns.to_string_lossy().into_owned();
-        let own_dns = self.config.dns();
         AddResult {
             interfaces: vec![
                 interface(&record.bridge, bridge.mac, bridge.mtu, None),
@@ -206,7 +209,7 @@ impl Attempt<'_> {
             ],
             addresses: given.addresses,
             routes,
-            dns: if own_dns == Dns::default() { given.dns } else { own_dns },
+            dns: given.dns,
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn status(config: &Config, delegate: Option<&Delegate>) -> Result<()>
     } else {
         Vec::new()
     };
-    let network = Network::open(&state_dir, &config.name).map_err(unavailable)?;
+    let network = Network::open(&state_dir, &config.name).map_err(unavailable)?.beside(config.host_local());
     for ranges in &sets {
         network.check_free(ranges).map_err(|error| match error {
             StoreError::Exhausted { .. } => unavailable(error),

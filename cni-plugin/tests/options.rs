@@ -32,6 +32,15 @@ fn requests_for_addresses_and_mac_are_met() {
     assert_eq!(given, ["10.91.0.5", "10.91.0.6", "10.91.0.7"]);
     assert_eq!(node.add(&few[3], &reserved).error().0, 102);
 
+    // What host-local gave to containers that still run is not given again.
+    let data = node.state_dir().join("host-local/changed");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("10.92.0.2"), "old\r\neth0").unwrap();
+    let ipam = json!({ "type": "host-local", "subnet": "10.92.0.0/24", "dataDir": node.state_dir().join("host-local") });
+    let changed = node.config(json!({ "name": "changed", "ipam": ipam }));
+    let newcomer = Pod::new("newcomer");
+    assert_eq!(node.add(&newcomer, &changed).addresses(), ["10.92.0.3".parse::<IpAddr>().unwrap()]);
+
     let same = json!({ "runtimeConfig": { "ips": ["10.77.0.200"] } });
     let (code, msg) = node.add(&Pod::new("other"), &node.config(same)).error();
     assert_eq!((code, msg.as_str()), (102, "address 10.77.0.200 is held by wishes:eth0"));

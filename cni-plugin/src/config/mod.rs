@@ -18,6 +18,7 @@ pub(crate) use self::runtime::{ConfigArgs, RuntimeConfig, ValidAttachment};
 use crate::{
     environment::is_name,
     error::{Code, Error, Result},
+    store::HostLocal,
     version::Version,
 };
 
@@ -136,9 +137,34 @@ pub(crate) struct Ipam {
     gateway: Option<IpAddr>,
     #[serde(default)]
     pub(crate) routes: Option<Vec<RouteConfig>>,
+    /// Where `host-local` keeps what it has given out.
+    #[serde(default)]
+    data_dir: Option<PathBuf>,
+    /// A file of name servers for the container, as in `/etc/resolv.conf`.
+    #[serde(default)]
+    resolv_conf: Option<PathBuf>,
     /// Addresses and networks that nobody gets.
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) reserved: Vec<Block>,
+}
+
+impl Dns {
+    /// Reads the form of `/etc/resolv.conf`.
+    fn parse(text: &str) -> Self {
+        let mut dns = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            match words.next().as_deref() {
+                Some("nameserver") => dns.nameservers.extend(words.next()),
+                Some("domain") => dns.domain = words.next(),
+                // The last line of its kind counts.
+                Some("search") => dns.search = words.collect(),
+                Some("options") => dns.options.extend(words),
+                _ => {}
+            }
+        }
+        dns
+    }
 }
 
 impl Ipam {
@@ -329,17 +355,29 @@ impl Config {
         }
     }
 
-    /// The name servers for the container.
-    pub(crate) fn dns(&self) -> Dns {
-        match &self.runtime_config.dns {
-            None => self.dns.clone(),
-            Some(runtime) => Dns {
+    /// Where `host-local` keeps this network's addresses, if it may have served it.
+    pub(crate) fn host_local(&self) -> Option<HostLocal> {
+        let data_dir = self.ipam.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/cni/networks"));
+        (self.ipam.kind.as_deref() == Some("host-local")).then(|| HostLocal::new(data_dir.join(&self.name)))
+    }
+
+    /// The name servers for the container: the runtime's, else ours, else those of `ipam.resolvConf`.
+    pub(crate) fn dns(&self) -> Result<Dns> {
+        Ok(match (&self.runtime_config.dns, &self.ipam.resolv_conf) {
+            (None, Some(path)) if self.dns == Dns::default() => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    Error::new(Code::Io, format!("cannot read {}: {error}", path.display()))
+                })?;
+                Dns::parse(&text)
+            }
+            (None, _) => self.dns.clone(),
+            (Some(runtime), _) => Dns {
                 nameservers: runtime.servers.clone(),
                 domain: None,
                 search: runtime.searches.clone(),
                 options: runtime.options.clone(),
             },
-        }
+        })
     }
 
     /// The attachments that GC leaves alone; `None` if the runtime named none, not even an empty list.
@@ -450,6 +488,18 @@ mod tests {
         let config = Config::parse(text).unwrap();
         assert!(config.ipam.ranges.is_empty() && config.prev_result.is_none());
         assert!(Config::parse(br#"{"name":"n","ipam":null,"runtimeConfig":null,"dns":null}"#).is_ok());
+    }
+
+    #[test]
+    fn name_servers_are_read_from_a_file() {
+        let dns = Dns::parse(
+            "# a comment\nnameserver 192.0.2.53\nsearch a b\nnameserver fd00::53\noptions ndots:5\ndomain x\n",
+        );
+        assert_eq!(dns.nameservers, ["192.0.2.53", "fd00::53"]);
+        assert_eq!(
+            (dns.search, dns.options, dns.domain),
+            (vec!["a".into(), "b".into()], vec!["ndots:5".into()], Some("x".into()))
+        );
     }
 
     #[test]

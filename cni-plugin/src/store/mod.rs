@@ -26,6 +26,7 @@
 //! A damaged record is reported and stays until the attachment is deleted; the addresses it holds are then
 //! found by their links. A damaged pool is made anew from the address files.
 
+mod host_local;
 mod lock;
 mod network;
 mod pool;
@@ -41,6 +42,7 @@ use std::{
 use self::lock::LOCK_LIMIT;
 pub(crate) use self::record::VERSION as RECORD_VERSION;
 pub use self::{
+    host_local::HostLocal,
     network::{Held, Network, Wanted},
     record::{Attachment, PodName, State},
 };

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    ADDRESSES, ATTACHMENTS, Attachment, POOL_PREFIX, Result, State, StoreError, boot_directory, entries,
-    failed, lock::lock, parse_record, pool::Pool, read_record, record,
+    ADDRESSES, ATTACHMENTS, Attachment, HostLocal, POOL_PREFIX, Result, State, StoreError, boot_directory,
+    entries, failed, lock::lock, parse_record, pool::Pool, read_record, record,
 };
 use crate::range::Range;
 
@@ -19,6 +19,7 @@ use crate::range::Range;
 pub struct Network {
     pub(super) directory: PathBuf,
     name: String,
+    beside: Option<HostLocal>,
 }
 
 /// An attachment that this process works on, and no other until this is dropped.
@@ -48,7 +49,7 @@ impl Network {
     pub fn open(state_dir: &Path, name: &str) -> Result<Self> {
         let boot = boot_directory(state_dir)?;
         let directory = boot.join(name);
-        let network = Self { directory, name: name.to_owned() };
+        let network = Self { directory, name: name.to_owned(), beside: None };
         let addresses = network.directory.join(ADDRESSES);
         if !addresses.is_dir() {
             let first_of_boot = !boot.is_dir();
@@ -60,6 +61,11 @@ impl Network {
             }
         }
         Ok(network)
+    }
+
+    /// The same store, of which nobody gets an address that `host-local` has given to a container of this boot.
+    pub fn beside(self, host_local: Option<HostLocal>) -> Self {
+        Self { beside: host_local, ..self }
     }
 
     pub(super) fn record_path(&self, container_id: &str, ifname: &str) -> PathBuf {
@@ -156,6 +162,9 @@ impl Network {
             let Some(range) = wanted.ranges.iter().find(|range| range.offers(address)) else {
                 return Err(StoreError::NotOffered { address, network: self.name.clone(), ranges: ranges() });
             };
+            if self.beside.as_ref().is_some_and(|host_local| host_local.holds(address)) {
+                return Err(StoreError::Taken { address, holder: "a container of host-local".to_owned() });
+            }
             return match self.holder(address)? {
                 Some(holder) => Err(StoreError::Taken { address, holder }),
                 None => Ok((range.clone(), address)),
@@ -174,7 +183,7 @@ impl Network {
                 if !free {
                     found.push(index);
                 }
-                free
+                free && !self.beside.as_ref().is_some_and(|host_local| host_local.holds(address))
             });
             for index in found {
                 pool.mark(index, true).map_err(failed("write", &self.pool_path(range)))?;
