@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd, masquerade, spoof};
+use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd, masquerade, owned, spoof};
 
 use crate::{
     bridge::{self, Bridge},
@@ -17,12 +17,15 @@ use crate::{
     node::NodeConfig,
     pod,
     result::{AddResult, Address, Interface},
-    store::{Attachment, Held, Network, RECORD_VERSION, State, Wanted},
+    store::{self, Attachment, Held, Network, RECORD_VERSION, State, Wanted},
 };
 
 /// How long the bridge may take to let the new port pass packets. It takes microseconds; a machine that takes
 /// longer than this has another problem.
 const CARRIER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many names of devices are tried, at most.
+const NAMES: u32 = 8;
 
 /// Makes the attachment.
 pub(crate) fn add(config: &Config, target: &Target, delegate: Option<&Delegate>) -> Result<AddResult> {
@@ -79,11 +82,11 @@ impl Attempt<'_> {
         if own_dns != Dns::default() {
             given.dns = own_dns;
         }
-        let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
         bridge::ensure_gateways(&mut netlink, config, &bridge, &gateways(&given.addresses))?;
 
         let mtu = wanted.mtu.unwrap_or(bridge.mtu);
-        let host = self.create_veth(&mut netlink, &bridge, mtu)?;
+        let host = self.create_veth(&mut netlink, held, &bridge, mtu)?;
+        let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
         let routes = desired::routes(config, &given);
         let index =
             host.peer.ok_or_else(|| Error::new(Code::Kernel, format!("link {} has no peer", host.name)))?;
@@ -109,7 +112,7 @@ impl Attempt<'_> {
             None => {}
         }
         if !config.disable_container_interface {
-            netlink.wait_for_carrier(&wanted.host_veth, CARRIER_LIMIT)?;
+            netlink.wait_for_carrier(&record.host_veth, CARRIER_LIMIT)?;
         }
         held.set_state(State::Ready)?;
         Ok(self.result(&record, &bridge, mtu, given, routes))
@@ -154,28 +157,27 @@ impl Attempt<'_> {
         }
     }
 
-    fn create_veth(&self, netlink: &mut Netlink, bridge: &Bridge, mtu: u32) -> Result<Link> {
-        let Self { config, target, wanted, namespace, .. } = *self;
-        let host = VethEnd::new(&wanted.host_veth).mac(wanted.host_mac).mtu(mtu).master(bridge.index).up();
-        let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).namespace(namespace);
-        if let Some(length) = config.tx_queue_len {
-            own = own.tx_queue_len(length);
-        }
-        if let Err(error) = netlink.create_veth(&host, &own) {
-            if !error.is_exists() {
-                return Err(error.into());
+    /// Makes the veth pair, under the name in the record or, where that is another attachment's, under one that is not.
+    fn create_veth(&self, netlink: &mut Netlink, held: &mut Held, bridge: &Bridge, mtu: u32) -> Result<Link> {
+        let Self { config, target, wanted, .. } = *self;
+        let mut name = wanted.host_veth.clone();
+        for number in 1..=NAMES {
+            if self.try_create_veth(netlink, &name, bridge, mtu)? {
+                break;
             }
-            if netlink.find_link(&wanted.host_veth)?.is_none() {
-                let name = &target.ifname;
-                let msg = format!("CNI_IFNAME={name:?}: the container has an interface of this name already");
-                return Err(Error::new(Code::InvalidEnvironment, msg));
+            if number == NAMES {
+                return Err(Error::new(
+                    Code::Kernel,
+                    format!("{NAMES} names of devices are taken, the last {name}"),
+                ));
             }
-            // Ours, and of an attachment that has no record: its state directory was lost. The record of this one
-            // is held by us alone, so nobody else is at work on it.
-            del::delete_link(netlink, &wanted.host_veth)?;
-            netlink.create_veth(&host, &own)?;
+            name = owned::other_host_veth_name(&target.container_id, &target.ifname, number);
+            if let Some(mut record) = held.record.clone() {
+                record.host_veth.clone_from(&name);
+                self.network.record(held, record)?;
+            }
         }
-        let link = netlink.link(&wanted.host_veth)?;
+        let link = netlink.link(&name)?;
         if config.macspoofchk {
             spoof::allow_only(&link.name, wanted.mac)?;
         }
@@ -188,6 +190,37 @@ impl Attempt<'_> {
             netlink.set_bridge_port(link.index, port)?;
         }
         Ok(link)
+    }
+
+    /// Says whether it was made; if not, the name is another attachment's.
+    fn try_create_veth(&self, netlink: &mut Netlink, name: &str, bridge: &Bridge, mtu: u32) -> Result<bool> {
+        let Self { config, target, wanted, namespace, .. } = *self;
+        let host = VethEnd::new(name).mac(wanted.host_mac).mtu(mtu).master(bridge.index).up();
+        let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).namespace(namespace);
+        if let Some(length) = config.tx_queue_len {
+            own = own.tx_queue_len(length);
+        }
+        match netlink.create_veth(&host, &own) {
+            Ok(()) => return Ok(true),
+            Err(error) if !error.is_exists() => return Err(error.into()),
+            Err(_) => {}
+        }
+        if netlink.find_link(name)?.is_none() {
+            let ifname = &target.ifname;
+            let msg = format!("CNI_IFNAME={ifname:?}: the container has an interface of this name already");
+            return Err(Error::new(Code::InvalidEnvironment, msg));
+        }
+        let others = store::list(&config.state_dir())?.attachments.into_iter().filter(|other| {
+            (&other.container_id, &other.ifname, &other.network)
+                != (&target.container_id, &target.ifname, &config.name)
+        });
+        if others.into_iter().any(|other| other.host_veth == name) {
+            return Ok(false);
+        }
+        // Ours, and of an attachment that has no record: its state directory was lost.
+        del::delete_link(netlink, name)?;
+        netlink.create_veth(&host, &own)?;
+        Ok(true)
     }
 
     fn result(

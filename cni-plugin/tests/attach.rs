@@ -9,7 +9,7 @@ use std::path::Path;
 use common::{Answer, Node, Pod, assert_reaches};
 use serde_json::json;
 use sluice_cni::{node::NodeConfig, store};
-use sluice_netlink::{BridgeSpec, MacAddress, RouteFilter, VethEnd, owned, sysctl};
+use sluice_netlink::{BridgeSpec, LinkChange, MacAddress, RouteFilter, VethEnd, owned, sysctl};
 
 #[test]
 fn a_pod_gets_addresses_routes_and_the_network() {
@@ -288,4 +288,35 @@ fn five_hundred_by_sixteen_at_once_never_share_an_address_and_leave_nothing() {
         }
     });
     assert_eq!(node.inventory(), before);
+}
+
+#[test]
+fn two_attachments_whose_devices_would_have_one_name_get_two() {
+    let node = Node::new();
+    let config = node.config(json!({}));
+    let first = Pod::new("first");
+    node.add(&first, &config).ok();
+    // As if the name of the first came out as that of the second.
+    let (own, wanted) = (owned::host_veth_name("first", "eth0"), owned::host_veth_name("second", "eth0"));
+    let mut netlink = node.netlink();
+    let index = netlink.link(&own).unwrap().index;
+    netlink.set_down(index).unwrap();
+    netlink.change_link(index, &LinkChange::new().name(&wanted).up(true)).unwrap();
+    let boot = std::fs::read_dir(node.state_dir().join("cni")).unwrap().next().unwrap().unwrap().path();
+    let record = boot.join("pods/attachments/first:eth0");
+    let text = std::fs::read_to_string(&record).unwrap().replace(&own, &wanted);
+    std::fs::write(&record, text).unwrap();
+
+    let before = node.inventory();
+    let second = Pod::new("second");
+    let result = node.add(&second, &config).ok();
+    let other = owned::other_host_veth_name("second", "eth0", 1);
+    assert_eq!(result["interfaces"][1]["name"], other);
+    assert_reaches(&first.namespace, &second.namespace, "10.77.0.3".parse().unwrap());
+    assert_reaches(&second.namespace, &first.namespace, "10.77.0.2".parse().unwrap());
+    node.del(&second, &config).ok();
+    let left: Vec<_> = node.inventory();
+    assert_eq!(left, before);
+    node.del(&first, &config).ok();
+    assert!(netlink.find_link(&wanted).unwrap().is_none());
 }

@@ -25,6 +25,13 @@ pub fn host_veth_name(container_id: &str, ifname: &str) -> String {
     format!("{HOST_VETH_PREFIX}{:08x}", (hash ^ (hash >> 32)) as u32)
 }
 
+/// Another name for the same, for when the names before the `number`th (from 1) are other attachments': with 32 bits
+/// that comes about once in a hundred thousand nodes full of pods.
+pub fn other_host_veth_name(container_id: &str, ifname: &str, number: u32) -> String {
+    // No interface has a slash in its name.
+    host_veth_name(container_id, &format!("{ifname}/{number}"))
+}
+
 /// Whether this is a name that [`host_veth_name`] makes.
 pub fn is_host_veth_name(name: &str) -> bool {
     name.strip_prefix(HOST_VETH_PREFIX).is_some_and(|digits| {
