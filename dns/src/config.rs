@@ -2,7 +2,7 @@
 
 mod rules;
 
-pub use rules::{AclAction, AclRule, Hosts, NameMatch, Rewrite, Rules};
+pub use rules::{AclAction, AclRule, Dns64, Hosts, NameMatch, Rewrite, Rules, Template};
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

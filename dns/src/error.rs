@@ -20,6 +20,15 @@ pub enum ConfigError {
     /// A line is not of the form of `/etc/hosts`.
     #[error("hosts line {0:?} is not an address and names")]
     Hosts(String),
+    /// IPv4 addresses cannot be embedded in the network.
+    #[error("dns64 prefix {0} is not 32, 40, 48, 56, 64 or 96 bits long")]
+    Dns64(ipnet::Ipv6Net),
+    /// A template has an expression that we do not know.
+    #[error("template {0:?} has an expression that is not supported")]
+    Template(String),
+    /// A template's response code is none that can be given.
+    #[error("response code {0} is not one from 0 to 5")]
+    Rcode(u16),
     /// A regular expression cannot be read.
     #[error("regular expression {text:?}")]
     Regex {

@@ -24,7 +24,7 @@ use crate::{
     query::{Query, QueryName, Refusal},
     reply::{self, Reply, Section},
     routes::Routes,
-    rules::{RuleSet, Scope},
+    rules::{RuleSet, Said, Scope},
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Found, Origin, Zone},
 };
@@ -177,6 +177,7 @@ impl Handler {
         outcome
     }
 
+    /// As [`Self::answer_own`], with IPv6 addresses made of IPv4 addresses where that is wanted.
     fn answer_scoped(
         &self,
         scope: &Scope,
@@ -185,12 +186,42 @@ impl Handler {
         turn: u32,
         out: &mut Vec<u8>,
     ) -> Outcome {
+        let outcome = self.answer_own(scope, query, client, turn, out);
+        let Some(translator) = scope.translator(query, client.address) else { return outcome };
+        if !matches!(outcome, Outcome::Answered(_) | Outcome::Refresh(_)) || !translator.lacks(out) {
+            return outcome;
+        }
+        let message = translator.question(query);
+        let Ok(plain) = Query::read(&message) else { return outcome };
+        let mut answer = Vec::new();
+        let whole = Client { transport: Transport::Tcp, ..client };
+        if self.answer_own(scope, &plain, whole, turn, &mut answer) == Outcome::Later {
+            return Outcome::Later;
+        }
+        let mut translated = Vec::new();
+        let mut reply = self.reply(query, client, 0, &mut translated);
+        if let Some(rcode) = translator.translate(&answer, &mut reply) {
+            reply.finish(rcode);
+            *out = translated;
+        }
+        outcome
+    }
+
+    fn answer_own(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let mut reply = self.reply(query, client, flag::AA, out);
-        match scope.write(query, turn, &mut reply) {
-            Some(rcode) => {
+        match scope.write(query, client.address, turn, &mut reply) {
+            Some(Said::Complete(rcode)) => {
                 reply.finish(rcode);
                 Outcome::Answered(Part::Rules)
             }
+            Some(Said::Alias(_)) => Outcome::Later,
             None => self.answer_plain(query, client, turn, out),
         }
     }
@@ -313,11 +344,74 @@ impl Handler {
     pub(crate) async fn later(&self, message: &[u8], client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
         let _place = Place(&self.under_way);
         let query = Query::read(message).ok()?;
-        let rewritten = self.rules.of(&query.name).and_then(|scope| scope.rewrite(&query));
-        let Some((message, restore)) = rewritten else { return self.later_plain(&query, client, turn).await };
-        let (mut out, part) = self.later_plain(&Query::read(&message).ok()?, client, turn).await?;
+        let Some(scope) = self.rules.of(&query.name) else {
+            return self.later_plain(&query, client, turn).await;
+        };
+        let Some((message, restore)) = scope.rewrite(&query) else {
+            return self.later_scoped(scope, &query, client, turn).await;
+        };
+        let (mut out, part) = self.later_scoped(scope, &Query::read(&message).ok()?, client, turn).await?;
         restore.restore(&query, self.limit(&query, client), self.udp_payload, &mut out);
         Some((out, part))
+    }
+
+    /// As [`Self::later_own`], with IPv6 addresses made of IPv4 addresses where that is wanted.
+    async fn later_scoped(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+    ) -> Option<(Vec<u8>, Part)> {
+        let (out, part) = self.later_own(scope, query, client, turn).await?;
+        let translator = scope.translator(query, client.address).filter(|translator| translator.lacks(&out));
+        let Some(translator) = translator else { return Some((out, part)) };
+        let message = translator.question(query);
+        let whole = Client { transport: Transport::Tcp, ..client };
+        let (answer, _) = self.later_own(scope, &Query::read(&message).ok()?, whole, turn).await?;
+        let mut translated = Vec::new();
+        let mut reply = self.reply(query, client, 0, &mut translated);
+        match translator.translate(&answer, &mut reply) {
+            Some(rcode) => {
+                reply.finish(rcode);
+                Some((translated, part))
+            }
+            None => Some((out, part)),
+        }
+    }
+
+    async fn later_own(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+    ) -> Option<(Vec<u8>, Part)> {
+        let mut out = Vec::new();
+        let mut reply = self.reply(query, client, flag::AA, &mut out);
+        match scope.write(query, client.address, turn, &mut reply) {
+            Some(Said::Complete(rcode)) => reply.finish(rcode),
+            Some(Said::Alias(target)) => {
+                // What the zone or the upstreams say of the target, as if it had been asked for.
+                let question = Question::of(query).about(target.as_bytes());
+                let message = question.message(0, query.edns.map(|_| u16::MAX));
+                let whole = Client { transport: Transport::Tcp, ..client };
+                let (answer, _) = self.later_plain(&Query::read(&message).ok()?, whole, turn).await?;
+                let message = Message::from_vec(&answer).ok()?;
+                for record in &message.answers {
+                    if !reply.foreign(Section::Answer, record) {
+                        break;
+                    }
+                }
+                reply.finish(match u16::from(message.metadata.response_code) {
+                    0 => Rcode::NoError,
+                    3 => Rcode::NxDomain,
+                    _ => Rcode::ServFail,
+                });
+            }
+            None => return self.later_plain(query, client, turn).await,
+        }
+        Some((out, Part::Rules))
     }
 
     async fn later_plain(&self, query: &Query<'_>, client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
@@ -345,7 +439,7 @@ impl Handler {
             }
         }
         let resolver = self.routes.of(&query.name);
-        match resolver.ask(&Question::of(query)).await {
+        match resolver.get(&Question::of(query)).await {
             Ok(entry) => {
                 let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
                 entry.answer.write(query, ttl, self.limit(query, client), self.udp_payload, &mut out);

@@ -44,8 +44,8 @@ mod wire;
 mod zone;
 
 pub use config::{
-    AclAction, AclRule, CacheConfig, DnsConfig, ForwardOptions, Hosts, NameMatch, PodRecords, Policy,
-    Prefetch, Rewrite, Rules, ServeStale, StubDomain, Upstreams,
+    AclAction, AclRule, CacheConfig, Dns64, DnsConfig, ForwardOptions, Hosts, NameMatch, PodRecords, Policy,
+    Prefetch, Rewrite, Rules, ServeStale, StubDomain, Template, Upstreams,
 };
 pub use corefile::{Corefile, CorefileError};
 pub use error::{ConfigError, DnsError};

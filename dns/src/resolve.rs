@@ -80,7 +80,7 @@ impl Resolver {
         let entry = self.cache.as_ref()?.get(key, now);
         let hit = entry.and_then(|entry| self.hit(entry, now));
         match &hit {
-            None => self.metrics.cache.misses.inc(),
+            None => {}
             Some(hit) if hit.entry.answer.is_denial() => self.metrics.cache.denial_hits.inc(),
             Some(_) => self.metrics.cache.success_hits.inc(),
         }
@@ -116,7 +116,10 @@ impl Resolver {
     }
 
     /// Asks the upstreams, together with whoever asks the same.
-    pub(crate) async fn ask(&self, question: &Question) -> Resolved {
+    async fn ask(&self, question: &Question) -> Resolved {
+        if self.cache.is_some() {
+            self.metrics.cache.misses.inc();
+        }
         let mut flight = self.join(question);
         let landed = flight.wait_for(Option::is_some).await.map(|landed| landed.clone());
         let result = match landed {

@@ -1,22 +1,24 @@
 //! What is done about a query before the zone and the upstreams are asked.
 
 mod acl;
+mod dns64;
 mod hosts;
 mod rewrite;
+mod template;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
+use regex::Regex;
 use tokio::task::JoinSet;
 
-use self::{hosts::HostTable, rewrite::Rewriter};
+use self::{hosts::HostTable, rewrite::Rewriter, template::Templates};
+pub(crate) use self::{rewrite::Restore, template::Said};
 use crate::{
     AclAction, ConfigError, Rules,
     name::WireName,
     query::{Query, QueryName},
     reply::Reply,
-    wire::Rcode,
 };
-pub(crate) use rewrite::Restore;
 
 /// All rules, ready for use.
 #[derive(Debug, Default)]
@@ -33,7 +35,9 @@ pub(crate) struct Scope {
     pub(crate) log: bool,
     acl: Vec<acl::Rule>,
     rewriter: Rewriter,
+    templates: Templates,
     hosts: Option<HostTable>,
+    dns64: Option<dns64::Translator>,
 }
 
 impl RuleSet {
@@ -47,7 +51,9 @@ impl RuleSet {
                     log: rules.log,
                     acl: rules.acl.iter().map(acl::Rule::new).collect::<Result<_, _>>()?,
                     rewriter: Rewriter::new(&rules.rewrites)?,
+                    templates: Templates::new(&rules.templates)?,
                     hosts: rules.hosts.as_ref().map(HostTable::new).transpose()?,
+                    dns64: rules.dns64.as_ref().map(dns64::Translator::new).transpose()?,
                 }))
             })
             .collect::<Result<Vec<_>, ConfigError>>()?;
@@ -76,7 +82,7 @@ impl RuleSet {
 
 impl Scope {
     /// What becomes of a query.
-    pub(crate) fn action(&self, query: &Query<'_>, client: std::net::IpAddr) -> AclAction {
+    pub(crate) fn action(&self, query: &Query<'_>, client: IpAddr) -> AclAction {
         let rule = self.acl.iter().find(|rule| rule.matches(query, client));
         rule.map_or(AclAction::Allow, |rule| rule.action)
     }
@@ -86,9 +92,21 @@ impl Scope {
         self.rewriter.rewrite(query)
     }
 
+    /// What makes IPv6 addresses for this query, if anything does.
+    pub(crate) fn translator(&self, query: &Query<'_>, client: IpAddr) -> Option<&dns64::Translator> {
+        self.dns64.as_ref().filter(|dns64| dns64.applies(query, client))
+    }
+
     /// Writes what the rules themselves say to a query; `None` where they say nothing.
-    pub(crate) fn write(&self, query: &Query<'_>, turn: u32, reply: &mut Reply<'_>) -> Option<Rcode> {
-        self.hosts.as_ref()?.write(query, turn, reply)
+    pub(crate) fn write(
+        &self,
+        query: &Query<'_>,
+        client: IpAddr,
+        turn: u32,
+        reply: &mut Reply<'_>,
+    ) -> Option<Said> {
+        let said = self.templates.write(query, &self.zone, client, reply);
+        said.or_else(|| self.hosts.as_ref()?.write(query, turn, reply).map(Said::Complete))
     }
 }
 
@@ -107,4 +125,8 @@ fn is_below(name: &QueryName, zone: &WireName) -> bool {
 /// Whether a name is below one of the domains; of no domains, all names are.
 fn is_among(name: &QueryName, zones: &[WireName]) -> bool {
     zones.is_empty() || zones.iter().any(|zone| is_below(name, zone))
+}
+
+fn regex(text: &str) -> Result<Regex, ConfigError> {
+    Regex::new(text).map_err(|source| ConfigError::Regex { text: text.to_owned(), source: Box::new(source) })
 }

@@ -1,8 +1,8 @@
 //! What is done about a query before the zone and the upstreams are asked: CoreDNS's plugins of these names.
 
-use std::path::PathBuf;
+use std::{net::Ipv6Addr, path::PathBuf};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 /// The rules for the names of a domain; the longest domain that a name ends with counts, alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,14 +15,26 @@ pub struct Rules {
     pub acl: Vec<AclRule>,
     /// Names that are answered as others.
     pub rewrites: Vec<Rewrite>,
+    /// Answers made by a pattern; the first that matches counts.
+    pub templates: Vec<Template>,
     /// Names with addresses of their own.
     pub hosts: Option<Hosts>,
+    /// Names without IPv6 addresses get some.
+    pub dns64: Option<Dns64>,
 }
 
 impl Rules {
     /// No rules for the names of a domain.
     pub fn new(zone: &str) -> Self {
-        Self { zone: zone.to_owned(), log: false, acl: Vec::new(), rewrites: Vec::new(), hosts: None }
+        Self {
+            zone: zone.to_owned(),
+            log: false,
+            acl: Vec::new(),
+            rewrites: Vec::new(),
+            templates: Vec::new(),
+            hosts: None,
+            dns64: None,
+        }
     }
 }
 
@@ -81,6 +93,50 @@ pub struct Rewrite {
     pub answers: Vec<(String, String)>,
     /// The rules after this one are looked at too.
     pub and_on: bool,
+}
+
+/// IPv6 addresses for names that only have IPv4 addresses (RFC 6147).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns64 {
+    /// The network that IPv4 addresses are embedded in: 32, 40, 48, 56, 64 or 96 bits long.
+    pub prefix: Ipv6Net,
+    /// Also for names that have IPv6 addresses.
+    pub translate_all: bool,
+    /// Also for clients that ask over IPv4.
+    pub allow_ipv4: bool,
+}
+
+impl Default for Dns64 {
+    /// The well-known prefix `64:ff9b::/96` of RFC 6052.
+    fn default() -> Self {
+        let prefix = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+        Self { prefix, translate_all: false, allow_ipv4: false }
+    }
+}
+
+/// Answers made by a pattern: the `template` of CoreDNS.
+///
+/// Records are lines as in a zone file. In them `{{ .Name }}`, `{{ .Zone }}`, `{{ .Class }}`, `{{ .Type }}`,
+/// `{{ .Remote }}`, `{{ index .Match 1 }}` and `{{ .Group.name }}` stand for what the query has there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// Only this record type; none: all.
+    pub qtype: Option<u16>,
+    /// Only names of these domains; empty: of all.
+    pub zones: Vec<String>,
+    /// Only names that match one of these regular expressions; empty: all.
+    pub matches: Vec<String>,
+    /// Records of the answer. An alias among them is followed.
+    pub answer: Vec<String>,
+    /// Records of the authority section.
+    pub authority: Vec<String>,
+    /// Additional records.
+    pub additional: Vec<String>,
+    /// The response code.
+    pub rcode: u16,
+    /// Names that match no expression are looked for elsewhere: none of them (they get SERVFAIL), all (empty), or
+    /// those of the domains.
+    pub fallthrough: Option<Vec<String>>,
 }
 
 /// Names with addresses, as in `/etc/hosts`.

@@ -97,6 +97,8 @@ impl Block {
             "hosts" => self.hosts(directive),
             "rewrite" => self.rewrite(directive),
             "acl" => self.acl(directive),
+            "template" => self.template(directive),
+            "dns64" => self.dns64(directive),
             _ => Err(wrong(directive, "this directive is not supported")),
         }
     }
@@ -187,14 +189,7 @@ impl Block {
             }
             ("next" | "failover", codes) if !codes.is_empty() => {
                 for code in codes {
-                    let number = match code.to_ascii_uppercase().as_str() {
-                        "FORMERR" => 1,
-                        "SERVFAIL" => 2,
-                        "NXDOMAIN" => 3,
-                        "NOTIMP" => 4,
-                        "REFUSED" => 5,
-                        _ => return Err(unknown(option)),
-                    };
+                    let number = rcode(code).ok_or_else(|| unknown(option))?;
                     forward.failover.push(number);
                 }
             }
@@ -259,6 +254,12 @@ impl Block {
         }
         Ok(())
     }
+}
+
+/// A response code by its name.
+pub(super) fn rcode(name: &str) -> Option<u16> {
+    const NAMES: [&str; 6] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
+    NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)).map(|place| place as u16)
 }
 
 fn lifetimes(option: &Setting, words: &[&str], most: &mut u32, least: &mut u32) -> Result<()> {

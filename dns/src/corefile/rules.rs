@@ -5,11 +5,11 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr};
 use hickory_proto::rr::RecordType;
 
 use super::{
-    directives::{Block, Result, option_parsed, unknown},
+    directives::{Block, Result, option_parsed, rcode, unknown},
     syntax::Directive,
     wrong,
 };
-use crate::{AclAction, AclRule, Hosts, NameMatch, Rewrite};
+use crate::{AclAction, AclRule, Dns64, Hosts, NameMatch, Rewrite, Template};
 
 impl Block {
     pub(super) fn hosts(&mut self, directive: &Directive) -> Result<()> {
@@ -110,6 +110,57 @@ impl Block {
             }
             self.rules.acl.push(rule);
         }
+        Ok(())
+    }
+
+    pub(super) fn dns64(&mut self, directive: &Directive) -> Result<()> {
+        let mut dns64 = Dns64::default();
+        let prefix = |words: &[String]| match words {
+            [word] => word.parse().map_err(|_| wrong(directive, format!("{word:?} is not an IPv6 network"))),
+            _ => Err(wrong(directive, "one IPv6 network is expected")),
+        };
+        if !directive.words.is_empty() {
+            dns64.prefix = prefix(&directive.words)?;
+        }
+        for option in &directive.options {
+            match option.name.as_str() {
+                "prefix" => dns64.prefix = prefix(&option.words)?,
+                "translate_all" => dns64.translate_all = true,
+                "allow_ipv4" => dns64.allow_ipv4 = true,
+                _ => return Err(unknown(option)),
+            }
+        }
+        self.rules.dns64 = Some(dns64);
+        Ok(())
+    }
+
+    pub(super) fn template(&mut self, directive: &Directive) -> Result<()> {
+        let [class, qtype, zones @ ..] = directive.words.as_slice() else {
+            return Err(wrong(directive, "a class and a type are expected"));
+        };
+        if !["IN", "ANY"].contains(&class.to_ascii_uppercase().as_str()) {
+            return Err(wrong(directive, format!("the class {class:?} is not served")));
+        }
+        let qtype = RecordType::from_str(&qtype.to_ascii_uppercase())
+            .map_err(|_| wrong(directive, format!("{qtype:?} is not a record type")))?;
+        let mut template =
+            Template { qtype: Some(qtype.into()), zones: zones.to_vec(), ..Template::default() };
+        for option in &directive.options {
+            let one = || match option.words.as_slice() {
+                [word] => Ok(word.clone()),
+                _ => Err(unknown(option)),
+            };
+            match option.name.as_str() {
+                "match" => template.matches.extend(option.words.iter().cloned()),
+                "answer" => template.answer.push(one()?),
+                "authority" => template.authority.push(one()?),
+                "additional" => template.additional.push(one()?),
+                "rcode" => template.rcode = rcode(&one()?).ok_or_else(|| unknown(option))?,
+                "fallthrough" => template.fallthrough = Some(option.words.clone()),
+                _ => return Err(unknown(option)),
+            }
+        }
+        self.rules.templates.push(template);
         Ok(())
     }
 }

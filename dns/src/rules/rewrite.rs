@@ -6,6 +6,7 @@ use hickory_proto::{
 };
 use regex::Regex;
 
+use super::regex;
 use crate::{
     ConfigError, NameMatch, Rewrite,
     message::Question,
@@ -124,10 +125,6 @@ fn replaced(from: &Regex, to: &str, name: &str) -> Option<String> {
 
 fn dotted(name: &str) -> String {
     if name.ends_with('.') { name.to_owned() } else { format!("{name}.") }
-}
-
-fn regex(text: &str) -> Result<Regex, ConfigError> {
-    Regex::new(text).map_err(|source| ConfigError::Regex { text: text.to_owned(), source: Box::new(source) })
 }
 
 impl Restore<'_> {

@@ -179,6 +179,8 @@ fn world(query: &[u8], tcp: bool, seen: &AtomicUsize) -> Option<Vec<u8>> {
         ("www.example.org.", RecordType::AAAA) => {
             add(&name, RData::AAAA(rdata::AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x80)));
         }
+        ("v4.example.org.", RecordType::A) => add(&name, RData::A(rdata::A::new(192, 0, 2, 83))),
+        ("v4.example.org.", _) => {}
         ("alias.example.org.", RecordType::A) => {
             add(&name, RData::CNAME(rdata::CNAME(www.clone())));
             add(&www, RData::A(rdata::A::new(192, 0, 2, 80)));

@@ -127,6 +127,19 @@ fn what_people_add_is_read() {
                 block type A AAAA
                 filter type *
             }
+            template ANY AAAA example.com {
+                rcode NOERROR
+                fallthrough
+            }
+            template IN A {
+                match ^ip-(?P<a>[0-9]*)\.example\.com\.$
+                answer "{{ .Name }} 60 IN A 10.0.0.{{ .Group.a }}"
+                fallthrough example.com
+            }
+            dns64 {
+                prefix 2001:db8::/96
+                allow_ipv4
+            }
             autopath @kubernetes
             bufsize 1400
             forward . 192.0.2.2
@@ -174,6 +187,14 @@ fn what_people_add_is_read() {
         acl,
         [(AclAction::Allow, &[][..], 2), (AclAction::Block, &[1, 28], 0), (AclAction::Filter, &[], 0)]
     );
+    let templates: Vec<_> =
+        rules.templates.iter().map(|t| (t.qtype, t.matches.len(), t.answer.len())).collect();
+    assert_eq!(templates, [(Some(28), 0, 0), (Some(1), 1, 1)]);
+    let dns64 = rules.dns64.as_ref().unwrap();
+    assert_eq!(
+        (dns64.prefix.to_string().as_str(), dns64.allow_ipv4, dns64.translate_all),
+        ("2001:db8::/96", true, false)
+    );
     assert!(rules.log);
     assert!(crate::Server::bind(config).is_ok());
 }
@@ -182,7 +203,10 @@ fn what_people_add_is_read() {
 fn what_we_do_not_have_is_an_error_with_its_line() {
     for (text, told) in [
         (". {\n  whoami\n}", "line 2: whoami: this directive is not supported"),
-        (". {\n errors\n\n template IN A\n}", "line 4: template: this directive is not supported"),
+        (". {\n errors\n\n file x\n}", "line 4: file: this directive is not supported"),
+        (". {\n dns64 10.0.0.0/8\n}", "line 2: dns64: \"10.0.0.0/8\" is not an IPv6 network"),
+        (". {\n template IN\n}", "line 2: template: a class and a type are expected"),
+        (". {\n template IN A {\n  ederror 21\n }\n}", "line 3: ederror: \"ederror 21\" is not supported"),
         (
             ". {\n kubernetes {\n  namespaces a b\n }\n}",
             "line 3: namespaces: \"namespaces a b\" is not supported",

@@ -1,10 +1,10 @@
 //! Rules that come before the zone and the upstreams.
 
-use hickory_proto::rr::RecordType::{A, AAAA, MX, PTR};
+use hickory_proto::rr::RecordType::{A, AAAA, MX, PTR, TXT};
 
 use super::{cluster, config, served};
 use crate::{
-    AclAction, AclRule, DnsConfig, Hosts, NameMatch, Rewrite, Rules, Server,
+    AclAction, AclRule, Dns64, DnsConfig, Hosts, NameMatch, Rewrite, Rules, Server, Template,
     testing::{
         bed::{eventually, in_namespace, sh},
         *,
@@ -119,6 +119,100 @@ fn names_are_answered_as_others_and_bear_their_own() {
     ] {
         assert_eq!(fixture.told(name, A), told, "{name}");
     }
+}
+
+fn template(qtype: u16, matches: &str, answer: &str) -> Template {
+    Template {
+        qtype: Some(qtype),
+        zones: vec!["made.test".to_owned()],
+        matches: vec![matches.to_owned()],
+        answer: vec![answer.to_owned()],
+        fallthrough: Some(Vec::new()),
+        ..Template::default()
+    }
+}
+
+#[test]
+fn answers_are_made_by_a_pattern() {
+    let fixture = Fixture::with(
+        with(|rules| {
+            let blocked = Template { rcode: 3, zones: vec!["invalid".to_owned()], ..Template::default() };
+            let no_v6 =
+                Template { qtype: Some(28), zones: vec!["example.org".to_owned()], ..Template::default() };
+            let strict =
+                Template { fallthrough: None, ..template(16, "^x\\.", "{{ .Name }} 5 TXT {{ .Remote }}") };
+            let by_group = "^ip-(?P<a>[0-9]+)-(?P<b>[0-9]+)\\.made\\.test\\.$";
+            rules.templates = vec![
+                Template {
+                    authority: vec![
+                        "invalid. 60 IN SOA ns.invalid. host.invalid. (1 60 60 60 60)".to_owned(),
+                    ],
+                    ..blocked
+                },
+                no_v6,
+                template(1, by_group, "{{ .Name }} 60 IN A 10.0.{{ .Group.a }}.{{ .Group.b }}"),
+                template(1, "^(ten)\\.", "{{ .Name }} 60 {{ .Class }} {{ .Type }} 10.0.0.10"),
+                template(15, "", "{{ .Name }} 60 IN MX 10 mail.{{ .Zone }}"),
+                strict,
+            ];
+        }),
+        cluster(),
+    );
+    let told = |name: &str, qtype| fixture.told(name, qtype);
+    assert_eq!(told("a.invalid.", A), ["NXDOMAIN"]);
+    assert_eq!(fixture.ask("a.invalid.", A).unwrap().authorities.len(), 1);
+    assert_eq!(told("www.example.org.", AAAA), ["NOERROR"]);
+    assert_eq!(told("www.example.org.", A), ["NOT OURS"]);
+    assert_eq!(told("ip-1-2.made.test.", A), ["NOERROR", "ip-1-2.made.test. 60 A 10.0.1.2"]);
+    assert_eq!(told("ip-1-999.made.test.", A), ["SERVFAIL"]);
+    assert_eq!(told("TEN.made.test.", A), ["NOERROR", "TEN.made.test. 60 A 10.0.0.10"]);
+    assert_eq!(told("eleven.made.test.", A), ["NOT OURS"]);
+    assert_eq!(told("any.made.test.", MX), ["NOERROR", "any.made.test. 60 MX 10 mail.made.test."]);
+    assert_eq!(told("x.made.test.", TXT), ["NOERROR", "x.made.test. 5 TXT 127.0.0.1"]);
+    assert_eq!(told("y.made.test.", TXT), ["SERVFAIL"]);
+}
+
+#[test]
+fn an_alias_made_by_a_pattern_is_followed() {
+    in_namespace(|| {
+        let (_running, _world) = served(with(|rules| {
+            rules.templates = vec![
+                template(255, "^web\\.", "{{ .Name }} 60 IN CNAME web.default.svc.cluster.local."),
+                template(255, "^www\\.", "{{ .Name }} 60 IN CNAME www.example.org."),
+                template(255, "^not\\.", "{{ .Name }} 60 IN CNAME nothing.example.org."),
+            ];
+        }));
+        for protocol in ["+notcp", "+tcp"] {
+            let ask = |name: &str| sh(&format!("dig +short {protocol} @10.96.0.10 {name}"));
+            assert_eq!(ask("web.made.test"), "web.default.svc.cluster.local.\n10.96.0.20\n");
+            assert_eq!(ask("www.made.test AAAA"), "www.example.org.\n2001:db8::80\n");
+            assert_eq!(ask("www.made.test CNAME"), "www.example.org.\n");
+        }
+        let printed = sh("dig @10.96.0.10 not.made.test");
+        assert!(printed.contains("status: NXDOMAIN") && printed.contains("ANSWER: 1"), "{printed}");
+    });
+}
+
+#[test]
+fn names_without_ipv6_addresses_get_some() {
+    in_namespace(|| {
+        let (_running, _world) = served(with(|rules| rules.dns64 = Some(Dns64::default())));
+        let ask = |options: &str| sh(&format!("dig +short {options}"));
+        for server in ["@fd00:96::a", "+tcp @fd00:96::a"] {
+            let ask = |name: &str| ask(&format!("{server} {name} AAAA"));
+            assert_eq!(ask("four.default.svc.cluster.local"), "64:ff9b::a60:15\n");
+            assert_eq!(ask("web.default.svc.cluster.local"), "fd00:96::20\n");
+            assert_eq!(ask("www.example.org"), "2001:db8::80\n");
+            for _ in 0..2 {
+                assert_eq!(ask("v4.example.org"), "64:ff9b::c000:253\n");
+            }
+            assert_eq!(ask("nothing.example.org"), "");
+        }
+        assert!(sh("dig @fd00:96::a nothing.example.org AAAA").contains("status: NXDOMAIN"));
+        assert!(sh("dig @fd00:96::a www-empty.example.org AAAA").contains("AUTHORITY: 1"));
+        // Over IPv4 a client is told what there is.
+        assert_eq!(ask("@10.96.0.10 four.default.svc.cluster.local AAAA"), "");
+    });
 }
 
 #[test]
