@@ -1,8 +1,16 @@
 //! Who is asked, in which order, and what of it clients notice.
 
+use std::{
+    net::UdpSocket,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use sluice_model::Changes;
 
-use super::{addresses, cluster, config, listening};
+use super::{V4, addresses, cluster, config, listening};
 use crate::{
     CacheConfig, DnsConfig, ForwardOptions, Policy, StubDomain, Upstreams,
     testing::{
@@ -96,5 +104,35 @@ fn tcp_only_and_the_next_server_after_a_code() {
         // Both say that there is no such name: the last one's word counts.
         assert!(ask("nothing.example.org").contains("status: NXDOMAIN"));
         assert_eq!(worlds.map(|world| world.over_tcp()), [2, 1]);
+    });
+}
+
+#[test]
+fn a_loop_ends_by_itself() {
+    in_namespace(|| {
+        // The upstream asks us in turn, as a node's own resolver may that was told to use the cluster's DNS.
+        let socket = UdpSocket::bind("127.0.0.53:53").unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let seen = count.clone();
+        let _running = serve(DnsConfig { upstreams: at(&["127.0.0.53:53"]), ..config() });
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+                seen.fetch_add(1, Ordering::SeqCst);
+                let (socket, query) = (socket.try_clone().unwrap(), buffer[..length].to_vec());
+                std::thread::spawn(move || {
+                    let onward = UdpSocket::bind("0.0.0.0:0").unwrap();
+                    onward.send_to(&query, V4).unwrap();
+                    let mut answer = [0; 512];
+                    let length = onward.recv(&mut answer).unwrap();
+                    socket.send_to(&answer[..length], client).unwrap();
+                });
+            }
+        });
+        assert!(ask("www.example.org").contains("status: SERVFAIL"));
+        // The question that comes back waits for itself: no more than the attempts and the health checks.
+        let count = count.load(Ordering::SeqCst);
+        assert!(count < 20, "{count} questions went round");
+        assert_eq!(ask("+short web.default.svc.cluster.local"), "10.96.0.20\n");
     });
 }

@@ -1,0 +1,233 @@
+//! Answers for which others must be asked.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hickory_proto::{op::Message, rr::RecordType};
+
+use super::{Client, Handler, Transport};
+use crate::{
+    answer::{self, MAX_ALIASES, Written},
+    forward::ForwardError,
+    message::Question,
+    metrics::Part,
+    name::WireName,
+    query::{Query, QueryName},
+    reply::{Reply, Section},
+    rules::{Said, Scope},
+    wire::{Rcode, flag},
+    zone::{Found, Zone},
+};
+
+impl Handler {
+    /// Answers a query for which [`Self::answer`] said that others must be asked; once for each time it did.
+    pub(crate) async fn later(&self, message: &[u8], client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
+        let _place = Place(&self.under_way);
+        let query = Query::read(message).ok()?;
+        let Some(scope) = self.rules.of(&query.name) else {
+            return self.later_plain(&query, client, turn).await;
+        };
+        let Some((message, restore)) = scope.rewrite(&query) else {
+            return self.later_scoped(scope, &query, client, turn).await;
+        };
+        let (mut out, part) = self.later_scoped(scope, &Query::read(&message).ok()?, client, turn).await?;
+        restore.restore(&query, self.limit(&query, client), self.udp_payload, &mut out);
+        Some((out, part))
+    }
+
+    /// As [`Self::later_own`], with IPv6 addresses made of IPv4 addresses where that is wanted.
+    async fn later_scoped(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+    ) -> Option<(Vec<u8>, Part)> {
+        let (out, part) = self.later_own(scope, query, client, turn).await?;
+        let translator = scope.translator(query, client.address).filter(|translator| translator.lacks(&out));
+        let Some(translator) = translator else { return Some((out, part)) };
+        let message = translator.question(query);
+        let whole = Client { transport: Transport::Tcp, ..client };
+        let (answer, _) = self.later_own(scope, &Query::read(&message).ok()?, whole, turn).await?;
+        let mut translated = Vec::new();
+        let mut reply = self.reply(query, client, 0, &mut translated);
+        match translator.translate(&answer, &mut reply) {
+            Some(rcode) => {
+                reply.finish(rcode);
+                Some((translated, part))
+            }
+            None => Some((out, part)),
+        }
+    }
+
+    async fn later_own(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+    ) -> Option<(Vec<u8>, Part)> {
+        let mut out = Vec::new();
+        let mut reply = self.reply(query, client, flag::AA, &mut out);
+        match scope.write(query, client.address, turn, &mut reply) {
+            Some(Said::Complete(rcode)) => reply.finish(rcode),
+            Some(Said::Alias(target)) => {
+                // What the zone or the upstreams say of the target, as if it had been asked for.
+                let question = Question::of(query).about(target.as_bytes());
+                let message = question.message(0, query.edns.map(|_| u16::MAX));
+                let whole = Client { transport: Transport::Tcp, ..client };
+                let (answer, _) = self.later_plain(&Query::read(&message).ok()?, whole, turn).await?;
+                let message = Message::from_vec(&answer).ok()?;
+                for record in &message.answers {
+                    if !reply.foreign(Section::Answer, record) {
+                        break;
+                    }
+                }
+                reply.finish(match u16::from(message.metadata.response_code) {
+                    0 => Rcode::NoError,
+                    3 => Rcode::NxDomain,
+                    _ => Rcode::ServFail,
+                });
+            }
+            None => return self.later_plain(query, client, turn).await,
+        }
+        Some((out, Part::Rules))
+    }
+
+    async fn later_plain(&self, query: &Query<'_>, client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
+        let mut out = Vec::new();
+        let zone = self.zone.load_full();
+        if let Some(zone) = &zone {
+            let mut reply = self.reply(query, client, flag::AA, &mut out);
+            match answer::write(zone, query, turn, &mut reply) {
+                Written::Complete(rcode) => {
+                    reply.finish(rcode);
+                    if rcode == Rcode::NxDomain {
+                        let mut walked = Vec::new();
+                        if self.later_walk(zone, query, client, turn, &mut walked).await {
+                            out = walked;
+                        }
+                    }
+                    return Some((out, Part::Kubernetes));
+                }
+                Written::Leaves(target) => {
+                    let rcode = self.follow(query, &target, &mut reply).await;
+                    reply.finish(rcode);
+                    return Some((out, Part::Kubernetes));
+                }
+                Written::NotOurs => {}
+            }
+        }
+        let resolver = self.routes.of(&query.name);
+        match resolver.get(&Question::of(query)).await {
+            Ok(entry) => {
+                let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
+                entry.answer.write(query, ttl, self.limit(query, client), self.udp_payload, &mut out);
+                Some((out, Part::Forward))
+            }
+            Err(error) => {
+                tracing::debug!(name = ?query.name, qtype = query.qtype, %error, "not forwarded");
+                self.reply(query, client, 0, &mut out).finish(rcode_of(&error));
+                Some((out, Part::Forward))
+            }
+        }
+    }
+
+    /// Adds what the upstreams say of the name an alias leads to.
+    async fn follow(&self, query: &Query<'_>, target: &WireName, reply: &mut Reply<'_>) -> Rcode {
+        let question = Question::of(query).about(target.as_bytes());
+        let Some((name, _)) = QueryName::read(target.as_bytes(), 0) else { return Rcode::ServFail };
+        let resolver = self.routes.of(&name);
+        let entry = match resolver.get(&question).await {
+            Ok(entry) => entry,
+            // Without upstreams the alias itself is all there is to say.
+            Err(error) if matches!(*error, ForwardError::Refused) => return Rcode::NoError,
+            Err(error) => {
+                tracing::debug!(name = ?query.name, %target, %error, "alias not followed");
+                return Rcode::ServFail;
+            }
+        };
+        let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
+        let Ok(mut message) = Message::from_vec(entry.answer.message()) else { return Rcode::ServFail };
+        // Records whose owner is not the alias's target, or what that leads to, are not told.
+        let mut owners = Vec::new();
+        if let Ok(first) = hickory_proto::rr::Name::from_ascii(target.to_string()) {
+            owners.push(first);
+        }
+        for record in &mut message.answers {
+            record.ttl = ttl.unwrap_or(record.ttl);
+            if !owners.contains(&record.name) || owners.len() > MAX_ALIASES {
+                continue;
+            }
+            if let hickory_proto::rr::RData::CNAME(next) = &record.data {
+                owners.push(next.0.clone());
+            }
+            if !reply.foreign(Section::Answer, record) {
+                break;
+            }
+        }
+        if message.answers.is_empty() || entry.answer.rcode() != 0 {
+            let soa = message.authorities.iter().find(|record| record.record_type() == RecordType::SOA);
+            if let Some(soa) = soa {
+                reply.foreign(Section::Authority, soa);
+            }
+        }
+        match entry.answer.rcode() {
+            0 => Rcode::NoError,
+            3 => Rcode::NxDomain,
+            _ => Rcode::ServFail,
+        }
+    }
+
+    /// Walks on where others must be asked; false where the walk leads nowhere, with nothing written.
+    async fn later_walk(
+        &self,
+        zone: &Zone,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        for step in self.walk(zone, query, client) {
+            let Some((name, _)) = QueryName::read(step.as_bytes(), 0) else { continue };
+            let found = zone.find(&name, query.qtype);
+            if found == Found::NxDomain {
+                continue;
+            }
+            if found == Found::NotOurs {
+                let question = Question::of(query).about(step.as_bytes());
+                match self.routes.of(&name).get(&question).await.map(|entry| entry.answer.rcode()) {
+                    Ok(0) => {}
+                    Ok(3) => continue,
+                    // The client finds out for itself.
+                    _ => return false,
+                }
+            }
+            let mut reply = self.reply(query, client, flag::AA, out);
+            let rcode = match answer::write_alias(zone, query, &step, turn, &mut reply) {
+                Written::Complete(rcode) => rcode,
+                Written::Leaves(target) => self.follow(query, &target, &mut reply).await,
+                Written::NotOurs => return false,
+            };
+            reply.finish(rcode);
+            return true;
+        }
+        false
+    }
+}
+
+/// The place of a query under way.
+struct Place<'h>(&'h AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How a question ends that the upstreams did not answer.
+fn rcode_of(error: &ForwardError) -> Rcode {
+    match error {
+        ForwardError::Refused | ForwardError::Overload => Rcode::Refused,
+        ForwardError::NoUpstream | ForwardError::Failed(_) => Rcode::ServFail,
+    }
+}
