@@ -97,6 +97,29 @@ fn an_attachment_is_made_once() {
 }
 
 #[test]
+fn one_that_works_long_holds_up_nobody_but_those_who_want_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let network = open(&directory);
+    let ranges = [range("10.1.0.0/24")];
+    add(&network, "slow", &ranges, None).unwrap();
+    let slow = network.hold("slow", "eth0").unwrap().unwrap();
+    add(&network, "other", &ranges, None).unwrap();
+    assert!(delete(&network, "other"));
+    assert_eq!(list(directory.path()).unwrap().attachments.len(), 1, "and it can be looked at");
+    let (begun, wait) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let same = scope.spawn(|| {
+            begun.send(()).unwrap();
+            delete(&network, "slow")
+        });
+        wait.recv().unwrap();
+        assert!(!same.is_finished());
+        network.remove(slow).unwrap();
+        assert!(!same.join().unwrap(), "it waited, and then there was nothing left to delete");
+    });
+}
+
+#[test]
 fn addresses_rest_as_long_as_they_can() {
     let directory = tempfile::tempdir().unwrap();
     let network = open(&directory);
