@@ -15,6 +15,7 @@ mod answer;
 mod autopath;
 mod cache;
 mod config;
+mod connection;
 mod corefile;
 mod desired;
 mod error;

@@ -12,13 +12,13 @@ use std::{
 
 use prometheus::{HistogramVec, IntCounter};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
     time::{Instant, timeout_at},
 };
 
 use crate::{
     ForwardOptions,
+    connection::{Connection, Pool},
     message::{Answer, Question, Reading},
     metrics::{Metrics, rcode_name},
 };
@@ -52,6 +52,7 @@ pub(crate) struct Upstream {
     /// Where it is.
     pub(crate) address: SocketAddr,
     options: Arc<ForwardOptions>,
+    pool: Pool,
     fails: AtomicU32,
     is_checked: AtomicBool,
     check_failures: IntCounter,
@@ -65,6 +66,7 @@ impl Upstream {
         Self {
             address,
             options,
+            pool: Pool::default(),
             fails: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
             check_failures: metrics.check_failures.with_label_values(&["forward", &to]),
@@ -126,17 +128,33 @@ impl Upstream {
         }
     }
 
+    /// Over a connection that is there already, or else a new one.
     async fn ask_tcp(&self, question: &Question, edns: Option<u16>) -> Result<Reading, UpstreamError> {
-        let mut stream = TcpStream::connect(self.address).await.map_err(self.failed("connect"))?;
         let id = rand::random();
         let message = question.message(id, edns);
-        let mut framed = (message.len() as u16).to_be_bytes().to_vec();
-        framed.extend(message);
-        stream.write_all(&framed).await.map_err(self.failed("send"))?;
-        let length = stream.read_u16().await.map_err(self.failed("recv"))?;
-        let mut answer = vec![0; usize::from(length)];
-        stream.read_exact(&mut answer).await.map_err(self.failed("recv"))?;
-        Ok(Answer::read(answer, id, question, edns.is_some()))
+        // One that the server has closed meanwhile is no failure of the server.
+        let mut answered = None;
+        if let Some(mut connection) = self.pool.take() {
+            answered = connection.exchange(&message).await.ok().map(|answer| (answer, connection));
+        }
+        let (answer, connection) = match answered {
+            Some(answered) => answered,
+            None => {
+                let mut connection = self.connect().await?;
+                (connection.exchange(&message).await.map_err(self.failed("exchange"))?, connection)
+            }
+        };
+        let reading = Answer::read(answer, id, question, edns.is_some());
+        if !matches!(reading, Reading::Foreign) {
+            self.pool.put(connection);
+        }
+        Ok(reading)
+    }
+
+    async fn connect(&self) -> Result<Connection, UpstreamError> {
+        let stream = TcpStream::connect(self.address).await.map_err(self.failed("connect"))?;
+        stream.set_nodelay(true).map_err(self.failed("setsockopt"))?;
+        Ok(Connection::new(stream))
     }
 
     /// Notes that a question went unanswered: from now on the server is asked whether it is back, until it is.

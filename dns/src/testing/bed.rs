@@ -102,6 +102,7 @@ impl Drop for Running {
 pub(crate) struct World {
     queries: Arc<AtomicUsize>,
     over_tcp: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -130,23 +131,35 @@ impl World {
         let count = queries.clone();
         let over_tcp = Arc::new(AtomicUsize::new(0));
         let tcp_count = over_tcp.clone();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let tcp_connections = connections.clone();
         std::thread::spawn(move || {
             use std::io::{Read, Write};
             for stream in tcp.incoming() {
-                let mut stream = stream.unwrap();
-                let mut length = [0; 2];
-                stream.read_exact(&mut length).unwrap();
-                let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
-                stream.read_exact(&mut query).unwrap();
-                count.fetch_add(1, Ordering::SeqCst);
-                tcp_count.fetch_add(1, Ordering::SeqCst);
-                if let Some(answer) = world(&query, true, &seen) {
-                    stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
-                    stream.write_all(&answer).unwrap();
-                }
+                tcp_connections.fetch_add(1, Ordering::SeqCst);
+                let (mut stream, seen) = (stream.unwrap(), seen.clone());
+                let (count, tcp_count) = (count.clone(), tcp_count.clone());
+                std::thread::spawn(move || {
+                    let mut length = [0; 2];
+                    while stream.read_exact(&mut length).is_ok() {
+                        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+                        stream.read_exact(&mut query).unwrap();
+                        count.fetch_add(1, Ordering::SeqCst);
+                        tcp_count.fetch_add(1, Ordering::SeqCst);
+                        if let Some(answer) = world(&query, true, &seen) {
+                            stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
+                            stream.write_all(&answer).unwrap();
+                        }
+                    }
+                });
             }
         });
-        Self { queries, over_tcp }
+        Self { queries, over_tcp, connections }
+    }
+
+    /// How many TCP connections were opened.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// How many of them came over TCP.

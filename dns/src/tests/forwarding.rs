@@ -108,6 +108,23 @@ fn tcp_only_and_the_next_server_after_a_code() {
 }
 
 #[test]
+fn a_connection_serves_many_questions() {
+    in_namespace(|| {
+        let world = World::start(TWO[0]);
+        let forward = ForwardOptions { force_tcp: true, ..ForwardOptions::default() };
+        let _running = serve(DnsConfig { upstreams: at(&[TWO[0]]), forward, cache: no_cache(), ..config() });
+        for _ in 0..5 {
+            assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
+        }
+        assert_eq!((world.over_tcp(), world.connections()), (5, 1));
+        // One whose question timed out is not used again.
+        assert!(ask("silent.example.org").contains("status: SERVFAIL"));
+        assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
+        assert!(world.connections() > 1);
+    });
+}
+
+#[test]
 fn a_loop_ends_by_itself() {
     in_namespace(|| {
         // The upstream asks us in turn, as a node's own resolver may that was told to use the cluster's DNS.
