@@ -54,6 +54,8 @@ pub struct ForwardOptions {
     pub health_check: Duration,
     /// After so many of those without an answer it counts as down; 0: never.
     pub max_fails: u32,
+    /// Over TLS only (DNS over TLS, RFC 7858).
+    pub tls: Option<Tls>,
     /// Response codes for which the next server is asked, as for no answer.
     pub failover: Vec<u16>,
 }
@@ -65,9 +67,19 @@ impl Default for ForwardOptions {
             force_tcp: false,
             health_check: Duration::from_millis(500),
             max_fails: 2,
+            tls: None,
             failover: Vec::new(),
         }
     }
+}
+
+/// Who an upstream must prove to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The name in its certificate; none: its address.
+    pub server_name: Option<String>,
+    /// A file of certificates (PEM), one of which must vouch for it; none: those that the system trusts.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A domain with upstreams of its own.

@@ -1,6 +1,6 @@
 //! What can go wrong, with the object and the call.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 /// A configuration that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,17 @@ pub enum ConfigError {
     /// A line is not of the form of `/etc/hosts`.
     #[error("hosts line {0:?} is not an address and names")]
     Hosts(String),
+    /// The certificates to trust cannot be read.
+    #[error("certificates of {}: {problem}", file.display())]
+    Certificates {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An upstream cannot have this name.
+    #[error("TLS server name {0:?} is not a name")]
+    ServerName(String),
     /// IPv4 addresses cannot be embedded in the network.
     #[error("dns64 prefix {0} is not 32, 40, 48, 56, 64 or 96 bits long")]
     Dns64(ipnet::Ipv6Net),

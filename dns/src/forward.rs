@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     name::WireName,
     resolv,
+    tls::Encryption,
     upstream::{Upstream, UpstreamError},
 };
 
@@ -63,6 +64,7 @@ pub(crate) struct Forwarder {
     enabled: bool,
     permits: Semaphore,
     options: Arc<ForwardOptions>,
+    encryption: Option<Encryption>,
     /// Where the next round starts.
     turn: AtomicUsize,
     /// Our own addresses: to ask them would be to ask ourselves.
@@ -94,6 +96,7 @@ impl Forwarder {
             last: Mutex::new(None),
             enabled: *upstreams != Upstreams::None,
             permits: Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)),
+            encryption: options.tls.as_ref().map(Encryption::new).transpose()?,
             options: Arc::new(options),
             turn: AtomicUsize::new(0),
             own,
@@ -126,7 +129,9 @@ impl Forwarder {
         let new = addresses
             .iter()
             .map(|a| {
-                kept(a).unwrap_or_else(|| Arc::new(Upstream::new(*a, self.options.clone(), &self.metrics)))
+                kept(a).unwrap_or_else(|| {
+                    Arc::new(Upstream::new(*a, self.options.clone(), self.encryption.clone(), &self.metrics))
+                })
             })
             .collect();
         self.upstreams.store(Arc::new(new));

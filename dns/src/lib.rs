@@ -39,6 +39,7 @@ mod tcp;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod udp;
 mod upstream;
 mod wire;
@@ -46,7 +47,7 @@ mod zone;
 
 pub use config::{
     AclAction, AclRule, CacheConfig, Dns64, DnsConfig, ForwardOptions, Hosts, NameMatch, PodRecords, Policy,
-    Prefetch, Rewrite, Rules, ServeStale, StubDomain, Template, Upstreams,
+    Prefetch, Rewrite, Rules, ServeStale, StubDomain, Template, Tls, Upstreams,
 };
 pub use corefile::{Corefile, CorefileError};
 pub use error::{ConfigError, DnsError};

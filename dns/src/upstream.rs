@@ -21,6 +21,7 @@ use crate::{
     connection::{Connection, Pool},
     message::{Answer, Question, Reading},
     metrics::{Metrics, rcode_name},
+    tls::Encryption,
 };
 
 /// What we tell upstreams that we take over UDP (the size that passes unfragmented everywhere).
@@ -52,6 +53,7 @@ pub(crate) struct Upstream {
     /// Where it is.
     pub(crate) address: SocketAddr,
     options: Arc<ForwardOptions>,
+    encryption: Option<Encryption>,
     pool: Pool,
     fails: AtomicU32,
     is_checked: AtomicBool,
@@ -61,11 +63,17 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// A server, thought to be well.
-    pub(crate) fn new(address: SocketAddr, options: Arc<ForwardOptions>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        address: SocketAddr,
+        options: Arc<ForwardOptions>,
+        encryption: Option<Encryption>,
+        metrics: &Metrics,
+    ) -> Self {
         let to = address.to_string();
         Self {
             address,
             options,
+            encryption,
             pool: Pool::default(),
             fails: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
@@ -80,11 +88,15 @@ impl Upstream {
         max > 0 && self.fails.load(Ordering::Relaxed) >= max
     }
 
+    fn is_tcp_only(&self) -> bool {
+        self.options.force_tcp || self.encryption.is_some()
+    }
+
     /// Asks a question: over UDP, and over TCP where the answer is too large for that.
     pub(crate) async fn ask(&self, question: &Question, deadline: Instant) -> Result<Answer, UpstreamError> {
         let start = Instant::now();
         let mut edns = Some(UDP_PAYLOAD);
-        let mut tcp = self.options.force_tcp;
+        let mut tcp = self.is_tcp_only();
         loop {
             let asked = async {
                 if tcp { self.ask_tcp(question, edns).await } else { self.ask_udp(question, edns).await }
@@ -154,7 +166,12 @@ impl Upstream {
     async fn connect(&self) -> Result<Connection, UpstreamError> {
         let stream = TcpStream::connect(self.address).await.map_err(self.failed("connect"))?;
         stream.set_nodelay(true).map_err(self.failed("setsockopt"))?;
-        Ok(Connection::new(stream))
+        match &self.encryption {
+            Some(encryption) => {
+                encryption.connect(stream, self.address).await.map_err(self.failed("TLS handshake"))
+            }
+            None => Ok(Connection::new(stream)),
+        }
     }
 
     /// Notes that a question went unanswered: from now on the server is asked whether it is back, until it is.
@@ -170,7 +187,7 @@ impl Upstream {
                     Question { wire: [0, 0, 2, 0, 1].into(), dnssec_ok: false, checking_disabled: false };
                 let deadline = Instant::now() + upstream.options.health_check.max(MIN_CHECK);
                 let asked = async {
-                    if upstream.options.force_tcp {
+                    if upstream.is_tcp_only() {
                         upstream.ask_tcp(&question, None).await
                     } else {
                         upstream.ask_udp(&question, None).await

@@ -8,7 +8,7 @@ use super::{
     values::{self, duration},
     wrong,
 };
-use crate::{CacheConfig, ForwardOptions, PodRecords, Policy, Prefetch, Rules, ServeStale, Upstreams};
+use crate::{CacheConfig, ForwardOptions, PodRecords, Policy, Prefetch, Rules, ServeStale, Tls, Upstreams};
 
 /// What a server block has said so far.
 pub(super) struct Block {
@@ -154,7 +154,15 @@ impl Block {
                 let problem = || wrong(directive, format!("{word:?} is not an address with or without port"));
                 values::upstream(word).ok_or_else(problem)
             };
-            Upstreams::Addresses(to.iter().map(address).collect::<Result<_>>()?)
+            let all = to.iter().map(address).collect::<Result<Vec<_>>>()?;
+            let encrypted = all.iter().filter(|(_, tls)| *tls).count();
+            if encrypted > 0 && encrypted < all.len() {
+                return Err(wrong(directive, "upstreams with and without tls:// do not mix"));
+            }
+            if encrypted > 0 {
+                self.forward.tls = Some(Tls::default());
+            }
+            Upstreams::Addresses(all.into_iter().map(|(address, _)| address).collect())
         };
         for option in &directive.options {
             self.forward_option(option)?;
@@ -173,6 +181,13 @@ impl Block {
             ("force_tcp", []) => forward.force_tcp = true,
             // UDP is preferred anyway, and connections do not outlive a question.
             ("prefer_udp", []) | ("expire" | "max_age", [_]) => {}
+            ("tls_servername", [name]) => {
+                forward.tls.as_mut().ok_or_else(|| unknown(option))?.server_name = Some(name.clone());
+            }
+            ("tls", []) if forward.tls.is_some() => {}
+            ("tls", [ca_file]) => {
+                forward.tls.as_mut().ok_or_else(|| unknown(option))?.ca_file = Some(ca_file.into());
+            }
             ("max_concurrent", [count]) => self.max_concurrent = option_parsed(option, count, "a number")?,
             ("max_fails", [count]) => forward.max_fails = option_parsed(option, count, "a number")?,
             ("health_check", [time]) => {

@@ -36,11 +36,17 @@ pub(super) fn zone_of(text: &str) -> Option<String> {
     (count % bits == 0).then(|| labels.join("."))
 }
 
-/// An upstream: an address with or without port.
-pub(super) fn upstream(text: &str) -> Option<SocketAddr> {
-    let text = text.strip_prefix("dns://").unwrap_or(text);
+/// An upstream: an address with or without port, and whether it is asked over TLS.
+pub(super) fn upstream(text: &str) -> Option<(SocketAddr, bool)> {
+    match text.strip_prefix("tls://") {
+        Some(text) => Some((address(text, 853)?, true)),
+        None => Some((address(text.strip_prefix("dns://").unwrap_or(text), 53)?, false)),
+    }
+}
+
+fn address(text: &str, port: u16) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)).or_else(|_| text.parse()).ok()
+    bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, port)).or_else(|_| text.parse()).ok()
 }
 
 /// Where to listen: `:8080`, `169.254.20.10:8080`.
@@ -106,10 +112,16 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!(upstream("10.0.0.1"), "10.0.0.1:53".parse().ok());
-        assert_eq!(upstream("10.0.0.1:5353"), "10.0.0.1:5353".parse().ok());
-        assert_eq!(upstream("fd00::1"), "[fd00::1]:53".parse().ok());
-        assert_eq!(upstream("[fd00::1]:5353"), "[fd00::1]:5353".parse().ok());
+        for (text, address, tls) in [
+            ("10.0.0.1", "10.0.0.1:53", false),
+            ("10.0.0.1:5353", "10.0.0.1:5353", false),
+            ("fd00::1", "[fd00::1]:53", false),
+            ("dns://[fd00::1]:5353", "[fd00::1]:5353", false),
+            ("tls://10.0.0.1", "10.0.0.1:853", true),
+            ("tls://[fd00::1]:8853", "[fd00::1]:8853", true),
+        ] {
+            assert_eq!(upstream(text), Some((address.parse().unwrap(), tls)), "{text}");
+        }
         assert_eq!(upstream("dns.example.org"), None);
         assert_eq!(listen(":8080"), "0.0.0.0:8080".parse().ok());
         assert_eq!(listen("169.254.20.10:8080"), "169.254.20.10:8080".parse().ok());

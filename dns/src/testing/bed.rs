@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -134,27 +135,66 @@ impl World {
         let connections = Arc::new(AtomicUsize::new(0));
         let tcp_connections = connections.clone();
         std::thread::spawn(move || {
-            use std::io::{Read, Write};
             for stream in tcp.incoming() {
                 tcp_connections.fetch_add(1, Ordering::SeqCst);
                 let (mut stream, seen) = (stream.unwrap(), seen.clone());
                 let (count, tcp_count) = (count.clone(), tcp_count.clone());
                 std::thread::spawn(move || {
-                    let mut length = [0; 2];
-                    while stream.read_exact(&mut length).is_ok() {
-                        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
-                        stream.read_exact(&mut query).unwrap();
-                        count.fetch_add(1, Ordering::SeqCst);
-                        tcp_count.fetch_add(1, Ordering::SeqCst);
-                        if let Some(answer) = world(&query, true, &seen) {
-                            stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
-                            stream.write_all(&answer).unwrap();
-                        }
-                    }
+                    answer_stream(
+                        &mut stream,
+                        || {
+                            count.fetch_add(1, Ordering::SeqCst);
+                            tcp_count.fetch_add(1, Ordering::SeqCst);
+                        },
+                        &seen,
+                    );
                 });
             }
         });
         Self { queries, over_tcp, connections }
+    }
+
+    /// The same over TLS, with a certificate for these names that a new authority vouches for; writes the
+    /// authority's certificate.
+    pub(crate) fn start_tls(address: &str, names: &[&str], ca_file: &Path) -> Self {
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = authority.self_signed(&authority_key).unwrap();
+        std::fs::write(ca_file, certificate.pem()).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let own = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.der().clone()], key)
+            .unwrap();
+        let (config, tcp) = (Arc::new(config), TcpListener::bind(address).unwrap());
+        let world = Self { queries: Arc::default(), over_tcp: Arc::default(), connections: Arc::default() };
+        let (queries, connections) = (world.over_tcp.clone(), world.connections.clone());
+        std::thread::spawn(move || {
+            for stream in tcp.incoming() {
+                connections.fetch_add(1, Ordering::SeqCst);
+                let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+                let queries = queries.clone();
+                std::thread::spawn(move || {
+                    answer_stream(
+                        &mut stream,
+                        || {
+                            queries.fetch_add(1, Ordering::SeqCst);
+                        },
+                        &AtomicUsize::new(0),
+                    );
+                });
+            }
+        });
+        world
     }
 
     /// How many TCP connections were opened.
@@ -170,6 +210,20 @@ impl World {
     /// How many queries came.
     pub(crate) fn queries(&self) -> usize {
         self.queries.load(Ordering::SeqCst)
+    }
+}
+
+/// Answers the queries of a connection until it ends.
+fn answer_stream(stream: &mut (impl std::io::Read + std::io::Write), counted: impl Fn(), seen: &AtomicUsize) {
+    let mut length = [0; 2];
+    while stream.read_exact(&mut length).is_ok() {
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query).unwrap();
+        counted();
+        if let Some(answer) = world(&query, true, seen) {
+            let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
+            stream.write_all(&framed).and_then(|()| stream.flush()).unwrap();
+        }
     }
 }
 

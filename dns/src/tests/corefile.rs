@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{
     AclAction, Corefile, DnsConfig, ForwardOptions, NameMatch, PodRecords, Policy, Prefetch, Rules,
-    ServeStale, Upstreams,
+    ServeStale, Tls, Upstreams,
 };
 
 fn read(text: &str) -> Corefile {
@@ -158,6 +158,7 @@ fn what_people_add_is_read() {
         force_tcp: false,
         health_check: Duration::from_secs(1),
         max_fails: 0,
+        tls: None,
         failover: vec![2, 5],
     };
     assert_eq!(stub.forward, wanted);
@@ -200,6 +201,16 @@ fn what_people_add_is_read() {
 }
 
 #[test]
+fn upstreams_over_tls_are_read() {
+    let text = ". {\n forward . tls://9.9.9.9 tls://149.112.112.112 {\n  tls_servername dns.quad9.net\n  tls /etc/ca.pem\n }\n}";
+    let config = read(text).config;
+    let wanted = Tls { server_name: Some("dns.quad9.net".to_owned()), ca_file: Some("/etc/ca.pem".into()) };
+    assert_eq!(config.forward.tls, Some(wanted));
+    let addresses = ["9.9.9.9:853", "149.112.112.112:853"].map(|address| address.parse().unwrap());
+    assert_eq!(config.upstreams, Upstreams::Addresses(addresses.to_vec()));
+}
+
+#[test]
 fn what_we_do_not_have_is_an_error_with_its_line() {
     for (text, told) in [
         (". {\n  whoami\n}", "line 2: whoami: this directive is not supported"),
@@ -217,8 +228,12 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         ),
         (". {\n kubernetes a.test {\n fallthrough\n }\n}", "line 3: fallthrough: only for reverse domains"),
         (
-            ". {\n forward . tls://9.9.9.9\n}",
-            "line 2: forward: \"tls://9.9.9.9\" is not an address with or without port",
+            ". {\n forward . tls://dns.test\n}",
+            "line 2: forward: \"tls://dns.test\" is not an address with or without port",
+        ),
+        (
+            ". {\n forward . tls://192.0.2.1 192.0.2.2\n}",
+            "line 2: forward: upstreams with and without tls:// do not mix",
         ),
         (". {\n forward .\n}", "line 2: forward: a domain and upstreams are expected"),
         (". {\n forward . 192.0.2.1\n forward . 192.0.2.2\n}", "line 3: forward: the second for this domain"),

@@ -12,7 +12,7 @@ use sluice_model::Changes;
 
 use super::{V4, addresses, cluster, config, listening};
 use crate::{
-    CacheConfig, DnsConfig, ForwardOptions, Policy, StubDomain, Upstreams,
+    CacheConfig, DnsConfig, ForwardOptions, Policy, StubDomain, Tls, Upstreams,
     testing::{
         bed::{Running, World, in_namespace, sh},
         *,
@@ -121,6 +121,42 @@ fn a_connection_serves_many_questions() {
         assert!(ask("silent.example.org").contains("status: SERVFAIL"));
         assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
         assert!(world.connections() > 1);
+    });
+}
+
+#[test]
+fn upstreams_over_tls_must_prove_who_they_are() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = Some(folder.path().join("ca.pem"));
+        let address = "127.0.0.53:853";
+        let world =
+            World::start_tls(address, &["dns.example.org", "127.0.0.53"], ca_file.as_deref().unwrap());
+        let other_ca = folder.path().join("other.pem");
+        World::start_tls("127.0.0.54:853", &["dns.example.org"], &other_ca);
+        let with = |tls: Tls| {
+            let forward = ForwardOptions { tls: Some(tls), ..ForwardOptions::default() };
+            listening(DnsConfig { upstreams: at(&[address]), forward, cache: no_cache(), ..config() })
+        };
+        let server_name = Some("dns.example.org".to_owned());
+        let named = with(Tls { server_name: server_name.clone(), ca_file: ca_file.clone() });
+        let running = serve(named);
+        for _ in 0..3 {
+            assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
+        }
+        assert_eq!((world.over_tcp(), world.connections()), (3, 1));
+        let snapshot = snapshot(cluster());
+        for (tls, is_good) in [
+            (Tls { server_name: None, ca_file: ca_file.clone() }, true),
+            (Tls { server_name: Some("other.example.org".to_owned()), ca_file }, false),
+            (Tls { server_name, ca_file: Some(other_ca) }, false),
+        ] {
+            running.configurator.apply(&with(tls), &snapshot).unwrap();
+            let wanted = if is_good { "NOERROR" } else { "SERVFAIL" };
+            assert!(ask("www.example.org").contains(&format!("status: {wanted}")));
+        }
+        let missing = Tls { server_name: None, ca_file: Some("/nowhere/ca.pem".into()) };
+        assert!(running.configurator.apply(&with(missing), &snapshot).is_err());
     });
 }
 

@@ -1,0 +1,70 @@
+//! DNS over TLS (RFC 7858): who the upstream must prove to be, and to whom we trust to say so.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{ConfigError, Tls, connection::Connection};
+
+/// Where Debian and its like keep the certificates that the system trusts.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Opens encrypted connections.
+#[derive(Clone)]
+pub(crate) struct Encryption {
+    connector: TlsConnector,
+    server_name: Option<ServerName<'static>>,
+}
+
+impl Encryption {
+    /// Reads the configuration and the certificates it trusts.
+    pub(crate) fn new(config: &Tls) -> Result<Self, ConfigError> {
+        let file = config.ca_file.as_deref().unwrap_or(Path::new(SYSTEM_ROOTS));
+        let bad = |problem: String| ConfigError::Certificates { file: file.to_owned(), problem };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(error.to_string()))? {
+            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            // The system's file may hold what cannot be read; a file that was given may not.
+            let added = roots.add(certificate);
+            if config.ca_file.is_some() {
+                added.map_err(|error| bad(error.to_string()))?;
+            }
+        }
+        if roots.is_empty() {
+            return Err(bad("no certificate in it".to_owned()));
+        }
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server_name = config
+            .server_name
+            .clone()
+            .map(|name| ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name)))
+            .transpose()?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(client)), server_name })
+    }
+
+    /// Encrypts a connection to `upstream`, which must prove to be who it should be.
+    pub(crate) async fn connect(
+        &self,
+        stream: TcpStream,
+        upstream: SocketAddr,
+    ) -> std::io::Result<Connection> {
+        let name = self.server_name.clone().unwrap_or_else(|| ServerName::from(upstream.ip()));
+        Ok(Connection::new(self.connector.connect(name, stream).await?))
+    }
+}
+
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encryption").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
