@@ -1,5 +1,7 @@
 //! Packet tables: traffic policies, affinity and source ranges, as the proxy programs them.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests parse what stands in them")]
+
 use std::collections::BTreeSet;
 
 use sluice_model::{
