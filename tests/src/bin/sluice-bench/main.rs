@@ -23,7 +23,7 @@ enum Cli {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
         /// How often each case is measured.
-        #[arg(long, default_value_t = 7)]
+        #[arg(long, default_value_t = 15)]
         rounds: u32,
     },
     /// Answer exchanges: *rr* on this port, *crr* on the next.
