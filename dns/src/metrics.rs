@@ -37,6 +37,10 @@ const TYPES: [(u16, &str); 16] = [
     (48, "DNSKEY"),
 ];
 
+/// Sizes of messages: the steps at which something about them changes.
+const SIZES: [f64; 14] =
+    [0., 100., 200., 300., 400., 511., 1023., 2047., 4095., 8291., 16e3, 32e3, 48e3, 64e3];
+
 /// What answered, as CoreDNS names its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -60,6 +64,8 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     responses: IntCounterVec,
     duration: HistogramVec,
+    request_size: HistogramVec,
+    response_size: HistogramVec,
     /// Whether the cluster is known.
     pub(crate) synced: IntGauge,
     /// Tasks that panicked.
@@ -85,6 +91,8 @@ pub(crate) struct Listener {
     requests: [OnceLock<IntCounter>; TYPES.len() + 1],
     responses: [[OnceLock<IntCounter>; 17]; PARTS.len()],
     duration: Histogram,
+    request_size: Histogram,
+    response_size: Histogram,
 }
 
 impl Metrics {
@@ -97,6 +105,7 @@ impl Metrics {
             exponential_buckets(start, factor, count)
                 .map(|buckets| HistogramOpts { common_opts: opts, buckets })
         };
+        let sizes = |opts: Opts| HistogramOpts { common_opts: opts, buckets: SIZES.to_vec() };
         let server = ["server", "zone", "view"];
         let with = |more: &[&'static str]| [&server[..], more].concat();
         Ok(Self {
@@ -111,6 +120,14 @@ impl Metrics {
             duration: HistogramVec::new(
                 buckets(0.000_25, 2.0, 16, opts("dns", "request_duration_seconds", "From query to answer."))?,
                 &server,
+            )?,
+            request_size: HistogramVec::new(
+                sizes(opts("dns", "request_size_bytes", "Sizes of queries.")),
+                &with(&["proto"]),
+            )?,
+            response_size: HistogramVec::new(
+                sizes(opts("dns", "response_size_bytes", "Sizes of answers.")),
+                &with(&["proto"]),
             )?,
             synced: IntGauge::with_opts(Opts::new(
                 "sluice_dns_synced",
@@ -154,10 +171,12 @@ impl Metrics {
 
     /// Registers all of them.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 12] = [
             Box::new(self.requests.clone()),
             Box::new(self.responses.clone()),
             Box::new(self.duration.clone()),
+            Box::new(self.request_size.clone()),
+            Box::new(self.response_size.clone()),
             Box::new(self.synced.clone()),
             Box::new(self.panics.clone()),
             Box::new(self.programming.clone()),
@@ -175,6 +194,8 @@ impl Metrics {
         let family = if address.is_ipv4() { "1" } else { "2" };
         Arc::new(Listener {
             duration: self.duration.with_label_values(&[&*server, ".", ""]),
+            request_size: self.request_size.with_label_values(&[&*server, ".", "", protocol]),
+            response_size: self.response_size.with_label_values(&[&*server, ".", "", protocol]),
             metrics: self.clone(),
             server,
             labels: [protocol, family],
@@ -185,8 +206,9 @@ impl Metrics {
 }
 
 impl Listener {
-    /// Counts a query of this type.
-    pub(crate) fn request(&self, qtype: u16) {
+    /// Counts a query of this type and length.
+    pub(crate) fn request(&self, qtype: u16, length: usize) {
+        self.request_size.observe(length as f64);
         let place = TYPES.iter().position(|(number, _)| *number == qtype).unwrap_or(TYPES.len());
         let counter = self.requests[place].get_or_init(|| {
             let name = TYPES.get(place).map_or("other", |(_, name)| name);
@@ -205,6 +227,7 @@ impl Listener {
         });
         counter.inc();
         self.duration.observe(took.as_secs_f64());
+        self.response_size.observe(answer.len() as f64);
     }
 
     /// Counts a query whose handling panicked.

@@ -118,12 +118,12 @@ impl Acceptor {
                     if matches!(outcome, Outcome::Refresh(_)) {
                         handler.refresh(&message);
                     }
-                    self.listener.request(qtype.unwrap_or_default());
+                    self.listener.request(qtype.unwrap_or_default(), message.len());
                     self.listener.response(&answer, part, came.elapsed());
                     place.send(answer);
                 }
                 Outcome::Later => {
-                    self.listener.request(qtype.unwrap_or_default());
+                    self.listener.request(qtype.unwrap_or_default(), message.len());
                     let listener = self.listener.clone();
                     let (message, busy) = (message.clone(), self.busy.clone());
                     tokio::spawn(async move {

@@ -139,11 +139,11 @@ impl Worker {
                     let _runtime = self.runtime.enter();
                     handler.refresh(query);
                 }
-                self.listener.request(qtype.unwrap_or_default());
+                self.listener.request(qtype.unwrap_or_default(), query.len());
                 self.listener.response(answer, part, came.elapsed());
                 return true;
             }
-            Outcome::Later => self.listener.request(qtype.unwrap_or_default()),
+            Outcome::Later => self.listener.request(qtype.unwrap_or_default(), query.len()),
         }
         let (handler, listener, socket) = (handler.clone(), self.listener.clone(), self.socket.clone());
         let (query, busy) = (query.to_vec(), self.busy.clone());

@@ -392,6 +392,8 @@ fn metrics_have_the_names_dashboards_know() {
             (format!("coredns_dns_responses_total{{plugin=\"kubernetes\",rcode=\"NXDOMAIN\",{server}"), 1.0),
             (format!("coredns_dns_responses_total{{plugin=\"forward\",rcode=\"NOERROR\",{server}"), 1.0),
             (format!("coredns_dns_request_duration_seconds_count{{{server}"), 3.0),
+            (format!("coredns_dns_request_size_bytes_count{{proto=\"udp\",{server}"), 2.0),
+            (format!("coredns_dns_response_size_bytes_count{{proto=\"tcp\",{server}"), 1.0),
             ("coredns_proxy_request_duration_seconds_count{proxy_name=\"forward\",rcode=\"NOERROR\",to=\"127.0.0.53:53\"}".to_owned(), 1.0),
             ("sluice_dns_synced".to_owned(), 1.0),
         ] {
