@@ -45,6 +45,20 @@ pub struct Packet {
     pub fragment: u16,
     /// What the packet carries.
     pub payload: Vec<u8>,
+    /// Type and code of an ICMP error, in the place of an echo's.
+    pub error: Option<[u8; 2]>,
+}
+
+/// An ICMP error about a packet, as a router on its way would send it: the packet's headers and the first bytes of
+/// what it carries. `code` is type and code.
+pub fn icmp_error(src: &str, code: [u8; 2], about: &Packet) -> Vec<u8> {
+    let quoted = &about.frame()[14..];
+    let mut error = Packet::ping("0.0.0.0:0", "0.0.0.0:0");
+    error.dst = SocketAddr::new(about.src.ip(), 0);
+    error.src = SocketAddr::new(src.parse().unwrap_or(about.src.ip()), 0);
+    error.error = Some(code);
+    error.payload = quoted[..quoted.len().min(64)].to_vec();
+    error.frame()
 }
 
 impl Packet {
@@ -58,6 +72,7 @@ impl Packet {
             options: 0,
             fragment: 0,
             payload: b"payload of odd length".to_vec(),
+            error: None,
         }
     }
 
@@ -156,6 +171,11 @@ impl Packet {
                 l4.extend([0, 1]);
             }
         }
+        if let Some([kind, code]) = self.error {
+            (l4[0], l4[1]) = (kind, code);
+            // The next hop's MTU, where it is told.
+            l4[4..8].copy_from_slice(&1280_u32.to_be_bytes());
+        }
         l4.extend(&self.payload);
         let place = match self.transport {
             Transport::Tcp(_) => 16,
@@ -224,8 +244,10 @@ impl fmt::Display for Shown<'_> {
             f.write_str("WRONG CHECKSUM ")?;
         }
         let number = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
-        if let (1, 3) | (58, 1) = (protocol, l4[0]) {
-            return write!(f, "{src} > {dst} ICMP unreachable code {} ttl {ttl}", l4[1]);
+        if let (1, 3 | 11) | (58, 1..=4) = (protocol, l4[0]) {
+            let kind = if let (1, 3) | (58, 1) = (protocol, l4[0]) { "unreachable" } else { "error" };
+            write!(f, "{src} > {dst} ICMP {kind} code {} ttl {ttl}", l4[1])?;
+            return quoted(f, &l4[8..]);
         }
         let (sport, dport) =
             if matches!(protocol, 1 | 58) { (number(4), number(4)) } else { (number(0), number(2)) };
@@ -238,6 +260,31 @@ impl fmt::Display for Shown<'_> {
         };
         write!(f, "{src} > {dst} {name} ttl {ttl}")
     }
+}
+
+/// What an ICMP error quotes: ` about 10.0.0.1:1 > 10.0.0.2:2`.
+fn quoted(f: &mut fmt::Formatter<'_>, packet: &[u8]) -> fmt::Result {
+    if packet.len() < if packet[0] >> 4 == 4 { 28 } else { 48 } {
+        return f.write_str(" about what is cut short");
+    }
+    let (src, dst, protocol, l4): (IpAddr, IpAddr, u8, &[u8]) = if packet[0] >> 4 == 4 {
+        if checksum(&packet[..20], 0) != 0 {
+            f.write_str(" WRONG QUOTED CHECKSUM")?;
+        }
+        let ip = |at: usize| IpAddr::from([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
+        (ip(12), ip(16), packet[9], &packet[20..])
+    } else {
+        let ip = |at: usize| {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&packet[at..at + 16]);
+            IpAddr::from(octets)
+        };
+        (ip(8), ip(24), packet[6], &packet[40..])
+    };
+    let number = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
+    let (sport, dport) =
+        if matches!(protocol, 1 | 58) { (number(4), number(4)) } else { (number(0), number(2)) };
+    write!(f, " about {} > {}", SocketAddr::new(src, sport), SocketAddr::new(dst, dport))
 }
 
 #[cfg(test)]

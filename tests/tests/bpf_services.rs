@@ -202,13 +202,13 @@ fn a_service_without_endpoints_refuses_aloud() {
                 Hook::FromPod,
                 "pod1",
                 Packet::udp("10.244.1.11:4000", "10.96.0.8:53"),
-                "10.96.0.8 > 10.244.1.11 ICMP unreachable code 3 ttl 64",
+                "10.96.0.8 > 10.244.1.11 ICMP unreachable code 3 ttl 64 about 10.244.1.11:4000 > 10.96.0.8:53",
             ),
             (
                 Hook::FromPod,
                 "pod1",
                 Packet::udp("[fd00:10:244:1::11]:4000", "[fd00:96::8]:53"),
-                "fd00:96::8 > fd00:10:244:1::11 ICMP unreachable code 4 ttl 64",
+                "fd00:96::8 > fd00:10:244:1::11 ICMP unreachable code 4 ttl 64 about [fd00:10:244:1::11]:4000 > [fd00:96::8]:53",
             ),
             (
                 Hook::FromHost,

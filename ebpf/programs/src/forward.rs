@@ -6,7 +6,7 @@ use sluice_ebpf_common::{DropReason, Endpoint, Flow, NODE_MAC, mac_words};
 use crate::{
     kernel::{self, Route, RouteKind},
     maps,
-    packet::Packet,
+    packet::{self, Packet},
     pipeline::Hook,
     rewrite,
     verdict::{PASS, Verdict},
@@ -68,7 +68,7 @@ fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict 
     }
     kernel::set_translated(ctx);
     let mut route = Route::default();
-    kernel::route(ctx, &mut route, flow, maps::service_ifindex());
+    kernel::route(ctx, &mut route, &flow.src, &flow.dst, maps::service_ifindex());
     match route.kind {
         RouteKind::Direct => {
             rewrite::apply(ctx, packet, flow, hop)?;
@@ -86,5 +86,44 @@ fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict 
             Ok(PASS)
         }
         RouteKind::Kernel => Err(DropReason::NoRoute),
+    }
+}
+
+/// Sends a packet on that is right already (an ICMP error), by the addresses that stand in it.
+#[inline(always)]
+pub fn to_destination(ctx: &TcContext, v4: bool, hook: Hook) -> Verdict {
+    if hook == Hook::ToWire {
+        return Ok(PASS);
+    }
+    let is_ingress = matches!(hook, Hook::FromPod | Hook::FromWire);
+    match by_addresses(ctx, v4, is_ingress) {
+        FAILED => Err(DropReason::NoRoute),
+        action => Ok(action),
+    }
+}
+
+/// No action of the kernel's.
+const FAILED: i32 = i32::MAX;
+
+/// A function of its own for its share of the stack.
+#[inline(never)]
+fn by_addresses(ctx: &TcContext, v4: bool, is_ingress: bool) -> i32 {
+    let Some((src, dst)) = packet::addresses(ctx, v4) else { return FAILED };
+    let hook = if is_ingress { Hook::FromPod } else { Hook::FromHost };
+    if let Some(endpoint) = maps::endpoint(&dst) {
+        return to_pod(ctx, endpoint, hook).unwrap_or(FAILED);
+    }
+    if maps::is_node_address(&dst) {
+        return to_node(ctx).unwrap_or(FAILED);
+    }
+    kernel::set_translated(ctx);
+    let mut route = Route::default();
+    kernel::route(ctx, &mut route, &src, &dst, maps::service_ifindex());
+    match route.kind {
+        RouteKind::Direct if rewrite::link(ctx, &route.macs).is_ok() => {
+            kernel::redirect_egress(route.ifindex)
+        }
+        RouteKind::Neighbour => kernel::redirect_neighbour(route.ifindex, &route.next_hop),
+        _ => FAILED,
     }
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::generated as helper,
     programs::TcContext,
 };
-use sluice_ebpf_common::{Addr, Be16, Flow, FlowKey, PROTO_TCP, mac_words};
+use sluice_ebpf_common::{Addr, Be16, FlowKey, PROTO_TCP, mac_words};
 
 /// `AF_INET`.
 pub const AF_INET: u8 = 2;
@@ -122,23 +122,23 @@ impl Default for Route {
     }
 }
 
-/// Asks the kernel's routing tables where a flow's packets go, as if they had come in on `iif`. A function of
-/// its own for its share of the stack.
+/// Asks the kernel's routing tables where packets go, as if they had come in on `iif`. A function of its own
+/// for its share of the stack.
 #[inline(never)]
-pub fn route(ctx: &TcContext, route: &mut Route, flow: &Flow, iif: u32) -> u32 {
+pub fn route(ctx: &TcContext, route: &mut Route, src: &Addr, dst: &Addr, iif: u32) -> u32 {
     // SAFETY: all-zero is a valid value of this plain C struct.
     let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     params.ifindex = iif;
     // Protocol and ports are left out: rules that match on them are rare, and hashing by address keeps
     // the two directions of multipath routes together.
-    if flow.dst.is_v4() {
+    if dst.is_v4() {
         params.family = AF_INET;
-        params.__bindgen_anon_3.ipv4_src = flow.src.v4_word();
-        params.__bindgen_anon_4.ipv4_dst = flow.dst.v4_word();
+        params.__bindgen_anon_3.ipv4_src = src.v4_word();
+        params.__bindgen_anon_4.ipv4_dst = dst.v4_word();
     } else {
         params.family = AF_INET6;
-        params.__bindgen_anon_3.ipv6_src = flow.src.words();
-        params.__bindgen_anon_4.ipv6_dst = flow.dst.words();
+        params.__bindgen_anon_3.ipv6_src = src.words();
+        params.__bindgen_anon_4.ipv6_dst = dst.words();
     }
     // SAFETY: the struct and its size go together.
     let result =

@@ -23,6 +23,7 @@
 
 mod flow;
 mod forward;
+mod icmp;
 mod kernel;
 mod maps;
 mod nat;

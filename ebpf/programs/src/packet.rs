@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "direct packet access; each access follows a check against the packet's end")]
 
+use crate::icmp;
 use aya_ebpf::programs::TcContext;
 use sluice_ebpf_common::{Addr, Be16, DropReason, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP};
 
@@ -72,6 +73,8 @@ pub enum Parsed {
     Packet(Packet),
     /// Not IP, or link-scope IPv6 (neighbour discovery): the kernel's, whatever the hook.
     Foreign,
+    /// An ICMP error; with its source and destination.
+    Error(Addr, Addr),
     /// IP that the datapath does not translate; with its source and destination.
     Opaque(Addr, Addr),
 }
@@ -203,7 +206,27 @@ fn transport(ctx: &TcContext, mut packet: Packet) -> Result<Parsed, DropReason> 
         PROTO_ICMPV6 if !packet.v4 && matches!(bytes[0], 128 | 129) => {
             Ok(Parsed::Packet(echo(packet, bytes)))
         }
+        // Behind options or extensions, an error is too rare to be looked into.
+        PROTO_ICMP | PROTO_ICMPV6
+            if matches!(packet.l4, V4_PLAIN | V6_PLAIN) && icmp::is_error(packet.v4, bytes[0]) =>
+        {
+            Ok(Parsed::Error(packet.key.src, packet.key.dst))
+        }
         _ => Ok(Parsed::Opaque(packet.key.src, packet.key.dst)),
+    }
+}
+
+/// The addresses that stand in a packet now.
+#[inline(always)]
+pub fn addresses(ctx: &TcContext, v4: bool) -> Option<(Addr, Addr)> {
+    if v4 {
+        let ip = at::<Ipv4>(ctx, ETH_LEN)?;
+        // SAFETY: `at` has checked that the header is there.
+        Some(unsafe { (Addr::from_v4_word((*ip).src), Addr::from_v4_word((*ip).dst)) })
+    } else {
+        let ip = at::<Ipv6>(ctx, ETH_LEN)?;
+        // SAFETY: `at` has checked that the header is there.
+        Some(unsafe { (Addr::from_words((*ip).src), Addr::from_words((*ip).dst)) })
     }
 }
 

@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use sluice_ebpf_common::{Addr, DropReason, Flow, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
 
 use crate::{
-    flow, forward, kernel, maps,
+    flow, forward, icmp, kernel, maps,
     nat::{self, Target},
     packet::{self, Packet, Parsed},
     reject,
@@ -36,6 +36,12 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
     let packet = match packet::parse(ctx)? {
         Parsed::Packet(packet) => packet,
         Parsed::Foreign => return Ok(PASS),
+        Parsed::Error(src, dst) => {
+            if hook == Hook::FromPod {
+                check_source(ctx, &src)?;
+            }
+            return icmp::translate(ctx, src.is_v4(), hook).unwrap_or_else(|| untranslated(ctx, &dst, hook));
+        }
         Parsed::Opaque(src, dst) => return opaque(ctx, &src, &dst, hook),
     };
     if hook == Hook::FromPod {
