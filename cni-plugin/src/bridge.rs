@@ -41,10 +41,13 @@ fn create(netlink: &mut Netlink, name: &str, seed: &str) -> Result<Link> {
     let bridge = BridgeSpec::new(name).mac(owned::bridge_mac(name, seed)).up();
     match netlink.create_bridge(&bridge) {
         Ok(()) => {
-            // A container must not announce a router to the node.
-            match sysctl::set(&format!("net/ipv6/conf/{name}/accept_ra"), "0") {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
+            // A container must not announce a router to the node. And until its link-local address had been
+            // proven unique, for two seconds, the node could not ask for a container's link-layer address.
+            for setting in ["accept_ra", "accept_dad"] {
+                match sysctl::set(&format!("net/ipv6/conf/{name}/{setting}"), "0") {
+                    Err(error) if !error.is_not_found() => return Err(error.into()),
+                    _ => {}
+                }
             }
         }
         // Another ADD was faster; its bridge is the same.

@@ -158,13 +158,14 @@ pub fn wanted(
     });
     let service = (config.proxy || config.dns)
         .then(|| ServiceDevice { mtu: facts.mtu, addresses: dns.iter().copied().map(IpNet::from).collect() });
-    Wanted { sysctls: sysctls(facts, found, bridge.is_some(), service.is_some()), bridge, service }
+    let sysctls = sysctls(facts, found, bridge.as_ref().map(|bridge| &*bridge.name), service.is_some());
+    Wanted { sysctls, bridge, service }
 }
 
-fn sysctls(facts: &Facts, found: &Found, forwards: bool, serves: bool) -> Vec<(String, String)> {
+fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> Vec<(String, String)> {
     let mut list = Vec::new();
     let mut put = |name: String, value: &str| list.push((name, value.to_owned()));
-    if forwards || serves {
+    if bridge.is_some() || serves {
         // A forwarding node takes no router advertisements unless it is told to; without them a node that has
         // its default route from there would lose it.
         for uplink in &facts.uplinks {
@@ -175,6 +176,11 @@ fn sysctls(facts: &Facts, found: &Found, forwards: bool, serves: bool) -> Vec<(S
         }
         put("net/ipv4/ip_forward".to_owned(), "1");
         put("net/ipv6/conf/all/forwarding".to_owned(), "1");
+    }
+    if let Some(bridge) = bridge {
+        // Until its link-local address had been proven unique, for two seconds, the node could not ask for a
+        // pod's link-layer address. Nobody else makes addresses on this bridge.
+        put(format!("net/ipv6/conf/{bridge}/accept_dad"), "0");
     }
     if serves {
         // Replies to the node's own packets arrive here with the node's own address on them, or with a

@@ -65,12 +65,13 @@ fn sysctls<'a>(devices: impl Iterator<Item = &'a String>) -> BTreeMap<String, St
             .map(str::to_owned)
             .into();
     for name in devices.filter(|name| !owned::is_host_veth_name(name)) {
-        names.push(format!("net/ipv6/conf/{name}/accept_ra"));
+        for setting in ["accept_ra", "accept_dad"] {
+            names.push(format!("net/ipv6/conf/{name}/{setting}"));
+        }
         if name == SERVICE_DEVICE {
             for setting in ["rp_filter", "accept_local"] {
                 names.push(format!("net/ipv4/conf/{name}/{setting}"));
             }
-            names.push(format!("net/ipv6/conf/{name}/accept_dad"));
         }
         if name == SERVICE_PEER_DEVICE {
             names.push(format!("net/ipv6/conf/{name}/disable_ipv6"));
