@@ -137,6 +137,7 @@ impl Names {
             ttl: config.dns_ttl,
             upstreams,
             networks: networks.into_iter().collect(),
+            node: Some(config.node_name.to_string()),
             ..DnsConfig::default()
         })?;
         let registry = prometheus::Registry::new();
