@@ -10,6 +10,7 @@ mod masquerade;
 mod names;
 mod nodeport;
 mod pods;
+mod policies;
 mod restart;
 mod site;
 mod udp;
