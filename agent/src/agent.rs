@@ -156,7 +156,10 @@ impl Agent {
         let Some((found, facts)) = &self.node else { return Ok(()) };
         // The programs have the service device's index in them: one that was made anew needs programs anew.
         let device = found.devices.get(SERVICE_DEVICE).map_or(0, |device| device.index);
-        self.services.take_if(|services| services.service_ifindex() != device);
+        // So does one whose pins somebody has removed.
+        self.services.take_if(|services| {
+            services.service_ifindex() != device || depth == Depth::Repair && !services.is_pinned()
+        });
         let fresh = self.services.is_none();
         let services = match &mut self.services {
             Some(services) => services,

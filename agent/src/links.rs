@@ -1,4 +1,4 @@
-//! Notices of changes of the node's devices and addresses that others make.
+//! Notices of changes of the node's devices, addresses and routes that others make.
 
 use std::{io, net::IpAddr, thread};
 
@@ -9,7 +9,7 @@ use tracing::error;
 /// all the time, and are the plugin's records' business.
 pub fn watch(notice: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("links".into()).spawn(move || {
-        let mut watch = match Watch::open(&[Topic::Links, Topic::Addresses]) {
+        let mut watch = match Watch::open(&[Topic::Links, Topic::Addresses, Topic::Routes]) {
             Ok(watch) => watch,
             Err(error) => {
                 return error!(%error, "cannot watch devices; changes are seen with the periodic repair");
@@ -40,6 +40,11 @@ fn matters(event: &Event) -> bool {
             IpAddr::V6(ip) => !ip.is_unicast_link_local(),
         },
         Event::Missed => true,
-        Event::Route(_) | Event::RouteGone(_) | Event::Neighbour(_) | Event::NeighbourGone(_) => false,
+        // A default route may make another device lead out; a route of ours should not have gone.
+        Event::Route(route) => route.destination.prefix_len() == 0,
+        Event::RouteGone(route) => {
+            route.destination.prefix_len() == 0 || route.protocol == owned::ROUTE_PROTOCOL
+        }
+        Event::Neighbour(_) | Event::NeighbourGone(_) => false,
     }
 }

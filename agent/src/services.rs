@@ -7,7 +7,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use sluice_cni::store::{self, Attachment, State};
-use sluice_ebpf_common::{Endpoint, SERVICE_DEVICE};
+use sluice_ebpf_common::{Endpoint, SERVICE_DEVICE, map_name};
 use sluice_model::{Changes, Snapshot};
 use sluice_netlink::Netlink;
 use sluice_proxy::{Datapath, DatapathConfig, DatapathError, Hook, PinnedStore, Proxy, ProxyConfig};
@@ -48,6 +48,12 @@ impl Services {
         let proxy = Proxy::new(PinnedStore::open(datapath.pins())?, view)?;
         info!(pins = %datapath.pins().root().display(), "the datapath is loaded");
         Ok(Self { datapath, proxy, service_ifindex, attached: BTreeMap::new(), sockets: false })
+    }
+
+    /// Whether everything is pinned where the plugin and a next agent look for it.
+    pub fn is_pinned(&self) -> bool {
+        let pins = self.datapath.pins();
+        pins.root().join("links").is_dir() && map_name::ALL.iter().all(|map| pins.map(map).exists())
     }
 
     /// The index of the service device that the programs were loaded for.
