@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use sluice_dns::{DnsConfig, DnsError, Publisher, Server, Upstreams};
-use sluice_model::{Changes, Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy};
+use sluice_model::{Changes, Service, ServicePort, Snapshot, TargetPort};
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use tracing::{error, info, warn};
 
@@ -54,22 +54,9 @@ pub fn default_service(config: &Config) -> Option<Service> {
         node_port: None,
     };
     Some(Service {
-        name: config.dns_service.clone(),
-        kind: ServiceKind::ClusterIp,
-        headless: false,
         cluster_ips: config.cluster_dns.clone(),
-        external_name: None,
         ports: vec![port("dns", sluice_model::Protocol::Udp), port("dns-tcp", sluice_model::Protocol::Tcp)],
-        selector: Default::default(),
-        external_ips: Vec::new(),
-        load_balancer: Vec::new(),
-        source_ranges: Vec::new(),
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        publish_not_ready_addresses: false,
-        health_check_node_port: None,
-        other_proxy: false,
+        ..Service::new(config.dns_service.clone())
     })
 }
 

@@ -5,7 +5,6 @@
 //! Service `n` is `svc-n.ns-m.svc.cluster.local`, where `m` is `n` modulo 100. `headless.ns-0` has 50 endpoints.
 
 use std::{
-    collections::BTreeMap,
     error::Error,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
@@ -13,7 +12,7 @@ use std::{
 use sluice_dns::{DnsConfig, Server, Upstreams};
 use sluice_model::{
     Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Object, ObjectName, Protocol, Service,
-    ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
+    ServicePort, Snapshot, TargetPort,
 };
 
 fn service(name: ObjectName, address: Option<IpAddr>) -> Service {
@@ -25,22 +24,10 @@ fn service(name: ObjectName, address: Option<IpAddr>) -> Service {
         node_port: None,
     };
     Service {
-        name,
-        kind: ServiceKind::ClusterIp,
         headless: address.is_none(),
         cluster_ips: address.into_iter().collect(),
-        external_name: None,
         ports: vec![port],
-        selector: BTreeMap::new(),
-        external_ips: Vec::new(),
-        load_balancer: Vec::new(),
-        source_ranges: Vec::new(),
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        publish_not_ready_addresses: false,
-        health_check_node_port: None,
-        other_proxy: false,
+        ..Service::new(name)
     }
 }
 

@@ -10,7 +10,7 @@ use hickory_proto::{
 };
 use sluice_model::{
     Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Namespace, Object, ObjectName, Pod,
-    Protocol, Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
+    Protocol, Service, ServiceKind, ServicePort, Snapshot, TargetPort,
 };
 
 use crate::{
@@ -27,24 +27,7 @@ use crate::{
 
 /// A service without addresses and ports.
 pub(crate) fn service(name: &str) -> Service {
-    Service {
-        name: name.parse().unwrap(),
-        kind: ServiceKind::ClusterIp,
-        headless: false,
-        cluster_ips: Vec::new(),
-        external_name: None,
-        ports: Vec::new(),
-        selector: BTreeMap::new(),
-        external_ips: Vec::new(),
-        load_balancer: Vec::new(),
-        source_ranges: Vec::new(),
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        publish_not_ready_addresses: false,
-        health_check_node_port: None,
-        other_proxy: false,
-    }
+    Service::new(name.parse().unwrap())
 }
 
 /// A service with cluster addresses and ports `name/protocol/number`.

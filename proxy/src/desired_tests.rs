@@ -11,11 +11,8 @@ use super::*;
 
 fn web() -> Service {
     Service {
-        name: ObjectName::new("default", "web"),
         kind: ServiceKind::NodePort,
-        headless: false,
         cluster_ips: vec!["10.96.0.7".parse().unwrap(), "fd00:96::7".parse().unwrap()],
-        external_name: None,
         ports: vec![ServicePort {
             name: "http".into(),
             protocol: Protocol::Tcp,
@@ -23,16 +20,7 @@ fn web() -> Service {
             target_port: TargetPort::Number(8080),
             node_port: Some(30080),
         }],
-        selector: BTreeMap::new(),
-        external_ips: Vec::new(),
-        load_balancer: Vec::new(),
-        source_ranges: Vec::new(),
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        publish_not_ready_addresses: false,
-        health_check_node_port: None,
-        other_proxy: false,
+        ..Service::new(ObjectName::new("default", "web"))
     }
 }
 

@@ -242,11 +242,8 @@ fn name(service: u8) -> ObjectName {
 
 fn service_object(step: &Step) -> Service {
     Service {
-        name: name(step.service),
         kind: if step.node_port { ServiceKind::NodePort } else { ServiceKind::ClusterIp },
-        headless: false,
         cluster_ips: vec![Ipv4Addr::new(10, 96, 0, step.service + 1).into()],
-        external_name: None,
         ports: vec![ServicePort {
             name: "".into(),
             protocol: Protocol::Tcp,
@@ -254,16 +251,10 @@ fn service_object(step: &Step) -> Service {
             target_port: TargetPort::Number(8080),
             node_port: step.node_port.then_some(30_000 + u16::from(step.service)),
         }],
-        selector: BTreeMap::new(),
-        external_ips: Vec::new(),
-        load_balancer: Vec::new(),
-        source_ranges: Vec::new(),
         external_traffic_policy: policy(step.local.1),
         internal_traffic_policy: policy(step.local.0),
         affinity: step.affinity.then_some(Duration::from_secs(60)),
-        publish_not_ready_addresses: false,
-        health_check_node_port: None,
-        other_proxy: false,
+        ..Service::new(name(step.service))
     }
 }
 

@@ -17,11 +17,8 @@ use sluice_tests::{
 /// Node port 30080, cluster address 10.96.0.7, load balancer 203.0.113.1, all to port 8080.
 fn service() -> Service {
     Service {
-        name: ObjectName::new("default", "web"),
         kind: ServiceKind::LoadBalancer,
-        headless: false,
         cluster_ips: vec!["10.96.0.7".parse().unwrap()],
-        external_name: None,
         ports: vec![ServicePort {
             name: "".into(),
             protocol: Protocol::Tcp,
@@ -29,19 +26,11 @@ fn service() -> Service {
             target_port: TargetPort::Number(8080),
             node_port: Some(30080),
         }],
-        selector: [].into(),
-        external_ips: Vec::new(),
         load_balancer: vec![LoadBalancerIngress {
             address: "203.0.113.1".parse().unwrap(),
             proxy_mode: false,
         }],
-        source_ranges: Vec::new(),
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        publish_not_ready_addresses: false,
-        health_check_node_port: None,
-        other_proxy: false,
+        ..Service::new(ObjectName::new("default", "web"))
     }
 }
 

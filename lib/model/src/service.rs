@@ -176,6 +176,28 @@ pub struct Service {
 }
 
 impl Service {
+    /// A service of type ClusterIP without addresses, ports and options.
+    pub fn new(name: ObjectName) -> Self {
+        Self {
+            name,
+            kind: ServiceKind::ClusterIp,
+            headless: false,
+            cluster_ips: Vec::new(),
+            external_name: None,
+            ports: Vec::new(),
+            selector: BTreeMap::new(),
+            external_ips: Vec::new(),
+            load_balancer: Vec::new(),
+            source_ranges: Vec::new(),
+            external_traffic_policy: TrafficPolicy::Cluster,
+            internal_traffic_policy: TrafficPolicy::Cluster,
+            affinity: None,
+            publish_not_ready_addresses: false,
+            health_check_node_port: None,
+            other_proxy: false,
+        }
+    }
+
     /// Whether the proxy has anything to do for this service (row 2 of the behaviour table: services
     /// without a cluster address and ExternalName services are never proxied, whatever else they say).
     pub fn is_proxied(&self) -> bool {
