@@ -48,8 +48,6 @@ pub const FLOW_MASQUERADE: u16 = 1 << 2;
 pub const FLOW_FIN: u16 = 1 << 3;
 /// [`Flow::flags`]: a RST was seen in either direction.
 pub const FLOW_RST: u16 = 1 << 4;
-/// [`Flow::flags`] of the forward entry: a packet of the other direction was seen.
-pub const FLOW_REPLY_SEEN: u16 = 1 << 5;
 
 /// Value of map `flows`. Written and read by the datapath; expired entries are removed by the agent, and
 /// the oldest make room when the map (an LRU) is full.

@@ -25,8 +25,8 @@ pub use checksum::{csum_add, csum_fold, csum_replace_addr, csum_replace_u16};
 pub use drop::DropReason;
 pub use endpoint::{Endpoint, Mac, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, Network, Uplink, mac_words};
 pub use flow::{
-    FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_REPLY_SEEN, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, TCP_ACK,
-    TCP_FIN, TCP_RST, TCP_SYN,
+    FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, TCP_ACK, TCP_FIN, TCP_RST,
+    TCP_SYN,
 };
 pub use map::{LAYOUT, NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, map_name, program_name};
 pub use select::pick_slot;

@@ -20,15 +20,13 @@ use sluice_ebpf_common::{
 
 use crate::{
     forward, kernel, maps,
-    packet::{ETH_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, at},
+    packet::{ETH_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, at, is_echo},
     pipeline::Hook,
     verdict::Verdict,
 };
 
 /// Length of an ICMP header.
 const ICMP_LEN: usize = 8;
-/// `BPF_F_PSEUDO_HDR`.
-const PSEUDO_HEADER: u64 = 1 << 4;
 
 /// Whether an ICMP message is an error (RFC 792, RFC 4443): it quotes a packet.
 #[inline(always)]
@@ -103,7 +101,7 @@ fn error_v6(ctx: &TcContext) -> Option<()> {
     let quoted = csum_replace_addr(csum_replace_addr(0, &key.src, &entry.dst), &key.dst, &entry.src);
     let outside = csum_replace_addr(csum_replace_addr(0, &old_src, &new_src), &old_dst, &entry.dst);
     if !kernel::l4_checksum(ctx, ICMP + 2, change_ports(quoted, &key, entry), 0)
-        || !kernel::l4_checksum(ctx, ICMP + 2, outside, PSEUDO_HEADER | maps::csum_v6_flag())
+        || !kernel::l4_checksum(ctx, ICMP + 2, outside, kernel::PSEUDO_HEADER | maps::csum_v6_flag())
     {
         return None;
     }
@@ -143,21 +141,16 @@ fn sender(src: &Addr, key: &FlowKey, entry: &Flow) -> Addr {
     if *src == key.dst { entry.src } else { *src }
 }
 
-#[inline(always)]
-fn is_echo(key: &FlowKey) -> bool {
-    matches!(key.proto as u8, PROTO_ICMP | PROTO_ICMPV6)
-}
-
 /// Adds to a partial sum what the quoted ports change.
 #[inline(always)]
 fn change_ports(sum: u32, key: &FlowKey, entry: &Flow) -> u32 {
     let sum = csum_replace_u16(sum, key.sport.0, entry.dport.0);
-    if is_echo(key) { sum } else { csum_replace_u16(sum, key.dport.0, entry.sport.0) }
+    if is_echo(key.proto) { sum } else { csum_replace_u16(sum, key.dport.0, entry.sport.0) }
 }
 
 #[inline(always)]
 fn write_ports(ctx: &TcContext, l4: usize, key: &FlowKey, entry: &Flow) -> Option<()> {
-    if is_echo(key) {
+    if is_echo(key.proto) {
         let id = at::<u16>(ctx, l4 + 4)?;
         // SAFETY: `at` has checked that the identifier is there.
         unsafe { id.write_unaligned(entry.dport.0) };

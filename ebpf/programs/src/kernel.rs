@@ -224,6 +224,10 @@ fn look_up_socket<const WORDS: usize>(ctx: &TcContext, mut tuple: SocketTuple<WO
     true
 }
 
+/// `BPF_F_PSEUDO_HDR`: the change is of the pseudo-header, which the kernel has summed even where it leaves the
+/// rest of the checksum to the device.
+pub const PSEUDO_HEADER: u64 = 1 << 4;
+
 /// Changes a layer-4 checksum by a difference. Returns whether the kernel did.
 #[inline(always)]
 pub fn l4_checksum(ctx: &TcContext, offset: usize, difference: u32, flags: u64) -> bool {

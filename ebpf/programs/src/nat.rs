@@ -4,14 +4,13 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
-    Addr, Be16, DropReason, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SERVICE, Flow, FlowKey, PROTO_ICMP,
-    PROTO_ICMPV6, PROTO_TCP, PROTO_UDP,
+    Addr, Be16, DropReason, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SERVICE, Flow, FlowKey, PROTO_TCP, PROTO_UDP,
 };
 
 use crate::{
     kernel,
     maps::{self, FlowError},
-    packet::Packet,
+    packet::{self, Packet},
 };
 
 /// How many ports are tried before a connection is refused for want of one.
@@ -62,7 +61,7 @@ extern "C" fn enter_flow(skb: *mut __sk_buff, key: *const FlowKey, target: *cons
 
 #[inline(always)]
 fn try_enter(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), DropReason> {
-    let is_echo = matches!(key.proto as u8, PROTO_ICMP | PROTO_ICMPV6);
+    let is_echo = packet::is_echo(key.proto);
     let mut entry = Flow::to(&key.inverse(), FLOW_REPLY, kernel::now());
     entry.service = target.service;
     entry.backend = target.backend;

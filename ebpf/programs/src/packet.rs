@@ -231,15 +231,21 @@ pub fn addresses(ctx: &TcContext, v4: bool) -> Option<(Addr, Addr)> {
 }
 
 /// Offset of the layer-4 header behind an IPv4 header without options.
-const V4_PLAIN: usize = ETH_LEN + IPV4_LEN;
+pub const V4_PLAIN: usize = ETH_LEN + IPV4_LEN;
 /// Offset of the layer-4 header behind an IPv6 header without extensions.
-const V6_PLAIN: usize = ETH_LEN + IPV6_LEN;
+pub const V6_PLAIN: usize = ETH_LEN + IPV6_LEN;
 
 #[inline(always)]
 fn read<T: Copy>(ctx: &TcContext, offset: usize) -> Result<T, DropReason> {
     let value = header::<T>(ctx, offset)?;
     // SAFETY: `header` has checked that it is there.
     Ok(unsafe { value.read_unaligned() })
+}
+
+/// Whether a protocol's packets have an identifier in the place of ports.
+#[inline(always)]
+pub fn is_echo(proto: u32) -> bool {
+    matches!(proto as u8, PROTO_ICMP | PROTO_ICMPV6)
 }
 
 /// An echo's identifier stands for both ports, so that request and reply are each other's inverse.

@@ -4,18 +4,15 @@
 
 use aya_ebpf::programs::TcContext;
 use sluice_ebpf_common::{
-    DropReason, Flow, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, csum_add, csum_fold, csum_replace_addr,
+    DropReason, Flow, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, csum_add, csum_fold, csum_replace_addr,
     csum_replace_u16,
 };
 
 use crate::{
     kernel, maps,
-    packet::{ETH_LEN, Ethernet, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, Packet, at},
+    packet::{ETH_LEN, Ethernet, Ipv4, Ipv6, Packet, V4_PLAIN, V6_PLAIN, at, is_echo},
 };
 
-/// `BPF_F_PSEUDO_HDR`: the change is of the pseudo-header, which the kernel has summed even where it leaves
-/// the rest of the checksum to the device.
-const PSEUDO_HEADER: u64 = 1 << 4;
 /// `BPF_F_MARK_MANGLED_0`: a UDP checksum of zero means that there is none.
 const UDP_ZERO: u64 = 1 << 5;
 
@@ -71,13 +68,13 @@ fn transport_checksum(
     };
     if covers_addresses {
         let family = if packet.v4 { 0 } else { maps::csum_v6_flag() };
-        if !kernel::l4_checksum(ctx, offset, addresses, flags | PSEUDO_HEADER | family) {
+        if !kernel::l4_checksum(ctx, offset, addresses, flags | kernel::PSEUDO_HEADER | family) {
             return Err(DropReason::RewriteFailed);
         }
     }
     if key.sport != flow.sport || key.dport != flow.dport {
         let mut change = csum_replace_u16(0, key.sport.0, flow.sport.0);
-        if !is_echo(key.proto as u8) {
+        if !is_echo(key.proto) {
             change = csum_replace_u16(change, key.dport.0, flow.dport.0);
         }
         if !kernel::l4_checksum(ctx, offset, change, flags) {
@@ -87,22 +84,14 @@ fn transport_checksum(
     Ok(())
 }
 
-#[inline(always)]
-fn is_echo(proto: u8) -> bool {
-    matches!(proto, PROTO_ICMP | PROTO_ICMPV6)
-}
-
 /// Writes the ports, or an echo's identifier.
 #[inline(always)]
 fn ports(ctx: &TcContext, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
-    const V4_PLAIN: usize = ETH_LEN + IPV4_LEN;
-    const V6_PLAIN: usize = ETH_LEN + IPV6_LEN;
-
     let key = &packet.key;
     if key.sport == flow.sport && key.dport == flow.dport {
         return Ok(());
     }
-    if is_echo(key.proto as u8) {
+    if is_echo(key.proto) {
         return ctx.store(packet.l4 + 4, &flow.sport.0, 0).map_err(|_| DropReason::RewriteFailed);
     }
     let both = [flow.sport.0, flow.dport.0];
