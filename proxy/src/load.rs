@@ -102,6 +102,7 @@ fn sizes() -> [(&'static str, usize, usize); map_name::ALL.len()] {
         of::<AffinityKey, Affinity>(map_name::AFFINITIES),
         of::<MemberKey, u32>(map_name::MEMBERS),
         of::<(u32, SourceRangeKey), u32>(map_name::SOURCE_RANGES),
+        of::<FrontendKey, Backend>(map_name::HOST_PORTS),
     ]
 }
 

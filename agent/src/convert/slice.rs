@@ -39,6 +39,7 @@ pub fn slice(object: &KubeSlice) -> Result<Option<EndpointSlice>, ConvertError> 
         endpoints: object
             .endpoints
             .iter()
+            .flatten()
             .enumerate()
             .map(|(i, entry)| endpoint(&subject, &format!("endpoints[{i}]"), &name, family, entry))
             .collect::<Result<_, _>>()?,

@@ -12,7 +12,7 @@ pub type Mac = [u8; 6];
 pub struct Endpoint {
     /// Index of the pod's host veth.
     pub ifindex: u32,
-    /// Always 0.
+    /// `ENDPOINT_*`.
     pub flags: u32,
     /// The address of the pod's own end of the veth. It and the next field are what a frame to the pod begins
     /// with, and are copied as such.
@@ -22,6 +22,10 @@ pub struct Endpoint {
     /// Always 0.
     pub pad: u32,
 }
+
+/// [`Endpoint::flags`]: what is sent to the pod passes the queueing discipline of its host veth, which limits
+/// the rate (the capability bandwidth), where the datapath would otherwise hand it to the pod directly.
+pub const ENDPOINT_SHAPED: u32 = 1;
 
 /// Two link-layer addresses as a frame begins with them: destination, then source.
 pub const fn mac_words(dst: &Mac, src: &Mac) -> [u16; 6] {

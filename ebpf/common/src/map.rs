@@ -51,8 +51,10 @@ pub mod map_name {
     pub const MEMBERS: &str = "members";
     /// `SourceRangeKey` prefix to u32 (0), LPM trie.
     pub const SOURCE_RANGES: &str = "source_ranges";
+    /// `FrontendKey` to `Backend` (whose service is 0), hash: host ports.
+    pub const HOST_PORTS: &str = "host_ports";
     /// All of them.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -68,6 +70,7 @@ pub mod map_name {
         AFFINITIES,
         MEMBERS,
         SOURCE_RANGES,
+        HOST_PORTS,
     ];
 }
 

@@ -25,6 +25,9 @@ pub const PROTO_UDP: u8 = 17;
 /// IANA protocol number of ICMPv6.
 pub const PROTO_ICMPV6: u8 = 58;
 
+/// IANA protocol number of SCTP (RFC 9260).
+pub const PROTO_SCTP: u8 = 132;
+
 /// Key of map `frontends`: where clients send. The address is [`Addr::any`] for node ports, which hold for
 /// every address of the node. Written by the proxy, read by every program.
 #[repr(C)]
@@ -113,6 +116,12 @@ pub struct Backend {
     /// Key into `services`.
     pub service: u32,
 }
+
+/// The backend's id in the flows of a host port: no id of map `backends`. Map `host_ports`, keyed by a
+/// [`FrontendKey`] (address [`Addr::any`] for every address of the node, as with node ports, or one host address),
+/// holds a [`Backend`] whose service is 0: the pod and its port. Written by the plugin when it makes a pod, and
+/// kept in line with the plugin's records by the agent. Services go before host ports where both want a port.
+pub const HOST_PORT_BACKEND: u32 = u32::MAX;
 
 /// Key of map `affinities`: who is remembered, and for what.
 #[repr(C)]

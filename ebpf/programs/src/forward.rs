@@ -1,7 +1,7 @@
 //! Where a packet goes once its tuple is right.
 
 use aya_ebpf::programs::TcContext;
-use sluice_ebpf_common::{DropReason, Endpoint, Flow, NODE_MAC, mac_words};
+use sluice_ebpf_common::{DropReason, ENDPOINT_SHAPED, Endpoint, Flow, NODE_MAC, mac_words};
 
 use crate::{
     kernel::{self, Route, RouteKind},
@@ -41,9 +41,11 @@ pub fn translated(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> 
 pub fn to_pod(ctx: &TcContext, endpoint: &Endpoint, hook: Hook) -> Verdict {
     rewrite::link(ctx, &endpoint.macs())?;
     Ok(match hook {
-        Hook::FromPod | Hook::FromWire => kernel::redirect_peer(ctx, endpoint.ifindex),
-        // Only an ingress hook can skip the veth's queue.
-        Hook::FromHost | Hook::ToWire => kernel::redirect_egress(endpoint.ifindex),
+        Hook::FromPod | Hook::FromWire if endpoint.flags & ENDPOINT_SHAPED == 0 => {
+            kernel::redirect_peer(ctx, endpoint.ifindex)
+        }
+        // Only an ingress hook can skip the veth's queue, and only where it is no limit of the pod's.
+        _ => kernel::redirect_egress(endpoint.ifindex),
     })
 }
 

@@ -75,6 +75,9 @@ static MEMBERS: HashMap<MemberKey, u32> = HashMap::pinned(262_144, BPF_F_NO_PREA
 /// Written by the proxy.
 #[map(name = "source_ranges")]
 static SOURCE_RANGES: LpmTrie<SourceRangeKey, u32> = LpmTrie::pinned(65_536, BPF_F_NO_PREALLOC);
+/// Written by the plugin and the agent.
+#[map(name = "host_ports")]
+static HOST_PORTS: HashMap<FrontendKey, Backend> = HashMap::pinned(16_384, BPF_F_NO_PREALLOC);
 
 /// Index of the service device.
 #[inline(always)]
