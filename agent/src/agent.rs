@@ -320,7 +320,9 @@ impl Work for Agent {
         self.metrics.queued(endpoints, services, SystemTime::now());
         self.add_default_service();
         let changes = &self.dirty.changes;
-        self.dirty.node |= !changes.nodes.is_empty() || changes.services.contains(&self.config.dns_service);
+        self.dirty.node |= !changes.nodes.is_empty()
+            || !changes.service_cidrs.is_empty()
+            || changes.services.contains(&self.config.dns_service);
         if !self.dirty.changes.nodes.is_empty() {
             self.judge_node();
         }

@@ -112,7 +112,7 @@ impl Names {
     ) -> Result<Running, DnsError> {
         let _inside = self.runtime.enter();
         let pods = snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
-        let networks: BTreeSet<IpNet> = pods.chain(config.service_cidrs.iter().copied()).collect();
+        let networks: BTreeSet<IpNet> = pods.chain(config.service_networks(snapshot)).collect();
         let upstreams = if config.dns_upstreams.is_empty() {
             Upstreams::ResolvConf(config.resolv_conf.clone())
         } else {

@@ -46,6 +46,7 @@ fn slice(service: &ObjectName, addresses: impl Iterator<Item = u32>) -> Endpoint
     EndpointSlice {
         name: ObjectName::new(service.namespace.clone(), format!("{}-1", service.name)),
         service: service.clone(),
+        headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: addresses.map(endpoint).collect(),

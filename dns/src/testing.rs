@@ -112,7 +112,15 @@ pub(crate) fn slice(name: &str, of: &str, ports: &[&str], endpoints: &[&str]) ->
         .collect();
     let service: ObjectName = of.parse().unwrap();
     let name = ObjectName::new(service.namespace.clone(), name);
-    Object::EndpointSlice(EndpointSlice { name, service, family, ports, endpoints, last_change: None })
+    Object::EndpointSlice(EndpointSlice {
+        name,
+        service,
+        headless: false,
+        family,
+        ports,
+        endpoints,
+        last_change: None,
+    })
 }
 
 /// A snapshot of these objects.

@@ -198,7 +198,7 @@ fn endpoints<'a>(
     family: IpFamily,
 ) -> Endpoints<'a> {
     let mut endpoints: Endpoints<'_> = BTreeMap::new();
-    for slice in snapshot.slices_of(service).filter(|slice| slice.family == family) {
+    for slice in snapshot.slices_of(service).filter(|slice| slice.family == family && !slice.headless) {
         let numbers = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
         for number in numbers {
             for endpoint in &slice.endpoints {

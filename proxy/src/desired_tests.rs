@@ -42,6 +42,7 @@ fn slice(name: &str, port: u16, endpoints: Vec<Endpoint>) -> EndpointSlice {
     EndpointSlice {
         name: ObjectName::new("default", name),
         service: ObjectName::new("default", "web"),
+        headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port }],
         endpoints,

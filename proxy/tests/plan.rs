@@ -279,6 +279,7 @@ fn slice_object(step: &Step, endpoints: &BTreeSet<u8>) -> EndpointSlice {
     EndpointSlice {
         name: name(step.service),
         service: name(step.service),
+        headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: ready.chain(draining).collect(),

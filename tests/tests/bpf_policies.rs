@@ -50,6 +50,7 @@ fn program(bench: &mut Bench, service: Service, endpoints: &[(u8, bool)]) {
     let slice = EndpointSlice {
         name: ObjectName::new("default", "web-1"),
         service: service.name.clone(),
+        headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: endpoints.iter().map(endpoint).collect(),

@@ -6,6 +6,7 @@ mod settings;
 mod value;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sluice_model::{IpFamily, ObjectName};
+use sluice_model::{IpFamily, ObjectName, Snapshot};
 
 pub use settings::{Listen, LogFormat, Settings};
 pub use value::{InvalidPeriod, Period, ServiceName};
@@ -161,6 +162,11 @@ impl Config {
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The networks of services: those that are configured, and those that the cluster names.
+    pub fn service_networks(&self, snapshot: &Snapshot) -> BTreeSet<IpNet> {
+        self.service_cidrs.iter().copied().chain(snapshot.service_networks()).collect()
     }
 
     fn check(&self) -> Result<(), ConfigError> {

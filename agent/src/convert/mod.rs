@@ -12,7 +12,7 @@ mod service;
 mod slice;
 
 pub use error::{ConvertError, Problem};
-pub use node::{namespace, node};
+pub use node::{namespace, node, service_cidr};
 pub use pod::{Readiness, pod};
 pub use service::{service, service_families};
 pub use slice::slice;

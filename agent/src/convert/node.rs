@@ -1,7 +1,10 @@
-//! Nodes and namespaces.
+//! Nodes, namespaces and ServiceCIDRs.
 
-use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Node as KubeNode};
-use sluice_model::{Namespace, Node, NodeAddress, NodeAddressKind};
+use k8s_openapi::api::{
+    core::v1::{Namespace as KubeNamespace, Node as KubeNode},
+    networking::v1::ServiceCIDR as KubeServiceCidr,
+};
+use sluice_model::{Namespace, Node, NodeAddress, NodeAddressKind, ServiceCidr};
 
 use super::{
     ConvertError,
@@ -53,4 +56,16 @@ pub fn node(object: &KubeNode) -> Result<Node, ConvertError> {
 pub fn namespace(object: &KubeNamespace) -> Result<Namespace, ConvertError> {
     let (_, name) = cluster_name("Namespace", &object.metadata)?;
     Ok(Namespace { name: name.into(), labels: object.metadata.labels.clone().unwrap_or_default() })
+}
+
+/// Converts a ServiceCIDR.
+pub fn service_cidr(object: &KubeServiceCidr) -> Result<ServiceCidr, ConvertError> {
+    let (subject, name) = cluster_name("ServiceCIDR", &object.metadata)?;
+    let listed = object.spec.as_ref().and_then(|spec| spec.cidrs.as_deref()).unwrap_or_default();
+    let cidrs = listed
+        .iter()
+        .enumerate()
+        .map(|(i, text)| network(&subject, &format!("spec.cidrs[{i}]"), text))
+        .collect::<Result<_, _>>()?;
+    Ok(ServiceCidr { name: name.into(), cidrs })
 }

@@ -13,6 +13,8 @@ use super::{
 
 /// The label that says whose endpoints a slice holds.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The label of slices that are none of a proxy's business (row 1 of the behaviour table).
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// The annotation that says when the change that led to this slice happened (row 42 of the behaviour table).
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
@@ -20,8 +22,8 @@ const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-ti
 /// that hold host names instead of addresses (`addressType: FQDN`).
 pub fn slice(object: &KubeSlice) -> Result<Option<EndpointSlice>, ConvertError> {
     let (subject, name) = object_name("EndpointSlice", &object.metadata)?;
-    let label = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL));
-    let Some(service) = label.filter(|service| !service.is_empty()) else { return Ok(None) };
+    let label = |label| object.metadata.labels.as_ref().and_then(|labels| labels.get(label));
+    let Some(service) = label(SERVICE_LABEL).filter(|service| !service.is_empty()) else { return Ok(None) };
     let family = match object.address_type.as_str() {
         "IPv4" => IpFamily::V4,
         "IPv6" => IpFamily::V6,
@@ -34,6 +36,7 @@ pub fn slice(object: &KubeSlice) -> Result<Option<EndpointSlice>, ConvertError> 
     };
     Ok(Some(EndpointSlice {
         service: ObjectName::new(name.namespace.clone(), service.as_str()),
+        headless: label(HEADLESS_LABEL).is_some(),
         family,
         ports: ports(&subject, object)?,
         endpoints: object

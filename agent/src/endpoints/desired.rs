@@ -51,6 +51,7 @@ pub fn desired<'a>(
             EndpointSlice {
                 name: slice_name(&service.name, family, *number),
                 service: service.name.clone(),
+                headless: service.headless,
                 family,
                 ports: ports
                     .into_iter()

@@ -103,6 +103,7 @@ impl fmt::Display for Title<'_> {
             ObjectKey::Node(name) => write!(f, "Node {name}"),
             ObjectKey::Pod(name) => write!(f, "Pod {name}"),
             ObjectKey::Namespace(name) => write!(f, "Namespace {name}"),
+            ObjectKey::ServiceCidr(name) => write!(f, "ServiceCIDR {name}"),
         }
     }
 }

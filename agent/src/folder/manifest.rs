@@ -4,6 +4,7 @@ use k8s_openapi::{
     api::{
         core::v1::{Namespace, Node, Pod, Service},
         discovery::v1::EndpointSlice,
+        networking::v1::ServiceCIDR,
     },
     serde::de::DeserializeOwned,
 };
@@ -110,6 +111,9 @@ impl Manifest {
             }),
             ("v1", "Namespace") => self.object(value, offset, |object: &Namespace| {
                 Ok(Some((Object::Namespace(convert::namespace(object)?), None)))
+            }),
+            ("networking.k8s.io/v1", "ServiceCIDR") => self.object(value, offset, |object: &ServiceCIDR| {
+                Ok(Some((Object::ServiceCidr(convert::service_cidr(object)?), None)))
             }),
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 self.object(value, offset, |object: &EndpointSlice| {

@@ -76,8 +76,8 @@ pub fn desired(
         pod_routes(config, snapshot, found, &mut routes, &mut problems);
     }
     if config.proxy {
-        for network in &config.service_cidrs {
-            routes.insert(*network, service_route(*network, facts));
+        for network in config.service_networks(snapshot) {
+            routes.insert(network, service_route(network, facts));
         }
     }
     (routes, problems)

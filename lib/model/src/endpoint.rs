@@ -54,6 +54,8 @@ pub struct EndpointSlice {
     pub name: ObjectName,
     /// The service it belongs to (label `kubernetes.io/service-name`).
     pub service: ObjectName,
+    /// The label `service.kubernetes.io/headless` is present: for DNS only, whatever the service says by now.
+    pub headless: bool,
     /// `addressType`.
     pub family: IpFamily,
     /// Ports; those without a number are left out.

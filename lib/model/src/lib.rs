@@ -22,7 +22,7 @@ mod snapshot;
 
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use name::{InvalidName, ObjectName};
-pub use node::{Node, NodeAddress, NodeAddressKind};
+pub use node::{Node, NodeAddress, NodeAddressKind, ServiceCidr};
 pub use pod::{ContainerPort, Namespace, Pod};
 pub use service::{
     IpFamily, LoadBalancerIngress, PortName, Protocol, Service, ServiceKind, ServicePort, TargetPort,

@@ -1,4 +1,4 @@
-//! Nodes: their addresses and the pod networks behind them.
+//! Nodes: their addresses and the pod networks behind them; and the networks of services.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -35,6 +35,15 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// Being deleted, or tainted `ToBeDeletedByClusterAutoscaler`: not eligible for load balancers.
     pub draining: bool,
+}
+
+/// A ServiceCIDR: networks that cluster addresses of services are taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// The object's name.
+    pub name: Arc<str>,
+    /// `spec.cidrs`, one of each family at most.
+    pub cidrs: Vec<IpNet>,
 }
 
 impl Node {

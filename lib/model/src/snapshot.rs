@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use crate::{EndpointSlice, Namespace, Node, ObjectName, Pod, Service};
+use ipnet::IpNet;
+
+use crate::{EndpointSlice, Namespace, Node, ObjectName, Pod, Service, ServiceCidr};
 
 /// Everything that is known of the cluster at one moment.
 ///
@@ -23,6 +25,8 @@ pub struct Snapshot {
     pub pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// Namespaces by name.
     pub namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
+    /// ServiceCIDRs by name.
+    pub service_cidrs: BTreeMap<Arc<str>, Arc<ServiceCidr>>,
     /// Which service each slice is held under, so that a removal costs no search.
     slice_services: BTreeMap<ObjectName, ObjectName>,
 }
@@ -36,6 +40,7 @@ pub enum Object {
     Node(Node),
     Pod(Pod),
     Namespace(Namespace),
+    ServiceCidr(ServiceCidr),
 }
 
 /// What names an object within a snapshot.
@@ -47,6 +52,7 @@ pub enum ObjectKey {
     Node(Arc<str>),
     Pod(ObjectName),
     Namespace(Arc<str>),
+    ServiceCidr(Arc<str>),
 }
 
 impl Object {
@@ -58,6 +64,7 @@ impl Object {
             Self::Node(o) => ObjectKey::Node(o.name.clone()),
             Self::Pod(o) => ObjectKey::Pod(o.name.clone()),
             Self::Namespace(o) => ObjectKey::Namespace(o.name.clone()),
+            Self::ServiceCidr(o) => ObjectKey::ServiceCidr(o.name.clone()),
         }
     }
 }
@@ -75,6 +82,8 @@ pub struct Changes {
     pub pods: BTreeSet<ObjectName>,
     /// Namespaces that changed.
     pub namespaces: BTreeSet<Arc<str>>,
+    /// ServiceCIDRs that changed.
+    pub service_cidrs: BTreeSet<Arc<str>>,
 }
 
 impl Changes {
@@ -129,6 +138,12 @@ impl Snapshot {
                     changes.namespaces.insert(name);
                 }
             }
+            Object::ServiceCidr(o) => {
+                let name = o.name.clone();
+                if put(&mut self.service_cidrs, name.clone(), o) {
+                    changes.service_cidrs.insert(name);
+                }
+            }
         }
     }
 
@@ -156,7 +171,17 @@ impl Snapshot {
                     changes.namespaces.insert(name.clone());
                 }
             }
+            ObjectKey::ServiceCidr(name) => {
+                if self.service_cidrs.remove(name).is_some() {
+                    changes.service_cidrs.insert(name.clone());
+                }
+            }
         }
+    }
+
+    /// All networks that ServiceCIDRs name.
+    pub fn service_networks(&self) -> impl Iterator<Item = IpNet> {
+        self.service_cidrs.values().flat_map(|object| object.cidrs.iter().copied())
     }
 
     /// The slices of a service, by the slices' names.
@@ -196,6 +221,7 @@ mod tests {
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("default", name),
             service: ObjectName::new("default", service),
+            headless: false,
             family: IpFamily::V4,
             ports: Vec::new(),
             endpoints: Vec::new(),
