@@ -104,9 +104,9 @@ impl Datapath {
         Ok(links.filter(|(program, _)| program == hook.program()).map(|(_, device)| device).collect())
     }
 
-    /// Sets the node's addresses, on which node ports are served and which need no masquerade.
-    pub fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), DatapathError> {
-        let wanted = addresses.iter().map(|address| (Addr::from(*address), 0)).collect();
+    /// Sets the node's addresses, each with what it is to the node (`NODE_ADDRESS_*`).
+    pub fn set_node_addresses(&mut self, addresses: &BTreeMap<IpAddr, u32>) -> Result<(), DatapathError> {
+        let wanted = addresses.iter().map(|(address, flags)| (Addr::from(*address), *flags)).collect();
         replace(&mut self.node_addresses, &wanted)
     }
 

@@ -8,13 +8,16 @@
 )]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
 };
 
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::{
+    maps::{HashMap, MapData},
+    programs::{SchedClassifier, TestRun, TestRunOptions},
+};
 use ipnet::IpNet;
 use nix::{
     mount::{MsFlags, mount},
@@ -22,7 +25,8 @@ use nix::{
 };
 use sluice_ebpf_common::{
     Backend, Be16, DropReason, Endpoint, Frontend, FrontendKey, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE,
-    NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Service, SlotKey, Uplink,
+    NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Service, SlotKey,
+    Uplink, map_name,
 };
 use sluice_model::{Changes, Snapshot};
 use sluice_proxy::{Datapath, DatapathConfig, Hook, MapOp, MapStore, PinnedStore, Proxy, ProxyConfig};
@@ -99,7 +103,9 @@ impl Bench {
             let name = hook.program();
             (name, SchedClassifier::from_pin(pins.program(name)).expect("a pinned program"))
         });
-        let node: BTreeSet<IpAddr> = [ip(NODE_V4), ip(NODE_V6)].into();
+        let own = [NODE_V4, NODE_V6].map(|address| (ip(address), NODE_ADDRESS_PORTS));
+        let loopback = ["127.0.0.1", "::1"].map(|a| (ip(a), NODE_ADDRESS_PORTS | NODE_ADDRESS_INNER));
+        let node: BTreeMap<IpAddr, u32> = own.into_iter().chain(loopback).collect();
         datapath.set_node_addresses(&node).expect("node addresses");
         let uplink = Uplink { v4: ip(NODE_V4).into(), v6: ip(NODE_V6).into() };
         datapath.set_uplinks(&[(0, uplink)].into()).expect("uplinks");
@@ -134,9 +140,7 @@ impl Bench {
         let value = Service { count: backends.len() as u32, ..Service::default() };
         self.apply(&MapOp::PutService { id: service, service: value });
         for (frontend, proto, flags) in frontends {
-            let at: SocketAddr = frontend.parse().expect("a frontend's address");
-            let key =
-                FrontendKey { addr: at.ip().into(), port: Be16::from_host(at.port()), proto: *proto, pad: 0 };
+            let key = frontend_key(frontend, *proto);
             self.apply(&MapOp::PutFrontend { key, frontend: Frontend { service, local: 0, flags: *flags } });
         }
         (service, ids)
@@ -159,6 +163,33 @@ impl Bench {
         let mut proxy = Proxy::new(store, node).expect("what the maps hold");
         let report = proxy.sync(snapshot, &Changes::everything());
         assert!(report.errors.is_empty(), "{:?}", report.errors);
+    }
+
+    /// A host port (address, protocol) that leads to a pod's port; `None` takes it away.
+    pub fn host_port(&mut self, at: &str, proto: u16, pod: Option<&str>) {
+        let pin = self.datapath.pins().map(map_name::HOST_PORTS);
+        let map = MapData::from_pin(pin).expect("the pinned map");
+        let mut map: HashMap<_, FrontendKey, Backend> =
+            aya::maps::Map::HashMap(map).try_into().expect("a hash map");
+        let key = frontend_key(at, proto);
+        match pod {
+            Some(pod) => {
+                let pod: SocketAddr = pod.parse().expect("a pod's address");
+                let port = Be16::from_host(pod.port());
+                let backend = Backend { addr: pod.ip().into(), port, pad: 0, service: 0 };
+                map.insert(key, backend, 0).expect("a host port");
+            }
+            None => map.remove(&key).expect("a host port that is there"),
+        }
+    }
+
+    /// Gives a device, which is up from then on, an address.
+    pub fn address(&mut self, device: &str, address: &str) {
+        let index = self.devices[device];
+        let mut link = sluice_netlink::Netlink::open().expect("netlink");
+        link.set_up(index).expect("a device");
+        let flags = sluice_netlink::AddressFlags { nodad: true, ..Default::default() };
+        link.add_address(index, network(address), flags).expect("an address");
     }
 
     /// Applies one operation to the services' maps.
@@ -227,6 +258,11 @@ fn own_namespaces() {
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
     fs::create_dir(Path::new(BPFFS)).expect("a directory for the pins");
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).expect("a BPF file system");
+}
+
+fn frontend_key(at: &str, proto: u16) -> FrontendKey {
+    let at: SocketAddr = at.parse().expect("a frontend's address");
+    FrontendKey { addr: at.ip().into(), port: Be16::from_host(at.port()), proto, pad: 0 }
 }
 
 fn ip(text: &str) -> IpAddr {

@@ -2,17 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 use sluice_ebpf_common::{
-    Addr, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Uplink,
+    Addr, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, SERVICE_DEVICE,
+    SERVICE_PEER_DEVICE, Uplink,
 };
 use sluice_model::{IpFamily, Snapshot};
 
 use super::found::{Found, uplinks};
-use crate::config::Config;
+use crate::{config::Config, names};
 
 /// The largest packet where neither the configuration nor an uplink says.
 const USUAL_MTU: u32 = 1500;
@@ -57,8 +58,8 @@ pub struct Facts {
     pub uplinks: BTreeSet<String>,
     /// The source addresses for masquerade, by the index of the device; at index 0 the node's primary ones.
     pub sources: BTreeMap<u32, Uplink>,
-    /// The node's addresses, on which node ports are served.
-    pub addresses: BTreeSet<IpAddr>,
+    /// The node's addresses, each with `NODE_ADDRESS_*`.
+    pub addresses: BTreeMap<IpAddr, u32>,
     /// Networks with `NETWORK_*`.
     pub networks: BTreeMap<IpNet, u32>,
     /// This node's pod networks.
@@ -103,13 +104,23 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
         .mtu
         .or_else(|| uplinks.iter().filter_map(|name| found.devices.get(name)).map(|device| device.mtu).min());
     Facts {
-        addresses: on_uplinks.chain(listed).collect(),
+        addresses: inner(config, snapshot)
+            .map(|address| (address, NODE_ADDRESS_INNER))
+            .chain(on_uplinks.chain(listed).map(|address| (address, NODE_ADDRESS_PORTS)))
+            .collect(),
         sources,
         networks: networks(config, snapshot),
         pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
         mtu: mtu.unwrap_or(USUAL_MTU),
         uplinks,
     }
+}
+
+/// Addresses that mean this node on this node alone.
+fn inner(config: &Config, snapshot: &Snapshot) -> impl Iterator<Item = IpAddr> {
+    let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let dns = if config.dns { names::addresses(config, snapshot) } else { BTreeSet::new() };
+    loopback.into_iter().chain(dns)
 }
 
 /// The networks to which pods talk with their own addresses: all pods, all nodes, and what is configured.
@@ -189,6 +200,8 @@ fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> 
         let strict = found.sysctls.get("net/ipv4/conf/all/rp_filter").is_some_and(|value| value == "1");
         put(format!("net/ipv4/conf/{SERVICE_DEVICE}/rp_filter"), if strict { "2" } else { "0" });
         put(format!("net/ipv4/conf/{SERVICE_DEVICE}/accept_local"), "1");
+        // Replies to a node port at a loopback address; nothing arrives here but by the datapath.
+        put(format!("net/ipv4/conf/{SERVICE_DEVICE}/route_localnet"), "1");
         put(format!("net/ipv6/conf/{SERVICE_DEVICE}/accept_dad"), "0");
         put(format!("net/ipv6/conf/{SERVICE_DEVICE}/accept_ra"), "0");
         put(format!("net/ipv6/conf/{SERVICE_PEER_DEVICE}/disable_ipv6"), "1");

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
+use sluice_ebpf_common::{
+    NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS,
+};
 use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, Snapshot};
 
 use super::*;
@@ -149,8 +151,12 @@ fn what_the_datapath_is_told() {
     assert_eq!(source(2), ("192.0.2.1".into(), "2001:db8::1".into()));
     assert_eq!(source(3), ("198.51.100.1".into(), "::".into()));
     assert_eq!(source(0), ("192.0.2.1".into(), "2001:db8::1".into()));
-    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    assert_eq!(addresses, ["192.0.2.1", "192.0.2.77", "198.51.100.1", "2001:db8::1"]);
+    let with = |wanted| {
+        addresses.iter().filter(move |(_, flags)| **flags == wanted).map(|(ip, _)| ip.to_string()).collect()
+    };
+    let (ports, inner): (Vec<String>, Vec<String>) = (with(NODE_ADDRESS_PORTS), with(NODE_ADDRESS_INNER));
+    assert_eq!(ports, ["192.0.2.1", "192.0.2.77", "198.51.100.1", "2001:db8::1"]);
+    assert_eq!(inner, ["127.0.0.1", "::1"]);
     assert_eq!(mtu, 1400);
     let flags = |text: &str| networks.get(&text.parse().unwrap()).copied();
     assert_eq!(flags("10.244.1.0/24"), Some(NETWORK_NO_MASQUERADE | NETWORK_LOCAL_PODS));

@@ -66,6 +66,12 @@ impl Addr {
         if v4 { Self::ANY_V4 } else { Self::ANY_V6 }
     }
 
+    /// Whether this is `::1`.
+    #[inline(always)]
+    pub const fn is_v6_loopback(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 1_u64.to_be()
+    }
+
     /// Whether this is a link-local (`fe80::/10`), unspecified or multicast IPv6 address: neighbour
     /// discovery and its like, which the datapath leaves to the kernel.
     #[inline(always)]

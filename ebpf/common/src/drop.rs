@@ -15,6 +15,13 @@ macro_rules! drop_reasons {
             /// All reasons, in order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
+            /// The reason with this number.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                $(if number == $number { return Some(Self::$name); })+
+                None
+            }
+
             /// The label of the metric.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)+ }
@@ -60,17 +67,12 @@ impl DropReason {
         }
     }
 
-    /// The result that [`Self::code`] was made of. Only those that a called function returns are told
-    /// apart; the rest count as malformed.
+    /// The result that [`Self::code`] was made of.
     #[inline(always)]
     pub const fn from_code(code: u32) -> Result<(), Self> {
-        const EXHAUSTED: u32 = DropReason::NatExhausted as u32 + 1;
-        const FULL: u32 = DropReason::FlowTableFull as u32 + 1;
-        match code {
-            0 => Ok(()),
-            EXHAUSTED => Err(Self::NatExhausted),
-            FULL => Err(Self::FlowTableFull),
-            _ => Err(Self::Malformed),
+        match Self::from_number(code.wrapping_sub(1)) {
+            Some(reason) => Err(reason),
+            None => Ok(()),
         }
     }
 }
@@ -80,9 +82,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn success_is_zero() {
+        assert_eq!(DropReason::code(Ok(())), 0);
+        assert_eq!(DropReason::from_code(0), Ok(()));
+    }
+
+    #[test]
     fn numbers_are_dense_and_labels_unique() {
         for (index, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+            assert_eq!(DropReason::from_code(DropReason::code(Err(*reason))), Err(*reason));
             assert_eq!(DropReason::ALL.iter().filter(|other| other.label() == reason.label()).count(), 1);
         }
     }

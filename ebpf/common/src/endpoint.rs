@@ -58,8 +58,14 @@ pub struct Network {
     pub flags: u32,
 }
 
-/// Value of map `node_addresses`, keyed by an address of this node ([`Addr`]), and of map `uplinks`, keyed
-/// by an interface's index. Written by the agent.
+/// Value of map `node_addresses` (u32), keyed by an address of this node ([`Addr`]): node ports are served here
+/// (row 11 of the behaviour table).
+pub const NODE_ADDRESS_PORTS: u32 = 1;
+/// Value of map `node_addresses`: other nodes and pods do not know the node by this address, so that what it
+/// sends from there to a backend is masqueraded: the loopback addresses, and those of the cluster's DNS.
+pub const NODE_ADDRESS_INNER: u32 = 1 << 1;
+
+/// Value of map `uplinks`, keyed by an interface's index. Written by the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uplink {

@@ -24,7 +24,8 @@ pub use addr::{Addr, Be16};
 pub use checksum::{csum_add, csum_fold, csum_replace_addr, csum_replace_u16};
 pub use drop::DropReason;
 pub use endpoint::{
-    ENDPOINT_SHAPED, Endpoint, Mac, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, Network, Uplink, mac_words,
+    ENDPOINT_SHAPED, Endpoint, Mac, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER,
+    NODE_ADDRESS_PORTS, Network, Uplink, mac_words,
 };
 pub use flow::{
     FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, TCP_ACK, TCP_FIN, TCP_RST,
@@ -33,8 +34,8 @@ pub use flow::{
 pub use map::{LAYOUT, NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, map_name, program_name};
 pub use select::pick_slot;
 pub use service::{
-    Affinity, AffinityKey, Backend, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE,
-    FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Frontend, FrontendKey, HOST_PORT_BACKEND, MemberKey,
-    PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, SERVICE_DROP_IF_EMPTY, SERVICE_FAST_PATH,
-    Service, SlotKey, SourceRangeKey,
+    Affinity, AffinityKey, Backend, FRONTEND_ADDRESS, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE,
+    FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Frontend, FrontendKey,
+    HOST_PORT_BACKEND, MemberKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
+    SERVICE_DROP_IF_EMPTY, SERVICE_FAST_PATH, Service, SlotKey, SourceRangeKey,
 };

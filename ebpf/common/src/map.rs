@@ -37,7 +37,7 @@ pub mod map_name {
     pub const ENDPOINTS: &str = "endpoints";
     /// `Addr` prefix to `Network`, LPM trie.
     pub const NETWORKS: &str = "networks";
-    /// `Addr` of the node to u32 (0), hash: where node ports are served.
+    /// `Addr` of the node to u32 (`NODE_ADDRESS_*`), hash.
     pub const NODE_ADDRESSES: &str = "node_addresses";
     /// Interface index (u32) to `Uplink`, hash.
     pub const UPLINKS: &str = "uplinks";

@@ -53,8 +53,11 @@ pub const FRONTEND_LOCAL_INSIDE: u32 = 1 << 2;
 pub const FRONTEND_LOCAL_OUTSIDE: u32 = 1 << 3;
 /// [`Frontend::flags`]: `loadBalancerSourceRanges`: only clients in map `source_ranges` are served.
 pub const FRONTEND_SOURCE_RANGES: u32 = 1 << 4;
+/// [`Frontend::flags`]: no port, but a cluster address as a whole (the key's port and protocol are 0): what is
+/// sent there and meets no port is refused, not dropped (row 21 of the behaviour table).
+pub const FRONTEND_ADDRESS: u32 = 1 << 5;
 /// [`Frontend::flags`]: a server on this node holds the address itself (cluster DNS); the packet is the
-/// node's own, untranslated.
+/// node's own, untranslated. While no socket is bound there, the service's endpoints take its place.
 pub const FRONTEND_LOCAL_SERVER: u32 = 1 << 1;
 
 /// Value of map `frontends`.

@@ -5,7 +5,7 @@ use sluice_ebpf_common::{
     TCP_RST, TCP_SYN,
 };
 
-use crate::{kernel, maps, packet::Packet};
+use crate::{kernel, maps, packet::Packet, service};
 
 /// The flow that the packet belongs to, brought up to date; `None` where there is none or where its backend
 /// must be chosen again.
@@ -76,9 +76,9 @@ fn must_choose_again(packet: &Packet, flow: &Flow) -> bool {
         return false;
     }
     match packet.key.proto as u8 {
-        PROTO_UDP => maps::backend(&flow.backend).is_none(),
+        PROTO_UDP => service::is_gone(&packet.key, flow),
         PROTO_TCP if packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN => {
-            maps::backend(&flow.backend).is_none() || has_ended(&packet.key, flow)
+            service::is_gone(&packet.key, flow) || has_ended(&packet.key, flow)
         }
         _ => false,
     }

@@ -1,7 +1,7 @@
 //! Where a packet goes once its tuple is right.
 
 use aya_ebpf::programs::TcContext;
-use sluice_ebpf_common::{DropReason, ENDPOINT_SHAPED, Endpoint, Flow, NODE_MAC, mac_words};
+use sluice_ebpf_common::{Addr, DropReason, ENDPOINT_SHAPED, Endpoint, Flow, NODE_MAC, mac_words};
 
 use crate::{
     kernel::{self, Route, RouteKind},
@@ -31,7 +31,7 @@ pub fn translated(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> 
     }
     if maps::is_node_address(&flow.dst) {
         rewrite::apply(ctx, packet, flow, false)?;
-        return to_node(ctx);
+        return to_node(ctx, &flow.dst);
     }
     routed(ctx, packet, flow, hook)
 }
@@ -52,10 +52,19 @@ pub fn to_pod(ctx: &TcContext, endpoint: &Endpoint, hook: Hook) -> Verdict {
 /// The link-layer addresses of a packet that the node sends itself.
 const NODE_TO_NODE: [u16; 6] = mac_words(&NODE_MAC, &NODE_MAC);
 
+/// The link-layer addresses of a packet on the loopback device.
+const LOOPBACK: [u16; 6] = [0; 6];
+
 /// To a socket of the node: the packet arrives on the service device, from where any source is believed. It
-/// may bear a service's address or one of the node's own, which the kernel takes for forged elsewhere.
+/// may bear a service's address or one of the node's own, which the kernel takes for forged elsewhere. What is
+/// for `::1` arrives on the loopback device, the only one where the kernel takes it (for `127.0.0.1` there is a
+/// setting, `route_localnet`).
 #[inline(always)]
-pub fn to_node(ctx: &TcContext) -> Verdict {
+pub fn to_node(ctx: &TcContext, dst: &Addr) -> Verdict {
+    if dst.is_v6_loopback() {
+        rewrite::link(ctx, &LOOPBACK)?;
+        return Ok(kernel::redirect_ingress(kernel::LOOPBACK_IFINDEX));
+    }
     rewrite::link(ctx, &NODE_TO_NODE)?;
     Ok(kernel::redirect_ingress(maps::service_ifindex()))
 }
@@ -116,7 +125,7 @@ fn by_addresses(ctx: &TcContext, v4: bool, is_ingress: bool) -> i32 {
         return to_pod(ctx, endpoint, hook).unwrap_or(FAILED);
     }
     if maps::is_node_address(&dst) {
-        return to_node(ctx).unwrap_or(FAILED);
+        return to_node(ctx, &dst).unwrap_or(FAILED);
     }
     kernel::set_translated(ctx);
     let mut route = Route::default();

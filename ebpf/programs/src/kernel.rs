@@ -22,6 +22,8 @@ const PACKET_HOST: u32 = 0;
 const FIB_SUCCESS: i64 = 0;
 /// `BPF_FIB_LKUP_RET_NO_NEIGH`.
 const FIB_NO_NEIGHBOUR: i64 = 7;
+/// `LOOPBACK_IFINDEX`: the loopback device is the first of every network namespace.
+pub const LOOPBACK_IFINDEX: u32 = 1;
 /// `BPF_F_INGRESS`.
 const INGRESS: u64 = 1;
 

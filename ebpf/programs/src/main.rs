@@ -33,6 +33,7 @@ mod reject;
 mod rewrite;
 mod service;
 mod socket;
+mod source;
 mod verdict;
 
 use aya_ebpf::{

@@ -113,6 +113,9 @@ lookup!(/** The pod of this node that has an address. */ endpoint, ENDPOINTS, Ad
 lookup!(/** The node's addresses on an uplink. */ uplink, UPLINKS, u32 => Uplink);
 lookup!(/** What a connected socket's peer was before the fast path. */ peer, PEERS, u64 => FrontendKey);
 
+lookup!(/** The pod behind a host port. */ host_port, HOST_PORTS, FrontendKey => Backend);
+lookup!(/** What (`NODE_ADDRESS_*`) an address is to the node; `None` where it is not its own. */
+    node_address, NODE_ADDRESSES, Addr => u32);
 lookup!(/** The backend that an endpoint is to a service. */ member, MEMBERS, MemberKey => u32);
 lookup!(/** Where a client went last. */ affinity, AFFINITIES, AffinityKey => Affinity);
 
@@ -133,7 +136,7 @@ pub fn in_source_ranges(service: u32, client: &Addr) -> bool {
 /// Whether an address is the node's own.
 #[inline(always)]
 pub fn is_node_address(addr: &Addr) -> bool {
-    NODE_ADDRESSES.get_ptr(addr).is_some()
+    node_address(addr).is_some()
 }
 
 /// The flags (`NETWORK_*`) of the network that an address is in.

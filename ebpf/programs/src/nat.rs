@@ -4,7 +4,8 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
-    Addr, Be16, DropReason, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SERVICE, Flow, FlowKey, PROTO_TCP, PROTO_UDP,
+    Addr, Backend, Be16, DropReason, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SERVICE, Flow, FlowKey, PROTO_TCP,
+    PROTO_UDP,
 };
 
 use crate::{
@@ -21,17 +22,44 @@ const ATTEMPTS: u32 = 32;
 pub struct Target {
     /// Destination.
     pub dst: Addr,
-    /// Destination port.
-    pub dport: Be16,
     /// The node's address that takes the place of the source; all zeroes keep the source.
     pub masquerade: Addr,
+    /// Destination port.
+    pub dport: Be16,
+    /// Always 0.
+    pad: u16,
     /// The service's id, or 0.
     pub service: u32,
     /// The backend's id, or 0.
     pub backend: u32,
+    /// Always 0.
+    pad2: u32,
 }
 
 impl Target {
+    /// The destination that the packet has, and the source.
+    #[inline(always)]
+    pub fn unchanged(key: &FlowKey) -> Self {
+        Self {
+            dst: key.dst,
+            masquerade: Addr::ANY_V6,
+            dport: key.dport,
+            pad: 0,
+            service: 0,
+            backend: 0,
+            pad2: 0,
+        }
+    }
+
+    /// Makes a service's backend the destination.
+    #[inline(always)]
+    pub fn set(&mut self, id: u32, backend: &Backend, service: u32) {
+        self.dst = backend.addr;
+        self.dport = backend.port;
+        self.backend = id;
+        self.service = service;
+    }
+
     #[inline(always)]
     fn masquerades(&self) -> bool {
         self.masquerade != Addr::ANY_V6

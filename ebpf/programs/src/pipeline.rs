@@ -1,14 +1,15 @@
 //! The order of the stages.
 
 use aya_ebpf::programs::TcContext;
-use sluice_ebpf_common::{Addr, DropReason, Flow, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
+use sluice_ebpf_common::{Addr, DropReason, Flow};
 
 use crate::{
     flow, forward, icmp, kernel, maps,
     nat::{self, Target},
     packet::{self, Packet, Parsed},
     reject,
-    service::{self, Choice, Source},
+    service::{self, Choice},
+    source,
     verdict::{PASS, Verdict},
 };
 
@@ -52,6 +53,9 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
         None => match begin(ctx, &packet, hook) {
             Ok(Beginning::Flow(flow)) => flow,
             Ok(Beginning::Local) => return Ok(PASS),
+            Ok(Beginning::None) if hook == Hook::FromHost && is_refused(ctx, &packet) => {
+                return reject::answer(ctx, &packet, hook, DropReason::NoService);
+            }
             Ok(Beginning::None) => return untranslated(ctx, &packet.key.dst, hook),
             Err(reason @ DropReason::NoEndpoints) => return reject::answer(ctx, &packet, hook, reason),
             Err(reason) => return Err(reason),
@@ -73,27 +77,19 @@ enum Beginning {
 /// Begins a connection: to a service's backend, or, on its way out, from the node's address.
 #[inline(always)]
 fn begin(ctx: &TcContext, packet: &Packet, hook: Hook) -> Result<Beginning, DropReason> {
-    let target = if hook == Hook::ToWire {
-        match masquerade(ctx, packet)? {
-            Some(target) => target,
-            None if flow::clashes(packet) => unchanged(packet),
-            None => return Ok(Beginning::None),
+    let mut target = Target::unchanged(&packet.key);
+    if hook == Hook::ToWire {
+        if !source::masquerade(ctx, &packet.key, &mut target)? && !flow::clashes(packet) {
+            return Ok(Beginning::None);
         }
     } else {
-        match service::choose(packet, hook)? {
-            Choice::Backend { backend, id, service, source } => {
-                let masquerade = if needs_masquerade(packet, &backend.addr, source, hook) {
-                    node_address(packet, 0)?
-                } else {
-                    Addr::ANY_V6
-                };
-                Target { dst: backend.addr, dport: backend.port, masquerade, service, backend: id }
-            }
+        match service::choose(ctx, packet, hook, &mut target)? {
+            Choice::Backend => {}
             Choice::Local => return Ok(Beginning::Local),
-            Choice::None if hook != Hook::FromWire && flow::clashes(packet) => unchanged(packet),
+            Choice::None if hook != Hook::FromWire && flow::clashes(packet) => {}
             Choice::None => return Ok(Beginning::None),
         }
-    };
+    }
     nat::establish(ctx, packet, &target)?;
     // What was just entered: by this packet, or by another of the same connection on another CPU.
     maps::flow(&packet.key).map(|flow| Beginning::Flow(flow)).ok_or(DropReason::FlowTableFull)
@@ -132,48 +128,9 @@ fn opaque(ctx: &TcContext, src: &Addr, dst: &Addr, hook: Hook) -> Verdict {
     untranslated(ctx, dst, hook)
 }
 
-/// A connection that keeps its ends, but for the source port if that is taken.
+/// Whether a packet on the service device has a service's address, but none of its ports (row 21 of the behaviour
+/// table).
 #[inline(always)]
-fn unchanged(packet: &Packet) -> Target {
-    let key = &packet.key;
-    Target { dst: key.dst, dport: key.dport, masquerade: Addr::ANY_V6, service: 0, backend: 0 }
-}
-
-/// Pods reach what is outside the cluster with the node's address.
-#[inline(always)]
-fn masquerade(ctx: &TcContext, packet: &Packet) -> Result<Option<Target>, DropReason> {
-    let key = &packet.key;
-    if maps::endpoint(&key.src).is_none() || maps::network_flags(&key.dst) & NETWORK_NO_MASQUERADE != 0 {
-        return Ok(None);
-    }
-    let masquerade = node_address(packet, kernel::ifindex(ctx))?;
-    Ok(Some(Target { dst: key.dst, dport: key.dport, masquerade, service: 0, backend: 0 }))
-}
-
-/// Whether the connection must come from the node for its replies to pass here (rows 6, 8 and 17 of the
-/// behaviour table).
-#[inline(always)]
-fn needs_masquerade(packet: &Packet, backend: &Addr, source: Source, hook: Hook) -> bool {
-    let src = &packet.key.src;
-    let external = source == Source::Masqueraded;
-    match hook {
-        Hook::FromPod => {
-            external || *backend == *src || maps::network_flags(backend) & NETWORK_NO_MASQUERADE == 0
-        }
-        Hook::FromWire | Hook::ToWire => match source {
-            Source::Kept => false,
-            Source::Masqueraded => true,
-            Source::AsOfTheCluster => maps::network_flags(src) & NETWORK_LOCAL_PODS == 0,
-        },
-        Hook::FromHost => !maps::is_node_address(src) && (external || maps::endpoint(src).is_none()),
-    }
-}
-
-/// The node's address on an uplink, or its primary one, in the packet's family.
-#[inline(always)]
-fn node_address(packet: &Packet, ifindex: u32) -> Result<Addr, DropReason> {
-    let uplink = maps::uplink(&ifindex).or_else(|| maps::uplink(&0)).ok_or(DropReason::NoRoute)?;
-    let addr = if packet.v4 { uplink.v4 } else { uplink.v6 };
-    // An uplink without an address in this family has all zeroes there.
-    if addr == Addr::ANY_V6 { Err(DropReason::NoRoute) } else { Ok(addr) }
+fn is_refused(ctx: &TcContext, packet: &Packet) -> bool {
+    kernel::ifindex(ctx) == maps::service_ifindex() && service::is_service_address(&packet.key.dst)
 }

@@ -53,7 +53,7 @@ pub fn answer(ctx: &TcContext, packet: &Packet, hook: Hook, reason: DropReason) 
     }
     maps::count_drop(reason);
     if hook == Hook::FromHost {
-        return forward::to_node(ctx);
+        return forward::to_node(ctx, &packet.key.src);
     }
     rewrite::turn_around(ctx)?;
     kernel::set_translated(ctx);

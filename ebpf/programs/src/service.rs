@@ -1,82 +1,154 @@
 //! From a packet's destination to a backend.
 
+#![expect(unsafe_code, reason = "a function that the verifier looks at by itself takes raw pointers")]
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Affinity, AffinityKey, Backend, Be16, DropReason, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE,
-    FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, FrontendKey, MemberKey, PROTO_TCP,
-    PROTO_UDP, SERVICE_DROP_IF_EMPTY, Service, SlotKey, pick_slot,
+    FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Flow, FlowKey, FrontendKey,
+    HOST_PORT_BACKEND, MemberKey, NODE_ADDRESS_PORTS, PROTO_TCP, PROTO_UDP, SERVICE_DROP_IF_EMPTY, Service,
+    SlotKey, pick_slot,
 };
 
-use crate::{kernel, maps, packet::Packet, pipeline::Hook};
-
-/// What becomes of the client's address.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// It stays.
-    Kept,
-    /// It becomes the node's.
-    Masqueraded,
-    /// It becomes the node's where the client is not of the cluster.
-    AsOfTheCluster,
-}
+use crate::{
+    kernel, maps,
+    nat::Target,
+    packet::Packet,
+    pipeline::Hook,
+    source::{self, Source},
+};
 
 /// A service's answer to a new connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
+    /// A backend, and that is the target now.
+    Backend = 0,
     /// No service has this address.
-    None,
+    None = 1,
     /// A server on this node holds the address itself.
-    Local,
-    /// This backend.
-    Backend {
-        /// The backend.
-        backend: &'static Backend,
-        /// Its id.
-        id: u32,
-        /// The service's id.
-        service: u32,
-        /// What becomes of the client's address.
-        source: Source,
-    },
+    Local = 2,
 }
 
 /// Looks the packet's destination up among the frontends: its very address first, then, where the address
-/// is the node's, the node ports.
+/// is the node's, the node ports and the host ports.
 #[inline(always)]
-pub fn choose(packet: &Packet, hook: Hook) -> Result<Choice, DropReason> {
-    let key = &packet.key;
-    if !matches!(key.proto as u8, PROTO_TCP | PROTO_UDP) {
+pub fn choose(
+    ctx: &TcContext,
+    packet: &Packet,
+    hook: Hook,
+    target: &mut Target,
+) -> Result<Choice, DropReason> {
+    if !is_transport(packet.key.proto as u8) {
         return Ok(Choice::None);
     }
+    const BACKEND: u32 = Choice::Backend as u32;
+    const LOCAL: u32 = Choice::Local as u32;
+    const NONE: u32 = Choice::None as u32;
+    match choose_backend(ctx.skb.skb, &packet.key, hook as u32, target) {
+        BACKEND => Ok(Choice::Backend),
+        LOCAL => Ok(Choice::Local),
+        NONE => Ok(Choice::None),
+        code => Err(DropReason::from_number(code - REASONS).unwrap_or(DropReason::Malformed)),
+    }
+}
+
+/// What is added to a drop reason, in the one word that a function can return.
+const REASONS: u32 = 16;
+
+/// Global in the sense of BTF: looked at once by the verifier, with a share of the stack of its own. Returns a
+/// [`Choice`], or a [`DropReason`] above [`REASONS`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn choose_backend(
+    skb: *mut __sk_buff,
+    key: *const FlowKey,
+    hook: u32,
+    target: *mut Target,
+) -> u32 {
+    // SAFETY: the caller passes references; that the verifier does not know it costs a comparison.
+    let (Some(key), Some(target)) = (unsafe { key.as_ref() }, unsafe { target.as_mut() }) else {
+        return REASONS + DropReason::Malformed as u32;
+    };
+    match try_choose(&TcContext::new(skb), key, hook, target) {
+        Ok(choice) => choice as u32,
+        Err(reason) => REASONS + reason as u32,
+    }
+}
+
+#[inline(always)]
+fn try_choose(ctx: &TcContext, key: &FlowKey, hook: u32, target: &mut Target) -> Result<Choice, DropReason> {
     let exact = frontend_key(key.dst, key.dport, key.proto as u8);
     let frontend = match maps::frontend(&exact) {
         Some(frontend) => frontend,
-        None if maps::is_node_address(&key.dst) => {
-            match maps::frontend(&FrontendKey { addr: Addr::any(packet.v4), ..exact }) {
+        None => {
+            let Some(is_own) = maps::node_address(&key.dst) else { return Ok(Choice::None) };
+            let any = FrontendKey { addr: Addr::any(key.dst.is_v4()), ..exact };
+            let node_port = if *is_own & NODE_ADDRESS_PORTS != 0 { maps::frontend(&any) } else { None };
+            match node_port {
                 Some(frontend) => frontend,
-                None => return Ok(Choice::None),
+                None => {
+                    let Some(backend) = maps::host_port(&exact).or_else(|| maps::host_port(&any)) else {
+                        return Ok(Choice::None);
+                    };
+                    target.set(HOST_PORT_BACKEND, backend, 0);
+                    source::of_service(key, target, Source::Kept, hook)?;
+                    return Ok(Choice::Backend);
+                }
             }
         }
-        None => return Ok(Choice::None),
     };
     let flags = frontend.flags;
-    if flags & FRONTEND_LOCAL_SERVER != 0 {
-        return Ok(Choice::Local);
-    }
     if flags & FRONTEND_SOURCE_RANGES != 0 && !maps::in_source_ranges(frontend.service, &key.src) {
         return Err(DropReason::SourceRange);
     }
     // Clients of this node are inside, wherever the policy for outside clients would send those.
-    let outside = hook == Hook::FromWire && flags & FRONTEND_LOCAL_OUTSIDE != 0;
+    let outside = hook == Hook::FromWire as u32 && flags & FRONTEND_LOCAL_OUTSIDE != 0;
     let service =
         if outside || flags & FRONTEND_LOCAL_INSIDE != 0 { frontend.local } else { frontend.service };
-    let (id, backend) = pick(service, &key.src)?;
+    let local_server = flags & FRONTEND_LOCAL_SERVER != 0;
+    if local_server && kernel::socket_exists(ctx, key) {
+        return Ok(Choice::Local);
+    }
+    let (id, backend) = match pick(service, &key.src) {
+        // Nobody stands in for a server that is not there: its own kernel says so.
+        Err(_) if local_server => return Ok(Choice::Local),
+        picked => picked?,
+    };
     // Inside, the policy Local never costs a pod its address either.
-    let keeps_source = outside || hook == Hook::FromPod && flags & FRONTEND_LOCAL_OUTSIDE != 0;
+    let keeps_source = outside || hook == Hook::FromPod as u32 && flags & FRONTEND_LOCAL_OUTSIDE != 0;
     let source = match flags & FRONTEND_EXTERNAL != 0 {
         _ if keeps_source => Source::Kept,
         true => Source::Masqueraded,
         false => Source::AsOfTheCluster,
     };
-    Ok(Choice::Backend { backend, id, service, source })
+    target.set(id, backend, service);
+    source::of_service(key, target, source, hook)?;
+    Ok(Choice::Backend)
+}
+
+/// Whether a protocol has ports that services are made of.
+#[inline(always)]
+fn is_transport(proto: u8) -> bool {
+    matches!(proto, PROTO_TCP | PROTO_UDP)
+}
+
+/// Whether an address is a service's, though none of its ports was meant.
+#[inline(always)]
+pub fn is_service_address(addr: &Addr) -> bool {
+    maps::frontend(&FrontendKey { addr: *addr, ..FrontendKey::default() }).is_some()
+}
+
+/// Whether the backend that a flow goes to takes no more: of a service, or of a host port. A function of its own
+/// for its share of the stack.
+#[inline(never)]
+pub fn is_gone(key: &FlowKey, flow: &Flow) -> bool {
+    if flow.backend != HOST_PORT_BACKEND {
+        return maps::backend(&flow.backend).is_none();
+    }
+    let exact = frontend_key(key.dst, key.dport, key.proto as u8);
+    let any = FrontendKey { addr: Addr::any(key.dst.is_v4()), ..exact };
+    let now = maps::host_port(&exact).or_else(|| maps::host_port(&any));
+    now.is_none_or(|backend| backend.addr != flow.dst || backend.port != flow.dport)
 }
 
 /// The key of a frontend.
