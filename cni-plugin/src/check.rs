@@ -172,7 +172,7 @@ fn previous_gateways(previous: &Value, record: &Attachment) -> Vec<IpAddr> {
     own.filter_map(|ip| ip["gateway"].as_str()?.parse().ok()).collect()
 }
 
-fn previous_routes(previous: &Value) -> Result<Vec<RouteConfig>> {
+pub(crate) fn previous_routes(previous: &Value) -> Result<Vec<RouteConfig>> {
     match previous.get("routes") {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(routes) => serde_json::from_value(routes.clone()).map_err(|error| {

@@ -105,7 +105,7 @@ impl Delegate {
     }
 }
 
-fn parse(answer: &[u8], version: Version) -> Result<Given, serde_json::Error> {
+pub(crate) fn parse(answer: &[u8], version: Version) -> Result<Given, serde_json::Error> {
     #[derive(Deserialize)]
     struct Since03 {
         #[serde(default)]

@@ -24,6 +24,8 @@ mod delegate;
 mod desired;
 mod environment;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
 mod help;
 mod loopback;

@@ -110,7 +110,8 @@ impl Range {
 
     /// How many addresses are handed out of themselves.
     pub(crate) fn size(&self) -> u32 {
-        let count = number(self.last) - number(self.first) + 1;
+        // Of all IPv6 addresses there is one more than a number can hold.
+        let count = (number(self.last) - number(self.first)).saturating_add(1);
         u32::try_from(count).unwrap_or(u32::MAX).min(DYNAMIC_ADDRESSES)
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct Address {
 }
 
 /// What ADD did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AddResult {
     /// The bridge, the node's end and, last, the container's end.
     pub(crate) interfaces: Vec<Interface>,

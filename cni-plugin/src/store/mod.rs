@@ -167,6 +167,14 @@ pub fn list(state_dir: &Path) -> Result<Listing> {
     Ok(listing)
 }
 
+/// Reads a pool's file and searches it, for fuzzing.
+pub(crate) fn try_pool(path: &Path, size: u32) {
+    if let Ok(Some(pool)) = pool::Pool::open(path, size) {
+        let free = pool.find_free(|_| true);
+        assert!(free.is_none_or(|index| index < size && !pool.is_taken(index)));
+    }
+}
+
 fn boot_directory(state_dir: &Path) -> Result<PathBuf> {
     let source = Path::new("/proc/sys/kernel/random/boot_id");
     let id = fs::read_to_string(source).map_err(failed("read", source))?;
@@ -194,7 +202,7 @@ fn read_record(path: &Path) -> Result<Option<Attachment>> {
     }
 }
 
-fn parse_record(path: &Path, bytes: &[u8]) -> Result<Option<Attachment>> {
+pub(crate) fn parse_record(path: &Path, bytes: &[u8]) -> Result<Option<Attachment>> {
     if bytes.is_empty() {
         return Ok(None);
     }

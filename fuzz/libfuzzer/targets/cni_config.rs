@@ -1,0 +1,4 @@
+//! The target `cni_config` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sluice_libfuzzer::run("cni_config", data));

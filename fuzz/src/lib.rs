@@ -1,0 +1,72 @@
+//! Fuzzing: one plain function for each place where foreign bytes are read, and what runs it.
+//!
+//! A target is `fn(&[u8])` that must neither panic nor hang, whatever it is given; it may also assert what has to hold
+//! of any input (what was read and written again reads the same). It lives in the crate it is about, in a module
+//! `fuzz`, and is entered in [`TARGETS`]. Then
+//!
+//! - `fuzz/tests/targets.rs` gives it its findings, its seeds and a second of mutations of them, with the stable
+//!   compiler, in every test run;
+//! - `fuzz/libfuzzer` is the same for `cargo fuzz`, guided by coverage, for as long as one likes.
+//!
+//! ```text
+//! fuzz/seeds/<target>/*          inputs that are right, or nearly: where mutations begin
+//! fuzz/findings/<target>/<name>  inputs that once broke it, named after what they broke; tried first, for ever
+//! ```
+
+mod mutate;
+
+use std::path::{Path, PathBuf};
+
+pub use mutate::Mutator;
+
+/// A place where foreign bytes are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The name of its folders, and of its `cargo fuzz` target.
+    pub name: &'static str,
+    /// What is run.
+    pub run: fn(&[u8]),
+    /// Words of its language, to put into inputs.
+    pub words: &'static [&'static str],
+}
+
+const JSON: &[&str] = &[
+    "null",
+    "true",
+    "false",
+    "{}",
+    "[]",
+    "0",
+    "-1",
+    "4294967296",
+    "1e400",
+    "\"\"",
+    "\"::/0\"",
+    "\"0.0.0.0/0\"",
+];
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "cni_config", run: sluice_cni::fuzz::config, words: JSON },
+    Target {
+        name: "cni_args",
+        run: sluice_cni::fuzz::args,
+        words: &[";", "=", "IgnoreUnknown=1", "IP=", "MAC=", "K8S_POD_NAME="],
+    },
+    Target { name: "cni_record", run: sluice_cni::fuzz::record, words: JSON },
+    Target { name: "cni_pool", run: sluice_cni::fuzz::pool, words: &["sluice\u{0}1"] },
+    Target { name: "cni_node", run: sluice_cni::fuzz::node, words: JSON },
+    Target { name: "cni_ipam_result", run: sluice_cni::fuzz::ipam_result, words: JSON },
+];
+
+/// The inputs of a folder (`seeds`, `findings`) of a target, in the order of their names.
+pub fn inputs(folder: &str, target: &str) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(target);
+    let mut paths = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    paths.sort();
+    paths.into_iter().map(|path| std::fs::read(&path).map(|bytes| (path, bytes))).collect()
+}
