@@ -12,6 +12,7 @@
 //! Wires are made with `ip`, servers and clients are the distribution's own programs, and the plugin and the
 //! agent are the built binaries: what is tested does not test itself.
 
+pub mod apiserver;
 pub mod bed;
 pub mod cluster;
 mod command;
