@@ -303,7 +303,7 @@ mod tests {
         let facts = Facts {
             uplinks: ["eth0".to_owned()].into(),
             sources: BTreeMap::new(),
-            addresses: BTreeSet::new(),
+            addresses: BTreeMap::new(),
             networks: BTreeMap::new(),
             pod_cidrs: Vec::new(),
             mtu: 1500,
