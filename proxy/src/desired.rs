@@ -10,8 +10,8 @@ use std::{
 };
 
 use sluice_ebpf_common::{
-    Addr, Be16, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER,
-    FRONTEND_SOURCE_RANGES, FrontendKey, SERVICE_DROP_IF_EMPTY, SERVICE_FAST_PATH,
+    Addr, Be16, FRONTEND_ADDRESS, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE,
+    FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, FrontendKey, SERVICE_DROP_IF_EMPTY, SERVICE_FAST_PATH,
 };
 use sluice_model::{
     Endpoint, IpFamily, ObjectName, PortName, Protocol, Service, ServicePort, Snapshot, TrafficPolicy,
@@ -95,12 +95,17 @@ pub fn desired_services(
         return desired;
     };
     let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Sctp);
+    // The cluster addresses as such go with the first port that has them.
+    let mut whole: BTreeSet<FrontendKey> = service.cluster_ips.iter().map(|ip| whole_address(*ip)).collect();
     for (port, family) in ports.flat_map(|port| IpFamily::ALL.map(|family| (port, family))) {
         let source_ranges = source_ranges(service, family);
-        let frontends = frontends(service, port, family, !source_ranges.is_empty(), node);
+        let mut frontends = frontends(service, port, family, !source_ranges.is_empty(), node);
         if frontends.is_empty() {
             continue;
         }
+        let v4 = family == IpFamily::V4;
+        let mine = whole.extract_if(.., |key| key.addr.is_v4() == v4);
+        frontends.extend(mine.map(|key| (key, FRONTEND_ADDRESS)));
         let endpoints = endpoints(snapshot, name, port, family);
         let zone = snapshot.nodes.get(&node.name).and_then(|node| node.zone.clone());
         let cluster = cluster_endpoints(&endpoints, node, zone.as_deref());
@@ -133,6 +138,11 @@ pub fn desired_services(
             .insert(key(Scope::Cluster), DesiredService { frontends, source_ranges, ..with(flags, cluster) });
     }
     desired
+}
+
+/// The key under which a cluster address is known whatever the port; see [`FRONTEND_ADDRESS`].
+fn whole_address(address: IpAddr) -> FrontendKey {
+    FrontendKey { addr: address.into(), ..FrontendKey::default() }
 }
 
 /// The networks that a load balancer's clients may come from, in one family; empty where all may (row 16 of

@@ -89,8 +89,10 @@ fn a_node_port_service_has_its_addresses_in_both_families() {
         frontends(web(), &NodeView::default()),
         [
             "0.0.0.0 port 30080 flags 1",
+            "10.96.0.7 port 0 flags 32",
             "10.96.0.7 port 80 flags 0",
             ":: port 30080 flags 1",
+            "fd00:96::7 port 0 flags 32",
             "fd00:96::7 port 80 flags 0",
         ]
     );
@@ -102,7 +104,7 @@ fn a_single_stack_service_has_no_node_port_in_the_other_family() {
     service.cluster_ips.truncate(1);
     assert_eq!(
         frontends(service, &NodeView::default()),
-        ["0.0.0.0 port 30080 flags 1", "10.96.0.7 port 80 flags 0"]
+        ["0.0.0.0 port 30080 flags 1", "10.96.0.7 port 0 flags 32", "10.96.0.7 port 80 flags 0"]
     );
 }
 
@@ -119,6 +121,7 @@ fn load_balancers_in_proxy_mode_are_not_short_circuited() {
     assert_eq!(
         frontends(service, &NodeView::default()),
         [
+            "10.96.0.7 port 0 flags 32",
             "10.96.0.7 port 80 flags 0",
             "198.51.100.1 port 80 flags 1",
             "2001:db8::1 port 80 flags 1",
@@ -152,7 +155,10 @@ fn the_cluster_dns_port_is_answered_on_the_node() {
     (metrics.name, metrics.port) = ("metrics".into(), 9153);
     service.ports.push(metrics);
     let node = NodeView { local_dns: Some(service.name.clone()), ..NodeView::default() };
-    assert_eq!(frontends(service, &node), ["10.96.0.7 port 53 flags 2", "10.96.0.7 port 9153 flags 0"]);
+    assert_eq!(
+        frontends(service, &node),
+        ["10.96.0.7 port 0 flags 32", "10.96.0.7 port 53 flags 2", "10.96.0.7 port 9153 flags 0"]
+    );
 }
 
 #[test]
@@ -320,6 +326,7 @@ fn policies_and_ranges_are_flags_of_the_addresses_they_concern() {
         frontends(service.clone(), &NodeView::default()),
         [
             "0.0.0.0 port 30080 flags 9",
+            "10.96.0.7 port 0 flags 32",
             "10.96.0.7 port 80 flags 4",
             "198.51.100.1 port 80 flags 9",
             "203.0.113.1 port 80 flags 25",

@@ -125,6 +125,8 @@ pub(crate) struct Shown<'a>(pub(crate) &'a FrontendKey);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol: &dyn fmt::Display = match self.0.proto {
+            // The address as a whole.
+            0 => return write!(f, "{}", std::net::IpAddr::from(self.0.addr)),
             6 => &"TCP",
             17 => &"UDP",
             132 => &"SCTP",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_ebpf_common::FrontendKey;
+use sluice_ebpf_common::{FRONTEND_ADDRESS, FrontendKey};
 use sluice_model::{Changes, IpFamily, ObjectName, Protocol, Snapshot};
 
 use crate::{
@@ -192,9 +192,13 @@ impl<S: MapStore> Proxy<S> {
     }
 
     /// Claims a service's addresses; those that another one holds are taken out and reported.
+    ///
+    /// Between the ports of one service an address changes hands without more ado.
     fn claim(&mut self, key: &ServiceKey, desired: &mut DesiredService, report: &mut SyncReport) {
-        desired.frontends.retain(|frontend, _| match self.claims.get(frontend) {
-            Some(holder) if holder != key => {
+        desired.frontends.retain(|frontend, flags| match self.claims.get(frontend) {
+            // Services may share an address with different ports; one of them stands for the rest of it.
+            Some(holder) if holder.service != key.service && *flags == FRONTEND_ADDRESS => false,
+            Some(holder) if holder.service != key.service => {
                 report.errors.push(SyncError::Conflict {
                     service: key.clone(),
                     frontend: Shown(frontend).to_string(),

@@ -431,5 +431,6 @@ fn two_services_with_one_address_are_an_error_that_names_both() {
     snapshot.remove(&ObjectKey::Service(name(0)), &mut changes);
     let report = proxy.sync(&snapshot, &changes);
     assert!(report.errors.is_empty(), "{:?}", report.errors);
-    assert_eq!(store.0.borrow().held.frontends.len(), 1);
+    // The port, and the address as a whole.
+    assert_eq!(store.0.borrow().held.frontends.len(), 2);
 }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sluice_ebpf_common::{
-    NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS,
-};
+use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS};
 use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, Snapshot};
 
 use super::*;

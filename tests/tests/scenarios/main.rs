@@ -111,11 +111,15 @@ impl Scenario {
         let held = &self.maps.0.borrow().0;
         let mut text = String::new();
         for (key, frontend) in &held.frontends {
-            let protocol = if key.proto == 6 { "TCP" } else { "UDP" };
             let address = SocketAddr::new(key.addr.into(), key.port.to_host());
+            let address = match key.proto {
+                0 => address.ip().to_string(),
+                6 => format!("{address}/TCP"),
+                _ => format!("{address}/UDP"),
+            };
             let flags = [(FRONTEND_EXTERNAL, "external"), (FRONTEND_LOCAL_SERVER, "local server")];
             let flags = named(frontend.flags, &flags);
-            writeln!(text, "frontend {address}/{protocol} -> service {}{flags}", frontend.service).unwrap();
+            writeln!(text, "frontend {address} -> service {}{flags}", frontend.service).unwrap();
         }
         for (id, service) in &held.services {
             let flags = named(service.flags, &[(SERVICE_FAST_PATH, "fast path")]);
