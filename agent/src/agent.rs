@@ -17,7 +17,7 @@ use std::{
 use jiff::Timestamp;
 use sluice_cni::{node::NodeConfig, store::Attachment};
 use sluice_ebpf_common::SERVICE_DEVICE;
-use sluice_model::{Changes, Object, Snapshot};
+use sluice_model::{Changes, IpFamily, Object, Snapshot};
 use sluice_netlink::{MacAddress, Netlink, owned};
 use tracing::{debug, error, info, warn};
 
@@ -25,13 +25,16 @@ use crate::{
     config::Config,
     failure::{Chain, Failure},
     health::{Eligibility, Health},
+    health_ports::{HealthPorts, Place},
     metrics::{Metrics, PassRecord},
     names::{self, Names},
     node::{self, Facts, Found},
+    notice::{About, Notice, Notices},
     routes,
     run::{Depth, Work},
     services::{Services, wanted_hooks},
     source::{Delta, Update},
+    sweep::{self, Crowd},
 };
 
 /// Everything that a pass works with.
@@ -40,6 +43,9 @@ pub struct Agent {
     netlink: Netlink,
     services: Option<Services>,
     names: Option<Names>,
+    health_ports: Option<HealthPorts>,
+    notices: Option<Notices>,
+    crowd: Crowd,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     on_ready: Option<Box<dyn FnOnce() + Send>>,
@@ -80,6 +86,9 @@ impl Agent {
             netlink,
             services: None,
             names,
+            health_ports: None,
+            notices: None,
+            crowd: Crowd::default(),
             metrics,
             health,
             on_ready: Some(Box::new(on_ready)),
@@ -91,6 +100,16 @@ impl Agent {
             told: BTreeSet::new(),
             failing: BTreeSet::new(),
         }
+    }
+
+    /// Answers the health checks of services as well.
+    pub fn with_health_ports(self, health_ports: HealthPorts) -> Self {
+        Self { health_ports: Some(health_ports), ..self }
+    }
+
+    /// Tells services' owners what they should know.
+    pub fn with_notices(self, notices: Notices) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     /// Ends DNS. All else stays as it is: the datapath goes on without an agent.
@@ -189,6 +208,14 @@ impl Agent {
         Ok(())
     }
 
+    /// Health checks of load balancers; after the services that they speak of.
+    fn answer_health_checks(&mut self, dirty: &Dirty, failures: &mut Vec<Failure>) {
+        let Some(health_ports) = &mut self.health_ports else { return };
+        let errors =
+            health_ports.sync(&self.snapshot, &dirty.changes, &self.config.node_name, Place::Everywhere);
+        failures.extend(errors.into_iter().map(Failure::from));
+    }
+
     /// Step 5.
     fn route(&mut self, failures: &mut Vec<Failure>) {
         let Some((found, facts)) = &self.node else { return };
@@ -250,7 +277,10 @@ impl Agent {
                 names.is_running() || names::addresses(&self.config, &self.snapshot).is_empty()
             });
         if serves {
-            self.health.updated(Timestamp::now());
+            let done = |family: &IpFamily| !failures.iter().any(|failure| failure.keeps_back(*family));
+            for family in IpFamily::ALL.into_iter().filter(done) {
+                self.health.updated(family, Timestamp::now());
+            }
             if let Some(seen) = dirty.seen {
                 self.metrics.changed(seen.elapsed());
             }
@@ -273,6 +303,10 @@ impl Agent {
             let line = text.lines().next().unwrap_or_default().to_owned();
             if !self.failing.contains(&line) {
                 error!(part = failure.part(), "{text}");
+                if let (Some(notices), Some(notice)) = (&self.notices, failure.notice(&self.config.node_name))
+                {
+                    notices(notice);
+                }
             }
             texts.insert(line);
         }
@@ -280,6 +314,12 @@ impl Agent {
             info!("no longer: {text}");
         }
         self.failing = texts;
+    }
+
+    fn notice(&self, notice: Notice) {
+        if let Some(notices) = &self.notices {
+            notices(notice);
+        }
     }
 
     /// How long endpoints took from their change to their effect (row 42 of the behaviour table).
@@ -368,6 +408,9 @@ impl Work for Agent {
         {
             failures.push(failure);
         }
+        if self.services.is_some() {
+            self.answer_health_checks(&dirty, &mut failures);
+        }
         if dirty.node {
             self.route(&mut failures);
         }
@@ -382,13 +425,34 @@ impl Work for Agent {
             failures.push(failure);
         }
         self.finish(&dirty, &failures);
-        self.unfinished = failures.iter().any(|failure| failure.part() != "services");
+        self.unfinished =
+            failures.iter().any(|failure| failure.part() != "services" && failure.part() != "health");
         failures.is_empty()
     }
 
-    fn sweep(&mut self) {
-        if let Some(Err(error)) = self.services.as_mut().map(Services::sweep) {
-            error!(%error, "cannot look for connections that are over");
+    fn sweep(&mut self) -> Duration {
+        let Some(services) = &mut self.services else { return sweep::PAUSE };
+        let start = Instant::now();
+        match services.sweep() {
+            Ok(None) => sweep::rest(start.elapsed()),
+            Ok(Some(census)) => {
+                self.metrics.collected(&census);
+                let capacity = services.flow_capacity().unwrap_or(0);
+                if let Some(text) = self.crowd.judge(census.entries, capacity) {
+                    warn!("{text}");
+                    self.notice(Notice {
+                        about: About::Node,
+                        reason: "ConnectionTableFull",
+                        action: "Collect",
+                        note: text,
+                    });
+                }
+                sweep::PAUSE.max(census.work * 10)
+            }
+            Err(error) => {
+                error!(%error, "cannot look for connections that are over");
+                sweep::PAUSE
+            }
         }
     }
 

@@ -4,7 +4,13 @@ use std::{error::Error, fmt};
 
 use sluice_cni::node::NodeError;
 use sluice_dns::DnsError;
+use sluice_model::IpFamily;
 use sluice_proxy::{DatapathError, StoreError, SyncError};
+
+use crate::{
+    health_ports::HealthPortError,
+    notice::{About, Notice},
+};
 
 /// Something that failed in a pass. It is told, counted and tried again; the rest of the pass goes on.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,9 @@ pub enum Failure {
     /// A service.
     #[error(transparent)]
     Sync(Box<SyncError>),
+    /// A service's health check port.
+    #[error(transparent)]
+    HealthPort(#[from] HealthPortError),
     /// DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
@@ -56,8 +65,43 @@ impl Failure {
             Self::Observe(_) | Self::Node { .. } | Self::NoUplink(_) => "node",
             Self::Datapath(_) => "datapath",
             Self::Store(_) | Self::Sync(_) => "services",
+            Self::HealthPort(_) => "health",
             Self::Dns(_) => "dns",
             Self::NodeFile(_) | Self::Records(_) => "plugin",
+        }
+    }
+}
+
+impl Failure {
+    /// Whether the services of a family are not as the cluster wants them because of this. Two services that want
+    /// one address do not count: no further try makes that better.
+    pub fn keeps_back(&self, family: IpFamily) -> bool {
+        match self {
+            Self::Sync(error) => match &**error {
+                SyncError::Store { service, .. } => service.family == family,
+                SyncError::Conflict { .. } => false,
+                SyncError::Dump(_) => true,
+            },
+            Self::Store(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What the owner of an object should be told of this.
+    pub fn notice(&self, node: &str) -> Option<Notice> {
+        match self {
+            Self::HealthPort(error) => Some(Notice {
+                about: About::Service(error.service.clone()),
+                reason: "FailedToStartServiceHealthcheck",
+                action: "Listen",
+                note: format!(
+                    "node {node} failed to start healthcheck {:?} on port {}: {}",
+                    error.service.to_string(),
+                    error.port,
+                    error.source
+                ),
+            }),
+            _ => None,
         }
     }
 }

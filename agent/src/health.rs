@@ -8,6 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
+use sluice_model::IpFamily;
 
 /// Shared between the loop, which tells, and the HTTP server, which asks.
 #[derive(Debug)]
@@ -20,11 +21,17 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     ready: bool,
+    families: BTreeMap<IpFamily, FamilyState>,
+    node: Eligibility,
+}
+
+/// How the services of one family are.
+#[derive(Clone, Copy, Debug, Default)]
+struct FamilyState {
     /// When the oldest update came that is not in the datapath yet.
     waiting: Option<Instant>,
     /// When the datapath last agreed with all that was known.
     updated: Option<Timestamp>,
-    node: Eligibility,
 }
 
 /// Whether load balancers may send traffic to this node.
@@ -75,16 +82,18 @@ impl Health {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An update came.
+    /// An update came. It may concern either family.
     pub fn queued(&self, now: Instant) {
-        self.state().waiting.get_or_insert(now);
+        let mut state = self.state();
+        for family in IpFamily::ALL {
+            state.families.entry(family).or_default().waiting.get_or_insert(now);
+        }
     }
 
-    /// The datapath agrees with all that is known.
-    pub fn updated(&self, now: Timestamp) {
-        let mut state = self.state();
-        state.waiting = None;
-        state.updated = Some(now);
+    /// The datapath agrees with all that is known of one family.
+    pub fn updated(&self, family: IpFamily, now: Timestamp) {
+        let state = FamilyState { waiting: None, updated: Some(now) };
+        self.state().families.insert(family, state);
     }
 
     /// The node serves.
@@ -106,34 +115,45 @@ impl Health {
     pub fn healthz(&self, now: Instant, clock: Timestamp) -> Answer {
         let state = self.state();
         let eligible = state.node == Eligibility::Eligible;
-        let live = self.is_live(&state, now);
-        answer(&state, live, live && eligible, Some(eligible), clock)
+        self.answer(&state, Some(eligible), now, clock)
     }
 
     /// The answer of `/livez`: whether the agent should be restarted.
     pub fn livez(&self, now: Instant, clock: Timestamp) -> Answer {
-        let state = self.state();
-        let live = self.is_live(&state, now);
-        answer(&state, live, live, None, clock)
+        self.answer(&self.state(), None, now, clock)
     }
 
-    fn is_live(&self, state: &State, now: Instant) -> bool {
-        let waited = state.waiting.map(|since| now.saturating_duration_since(since));
+    /// Whether services are served and updates get through, whatever the Node says.
+    pub fn is_live(&self, now: Instant) -> bool {
+        let state = self.state();
+        IpFamily::ALL.iter().all(|family| self.is_family_live(&state, *family, now))
+    }
+
+    fn is_family_live(&self, state: &State, family: IpFamily, now: Instant) -> bool {
+        let waiting = state.families.get(&family).and_then(|family| family.waiting);
+        let waited = waiting.map(|since| now.saturating_duration_since(since));
         state.ready && waited.is_none_or(|waited| waited <= self.patience)
     }
-}
 
-fn answer(state: &State, live: bool, healthy: bool, node_eligible: Option<bool>, clock: Timestamp) -> Answer {
-    let family = || Family { last_updated: state.updated, healthy: live };
-    let body = Body {
-        last_updated: state.updated,
-        current_time: clock,
-        node_eligible,
-        healthy,
-        status: [("IPv4", family()), ("IPv6", family())].into(),
-    };
-    // Plain values and texts: there is nothing in it that JSON cannot say.
-    Answer { healthy, body: serde_json::to_string(&body).unwrap_or_default() }
+    fn answer(&self, state: &State, node_eligible: Option<bool>, now: Instant, clock: Timestamp) -> Answer {
+        let family = |family| {
+            let healthy = self.is_family_live(state, family, now);
+            let updated = state.families.get(&family).and_then(|family| family.updated);
+            // What is well agrees with all that is known at this moment; kube-proxy says so too.
+            Family { last_updated: if healthy { Some(clock) } else { updated }, healthy }
+        };
+        let families = IpFamily::ALL.map(family);
+        let healthy = families.iter().all(|family| family.healthy) && node_eligible != Some(false);
+        let body = Body {
+            last_updated: families.iter().map(|family| family.last_updated).min().flatten(),
+            current_time: clock,
+            node_eligible,
+            healthy,
+            status: ["IPv4", "IPv6"].into_iter().zip(families).collect(),
+        };
+        // Plain values and texts: there is nothing in it that JSON cannot say.
+        Answer { healthy, body: serde_json::to_string(&body).unwrap_or_default() }
+    }
 }
 
 #[cfg(test)]
@@ -142,13 +162,17 @@ mod tests {
 
     const PERIOD: Duration = Duration::from_secs(30);
 
+    fn update(health: &Health, clock: Timestamp) {
+        IpFamily::ALL.iter().for_each(|family| health.updated(*family, clock));
+    }
+
     #[test]
     fn a_node_is_well_once_it_serves_and_while_updates_get_through() {
         let (start, clock) = (Instant::now(), Timestamp::UNIX_EPOCH);
         let health = Health::new(PERIOD);
         assert!(!health.healthz(start, clock).healthy, "nothing is programmed yet");
         health.queued(start);
-        health.updated(clock);
+        update(&health, clock);
         health.set_ready();
         let later = start + PERIOD * 100;
         assert!(health.healthz(later, clock).healthy, "quiet is not ill");
@@ -156,7 +180,15 @@ mod tests {
         health.queued(later + PERIOD);
         assert!(health.livez(later + PERIOD * 2, clock).healthy);
         assert!(!health.livez(later + PERIOD * 2 + Duration::from_secs(1), clock).healthy);
-        health.updated(clock);
+        health.updated(IpFamily::V4, clock);
+        let half = health.livez(later + PERIOD * 3, clock);
+        assert!(!half.healthy && !health.is_live(later + PERIOD * 3), "one family still waits");
+        let body: serde_json::Value = serde_json::from_str(&half.body).unwrap();
+        assert_eq!(
+            (&body["status"]["IPv4"]["healthy"], &body["status"]["IPv6"]["healthy"]),
+            (&true.into(), &false.into())
+        );
+        health.updated(IpFamily::V6, clock);
         assert!(health.livez(later + PERIOD * 3, clock).healthy);
     }
 

@@ -19,10 +19,10 @@ use axum::{
     routing::get,
 };
 use jiff::Timestamp;
-use prometheus::{Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 use tokio::net::TcpListener;
 
-use crate::{health::Health, metrics::Metrics};
+use crate::{config::Settings, health::Health, metrics::Metrics, pages};
 
 /// How long `/metrics` waits for the loop to read the datapath's counters; then it shows what it has.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -36,6 +36,10 @@ pub struct Site {
     pub metrics: Arc<Metrics>,
     /// The DNS server's metrics, while there is one.
     pub dns: DnsMetrics,
+    /// What is set.
+    pub settings: Arc<Settings>,
+    /// Since when the agent runs.
+    pub started: Timestamp,
     /// Asks the loop to read the datapath's counters, and to send when it has.
     pub refresh: Arc<dyn Fn() -> tokio::sync::oneshot::Receiver<()> + Send + Sync>,
 }
@@ -66,9 +70,14 @@ pub fn health_routes(site: Site) -> Router {
 pub fn metrics_routes(site: Site) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
+        .route("/metrics/slis", get(slis))
         .route("/healthz", get(healthz))
         .route("/livez", get(livez))
-        .route("/proxyMode", get(|| async { "sluice" }))
+        .route("/configz", get(configz))
+        .route("/flagz", get(flagz))
+        .route("/statusz", get(statusz))
+        // Whoever asks compares with iptables, ipvs and nftables: it is none of these.
+        .route("/proxyMode", get(|| async { "ebpf" }))
         .route("/version", get(|| async { env!("CARGO_PKG_VERSION") }))
         .with_state(site)
 }
@@ -104,7 +113,29 @@ async fn metrics(State(site): State<Site>) -> Response {
     let mut families = site.metrics.registry.gather();
     let dns = site.dns.read().unwrap_or_else(PoisonError::into_inner).clone();
     families.extend(dns.map(|registry| registry.gather()).unwrap_or_default());
-    match TextEncoder::new().encode_to_string(&families) {
+    exposition(&families)
+}
+
+async fn slis(State(site): State<Site>) -> Response {
+    let now = (Instant::now(), Timestamp::now());
+    site.metrics.checked("services", site.health.livez(now.0, now.1).healthy);
+    exposition(&site.metrics.slis.gather())
+}
+
+async fn configz(State(site): State<Site>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], pages::configz(&site.settings)).into_response()
+}
+
+async fn flagz(State(site): State<Site>) -> String {
+    pages::flagz(&site.settings)
+}
+
+async fn statusz(State(site): State<Site>) -> String {
+    pages::statusz(site.started, Timestamp::now())
+}
+
+fn exposition(families: &[MetricFamily]) -> Response {
+    match TextEncoder::new().encode_to_string(families) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

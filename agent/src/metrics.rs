@@ -10,6 +10,8 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, core::Collector, exponential_buckets,
 };
+use sluice_model::IpFamily;
+use sluice_proxy::{FlowCensus, ProgramRuns, WithoutLocal};
 
 /// The label of kube-proxy's metrics. A pass serves both families at once, so both get the same values.
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
@@ -18,6 +20,10 @@ const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 pub struct Metrics {
     /// Everything below.
     pub registry: Registry,
+    /// What every component of Kubernetes tells of its own health, apart from the rest.
+    pub slis: Registry,
+    check_result: IntGaugeVec,
+    check_count: IntCounterVec,
     sync_duration: HistogramVec,
     full_duration: HistogramVec,
     partial_duration: HistogramVec,
@@ -28,8 +34,14 @@ pub struct Metrics {
     service_changes: IntCounterVec,
     endpoint_pending: IntGaugeVec,
     service_pending: IntGaugeVec,
+    no_local_endpoints: IntGaugeVec,
+    reconcile_duration: HistogramVec,
+    reconcile_deleted: IntCounterVec,
     healthz: IntCounterVec,
     livez: IntCounterVec,
+    connections: IntGaugeVec,
+    program_runs: IntCounterVec,
+    program_seconds: GaugeVec,
     drops: IntCounterVec,
     map_entries: IntGaugeVec,
     map_capacity: IntGaugeVec,
@@ -88,6 +100,8 @@ impl Metrics {
     /// All metrics, at zero.
     pub fn new() -> Made<Self> {
         let make = Maker(Registry::new());
+        let slis = Maker(Registry::new());
+        let check = &["name", "type"];
         let sync = exponential_buckets(0.001, 2.0, 15)?;
         let programming: Vec<f64> = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5]
             .into_iter()
@@ -97,6 +111,15 @@ impl Metrics {
         let changes = "service changes seen by the proxy";
         let endpoints = "endpoint changes seen by the proxy";
         let metrics = Self {
+            check_result: slis.put(IntGaugeVec::new(
+                Opts::new("kubernetes_healthcheck", "1 if the check was passed"),
+                check,
+            )?)?,
+            check_count: slis.put(IntCounterVec::new(
+                Opts::new("kubernetes_healthchecks_total", "checks by result"),
+                &["name", "status", "type"],
+            )?)?,
+            slis: slis.0,
             sync_duration: make.histogram(
                 "kubeproxy_sync_proxy_rules_duration_seconds",
                 "duration of a pass over services",
@@ -145,12 +168,39 @@ impl Metrics {
                 "service changes not in effect yet",
                 "ip_family",
             )?,
+            no_local_endpoints: make.put(IntGaugeVec::new(
+                Opts::new(
+                    "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+                    "service ports with a policy Local, endpoints elsewhere and none on this node",
+                ),
+                &["ip_family", "traffic_policy"],
+            )?)?,
+            reconcile_duration: make.histogram(
+                "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+                "time spent on a round through the table of connections",
+                &sync,
+            )?,
+            reconcile_deleted: make.counter(
+                "kubeproxy_conntrack_reconciler_deleted_entries_total",
+                "entries removed from the table of connections because they were over",
+                "ip_family",
+            )?,
             healthz: make.counter(
                 "kubeproxy_proxy_healthz_total",
                 "answers of /healthz by status",
                 "code",
             )?,
             livez: make.counter("kubeproxy_proxy_livez_total", "answers of /livez by status", "code")?,
+            connections: make.gauges(
+                "sluice_connections",
+                "translated connections when they were last counted",
+                "protocol",
+            )?,
+            program_runs: make.counter("sluice_program_runs_total", "runs of a program", "program")?,
+            program_seconds: make.put(GaugeVec::new(
+                Opts::new("sluice_program_run_seconds_total", "time spent in a program"),
+                &["program"],
+            )?)?,
             drops: make.counter(
                 "sluice_dropped_packets_total",
                 "packets that the datapath dropped",
@@ -188,6 +238,22 @@ impl Metrics {
             metrics.programming.with_label_values(&[family]);
             metrics.endpoint_pending.with_label_values(&[family]).set(0);
             metrics.service_pending.with_label_values(&[family]).set(0);
+            // What alerts divide by is there from the start.
+            metrics.full_duration.with_label_values(&[family]);
+            metrics.partial_duration.with_label_values(&[family]);
+            metrics.last_sync.with_label_values(&[family]);
+            metrics.last_queued.with_label_values(&[family]);
+            metrics.endpoint_changes.with_label_values(&[family]);
+            metrics.service_changes.with_label_values(&[family]);
+            metrics.reconcile_duration.with_label_values(&[family]);
+            metrics.reconcile_deleted.with_label_values(&[family]);
+        }
+        for family in IpFamily::ALL {
+            metrics.set_without_local(family, WithoutLocal::default());
+        }
+        for code in ["200", "503"] {
+            metrics.healthz.with_label_values(&[code]);
+            metrics.livez.with_label_values(&[code]);
         }
         Ok(metrics)
     }
@@ -217,19 +283,54 @@ impl Metrics {
         }
     }
 
+    /// How many service ports of a family drop traffic for want of an endpoint on this node.
+    pub fn set_without_local(&self, family: IpFamily, without: WithoutLocal) {
+        for (policy, count) in [("internal", without.internal), ("external", without.external)] {
+            self.no_local_endpoints.with_label_values(&[label(family), policy]).set(count as i64);
+        }
+    }
+
+    /// A round through the table of connections was made.
+    pub fn collected(&self, census: &FlowCensus) {
+        for family in IpFamily::ALL {
+            let removed = census.removed.get(&family).copied().unwrap_or(0);
+            self.reconcile_deleted.with_label_values(&[label(family)]).inc_by(removed as u64);
+            let duration = self.reconcile_duration.with_label_values(&[label(family)]);
+            duration.observe(census.work.as_secs_f64());
+        }
+        for protocol in ["tcp", "udp", "sctp", "icmp"] {
+            let count = census.connections.get(protocol).copied().unwrap_or(0);
+            self.connections.with_label_values(&[protocol]).set(count as i64);
+        }
+    }
+
+    /// What the kernel has counted of a program since it was loaded.
+    pub fn set_program(&self, runs: &ProgramRuns) {
+        let counter = self.program_runs.with_label_values(&[runs.program]);
+        if runs.count < counter.get() {
+            // Another program under this name: it counts from the start.
+            counter.reset();
+        }
+        counter.inc_by(runs.count.saturating_sub(counter.get()));
+        self.program_seconds.with_label_values(&[runs.program]).set(runs.time.as_secs_f64());
+    }
+
     /// A change of endpoints that happened at `trigger` is in effect at `now`.
-    pub fn programmed(&self, family: sluice_model::IpFamily, trigger: SystemTime, now: SystemTime) {
-        let label = match family {
-            sluice_model::IpFamily::V4 => FAMILIES[0],
-            sluice_model::IpFamily::V6 => FAMILIES[1],
-        };
+    pub fn programmed(&self, family: IpFamily, trigger: SystemTime, now: SystemTime) {
         let took = now.duration_since(trigger).unwrap_or_default();
-        self.programming.with_label_values(&[label]).observe(took.as_secs_f64());
+        self.programming.with_label_values(&[label(family)]).observe(took.as_secs_f64());
     }
 
     /// A change that was noticed so long ago is in effect.
     pub fn changed(&self, took: Duration) {
         self.change_duration.observe(took.as_secs_f64());
+    }
+
+    /// A part of the agent's health was looked at.
+    pub fn checked(&self, name: &str, healthy: bool) {
+        let status = if healthy { "success" } else { "error" };
+        self.check_result.with_label_values(&[name, "healthz"]).set(i64::from(healthy));
+        self.check_count.with_label_values(&[name, status, "healthz"]).inc();
     }
 
     /// `/healthz` was answered.
@@ -270,6 +371,13 @@ impl Metrics {
     pub fn set_map(&self, map: &str, entries: usize, capacity: usize) {
         self.map_entries.with_label_values(&[map]).set(entries as i64);
         self.map_capacity.with_label_values(&[map]).set(capacity as i64);
+    }
+}
+
+const fn label(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => FAMILIES[0],
+        IpFamily::V6 => FAMILIES[1],
     }
 }
 

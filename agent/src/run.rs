@@ -17,9 +17,6 @@ use crate::{
     source::Update,
 };
 
-/// How often connections that are over are looked for.
-const SWEEP: Duration = Duration::from_secs(5);
-
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
@@ -57,8 +54,8 @@ pub trait Work {
     fn is_dirty(&self) -> bool;
     /// Makes a pass; false if something failed.
     fn pass(&mut self, depth: Depth) -> bool;
-    /// Removes connections that are over.
-    fn sweep(&mut self);
+    /// Removes connections that are over, as many as there is time for; says when to go on.
+    fn sweep(&mut self) -> Duration;
     /// Reads counters.
     fn count(&mut self);
 }
@@ -75,7 +72,7 @@ struct Gate {
 pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
     let mut gate = Gate::default();
     let mut schedule = Schedule::new(period, Instant::now());
-    let mut next_sweep = Instant::now() + SWEEP;
+    let mut next_sweep = Instant::now();
     // The first pass looks at everything.
     let mut depth = Depth::Repair;
     loop {
@@ -102,8 +99,8 @@ pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
                 depth = Depth::Changes;
             }
             if next_sweep <= now {
-                work.sweep();
-                next_sweep = Instant::now() + SWEEP;
+                let pause = work.sweep();
+                next_sweep = Instant::now() + pause;
             }
         }
         let deadline = match schedule.next(now) {
@@ -180,7 +177,9 @@ mod tests {
             }
             outcome
         }
-        fn sweep(&mut self) {}
+        fn sweep(&mut self) -> Duration {
+            LONG
+        }
         fn count(&mut self) {}
     }
 

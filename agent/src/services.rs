@@ -8,9 +8,11 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use sluice_cni::store::{self, Attachment, State};
 use sluice_ebpf_common::{Endpoint, SERVICE_DEVICE, map_name};
-use sluice_model::{Changes, Snapshot};
+use sluice_model::{Changes, IpFamily, Snapshot};
 use sluice_netlink::Netlink;
-use sluice_proxy::{Datapath, DatapathConfig, DatapathError, Hook, PinnedStore, Proxy, ProxyConfig};
+use sluice_proxy::{
+    Datapath, DatapathConfig, DatapathError, FlowCensus, Hook, PinnedStore, Proxy, ProxyConfig,
+};
 use tracing::{debug, info};
 
 use crate::{
@@ -166,19 +168,30 @@ impl Services {
         Ok(())
     }
 
-    /// Removes connections that are over.
-    pub fn sweep(&mut self) -> Result<usize, DatapathError> {
+    /// Removes connections that are over, a part of them at a time; tells when all have been looked at.
+    pub fn sweep(&mut self) -> Result<Option<FlowCensus>, DatapathError> {
         // The clock of bpf_ktime_get_ns. It cannot fail: the clock is there on every Linux.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec());
         self.datapath.collect_flows(u32::try_from(now).unwrap_or(u32::MAX))
+    }
+
+    /// How many entries the table of connections can hold.
+    pub fn flow_capacity(&self) -> Result<usize, DatapathError> {
+        self.datapath.flow_capacity()
     }
 
     /// Reads the datapath's counters.
     pub fn count(&self, metrics: &Metrics) -> Result<(), DatapathError> {
         let drops = self.datapath.drops()?;
         metrics.set_drops(&drops.into_iter().map(|(reason, count)| (reason.label(), count)).collect());
-        for usage in self.datapath.map_usage()? {
+        for usage in self.datapath.map_usage(self.proxy.observed())? {
             metrics.set_map(usage.map, usage.used, usage.capacity);
+        }
+        for family in IpFamily::ALL {
+            metrics.set_without_local(family, self.proxy.without_local(family));
+        }
+        for runs in self.datapath.program_runs()? {
+            metrics.set_program(&runs);
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     folder::{FolderError, FolderSource, Input},
     health::Health,
+    health_ports::HealthPorts,
     http::{self, DnsMetrics, ListenError, Site},
     links,
     lock::{self, LockError},
@@ -73,6 +74,9 @@ pub fn run(config: Config) -> Result<(), StartError> {
         warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
     }
     let _lock = lock::lock(&config.state_dir)?;
+    let _counting = config
+        .program_stats
+        .then(|| sluice_proxy::count_runs().inspect_err(|error| warn!(%error, "programStats has no effect")));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let metrics = Arc::new(Metrics::new()?);
     let health = Arc::new(Health::new(config.resync_period));
@@ -82,7 +86,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
     serve_http(&runtime, &config, &health, &metrics, &dns_metrics, &events)?;
     start_sources(&config, &events)?;
     let names = config.dns.then(|| Names::new(runtime.handle().clone(), dns_metrics));
-    let ended = start_loop(config, names, metrics, health, inbox)?;
+    let health_ports = config.proxy.then(|| HealthPorts::new(runtime.handle().clone(), health.clone()));
+    let ended = start_loop(config, names, health_ports, metrics, health, inbox)?;
     let result = runtime.block_on(wait(ended, &events));
     info!("ended; the datapath goes on");
     result
@@ -107,6 +112,8 @@ fn serve_http(
         health: health.clone(),
         metrics: metrics.clone(),
         dns: dns.clone(),
+        settings: Arc::new(config.set.clone()),
+        started: jiff::Timestamp::now(),
         refresh: Arc::new(refresh),
     };
     if let Some(address) = config.healthz_address {
@@ -141,12 +148,16 @@ fn start_sources(config: &Config, events: &mpsc::Sender<Event>) -> Result<(), St
 fn start_loop(
     config: Config,
     names: Option<Names>,
+    health_ports: Option<HealthPorts>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     inbox: mpsc::Receiver<Event>,
 ) -> Result<oneshot::Receiver<bool>, StartError> {
     let period = config.resync_period;
     let mut agent = Agent::new(config, Netlink::open()?, names, metrics, health, tell_ready);
+    if let Some(health_ports) = health_ports {
+        agent = agent.with_health_ports(health_ports);
+    }
     let (sender, ended) = oneshot::channel();
     thread::Builder::new().name("loop".into()).spawn(move || {
         let work = AssertUnwindSafe(|| {

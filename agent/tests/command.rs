@@ -167,7 +167,15 @@ fn an_agent_says_that_it_is_ready_serves_its_ports_and_ends_in_good_order() {
         {
             assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
         }
-        assert_eq!(get("127.0.0.1:10249", "/proxyMode").1, "sluice");
+        assert_eq!(get("127.0.0.1:10249", "/proxyMode").1, "ebpf");
+        let (_, slis) = get("127.0.0.1:10249", "/metrics/slis");
+        assert!(slis.contains("kubernetes_healthcheck{name=\"services\",type=\"healthz\"} 1"), "{slis}");
+        let config: serde_json::Value = serde_json::from_str(&get("127.0.0.1:10249", "/configz").1).unwrap();
+        assert!(config["sluice"]["manifests"].is_string(), "{config}");
+        let (_, flags) = get("127.0.0.1:10249", "/flagz");
+        assert!(flags.lines().any(|line| line.starts_with("manifests=/")), "{flags}");
+        let (_, status) = get("127.0.0.1:10249", "/statusz");
+        assert!(status.contains("Binary version: ") && status.contains("/metrics/slis"), "{status}");
         assert_eq!(get("127.0.0.1:10256", "/nothing").0, "HTTP/1.1 404 Not Found");
 
         // A second agent would undo the first one's work.

@@ -14,9 +14,9 @@ use ipnet::IpNet;
 use sluice_ebpf_common::{Addr, DropReason, Endpoint, Network, Uplink, map_name};
 
 use crate::{
-    DatapathError, Hook, Pins, attach,
-    counters::{self, MapUsage},
-    flows::FlowCollector,
+    DatapathError, Hook, Observed, Pins, attach,
+    counters::{self, MapUsage, ProgramRuns},
+    flows::{FlowCensus, FlowCollector},
     load,
     tables::{self, Table},
 };
@@ -164,15 +164,26 @@ impl Datapath {
         counters::drops(&self.pins)
     }
 
-    /// Removes connections that have expired at `now`, in seconds of the monotonic clock; returns how many
-    /// entries went. Looks at a part of the table in each call, so that a call's time is bounded.
-    pub fn collect_flows(&mut self, now: u32) -> Result<usize, DatapathError> {
+    /// Removes connections that have expired at `now`, in seconds of the monotonic clock. Looks at a part of the
+    /// table in each call, so that a call's time is bounded; tells what it found when it has seen the whole.
+    pub fn collect_flows(&mut self, now: u32) -> Result<Option<FlowCensus>, DatapathError> {
         self.flows.collect(now)
     }
 
-    /// How full each map is.
-    pub fn map_usage(&self) -> Result<Vec<MapUsage>, DatapathError> {
-        counters::map_usage(&self.pins, self.flows.entries())
+    /// How many entries the table of connections can hold.
+    pub fn flow_capacity(&self) -> Result<usize, DatapathError> {
+        let info = load::map_info(&self.pins.map(map_name::FLOWS), map_name::FLOWS)?;
+        Ok(info.max_entries() as usize)
+    }
+
+    /// How full each map is, given what the proxy knows of its own.
+    pub fn map_usage(&self, services: &Observed) -> Result<Vec<MapUsage>, DatapathError> {
+        counters::map_usage(&self.pins, services, self.flows.entries())
+    }
+
+    /// How often each program ran, and for how long, as far as the kernel counts that.
+    pub fn program_runs(&self) -> Result<Vec<ProgramRuns>, DatapathError> {
+        counters::program_runs(&self.pins)
     }
 }
 

@@ -1,8 +1,17 @@
 //! Collects connections that are over. The datapath makes their entries and never looks back.
 
-use sluice_ebpf_common::{FLOW_FIN, FLOW_RST, Flow, FlowKey, PROTO_TCP, map_name};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use crate::{DatapathError, Pins, tables::Table};
+use sluice_ebpf_common::{
+    FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP,
+    PROTO_UDP, map_name,
+};
+use sluice_model::IpFamily;
+
+use crate::{DatapathError, Pins, batch::BatchReader, tables::Table};
 
 /// Seconds without a packet after which an established TCP connection is forgotten: a day, as
 /// nf_conntrack_tcp_timeout_established is set by kube-proxy (row 43 of the behaviour table).
@@ -14,21 +23,37 @@ const TCP_CLOSED: u32 = 60;
 /// The same for datagrams and echoes.
 const DATAGRAM: u32 = 120;
 
-/// How many entries one call looks at.
-const BATCH: usize = 16_384;
+/// How long one call may take; the rest of a round waits for the next.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// What a round over the whole table has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowCensus {
+    /// Entries that are left.
+    pub entries: usize,
+    /// Connections among them, by protocol.
+    pub connections: BTreeMap<&'static str, usize>,
+    /// Entries that were removed, by family.
+    pub removed: BTreeMap<IpFamily, usize>,
+    /// The time that the round took, without what was between its parts.
+    pub work: Duration,
+}
 
 /// Removes expired connections, a part of the table at a time.
 pub(crate) struct FlowCollector {
     flows: Table<FlowKey, Flow>,
-    /// The keys still to be looked at in this round.
-    pending: Vec<FlowKey>,
-    /// How many entries there were when the round began.
+    reader: BatchReader<FlowKey, Flow>,
+    /// The round under way.
+    round: FlowCensus,
+    /// Entries when the last round ended.
     entries: usize,
 }
 
 impl FlowCollector {
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        Ok(Self { flows: Table::open(pins, map_name::FLOWS)?, pending: Vec::new(), entries: 0 })
+        let flows = Table::open(pins, map_name::FLOWS)?;
+        let reader = BatchReader::open(pins, map_name::FLOWS)?;
+        Ok(Self { flows, reader, round: FlowCensus::default(), entries: 0 })
     }
 
     /// Entries in the table when it was last walked.
@@ -36,25 +61,54 @@ impl FlowCollector {
         self.entries
     }
 
-    /// Looks at the next part of the table; returns how many entries went.
-    pub(crate) fn collect(&mut self, now: u32) -> Result<usize, DatapathError> {
-        if self.pending.is_empty() {
-            self.pending = self.flows.keys().collect::<Result<_, _>>()?;
-            self.entries = self.pending.len();
-        }
-        let batch = self.pending.split_off(self.pending.len().saturating_sub(BATCH));
-        let mut removed = 0;
-        for key in batch {
-            let Some(flow) = self.flows.get(&key)? else { continue };
-            let other_key = flow.tuple(key.proto).inverse();
-            let other = self.flows.get(&other_key)?;
-            if expired(&key, &flow, other.as_ref(), now) {
-                self.flows.remove(&key)?;
-                self.flows.remove(&other_key)?;
-                removed += 1 + usize::from(other.is_some());
+    /// Looks at the next part of the table; tells when it has seen the whole.
+    pub(crate) fn collect(&mut self, now: u32) -> Result<Option<FlowCensus>, DatapathError> {
+        let start = Instant::now();
+        let mut end = false;
+        while !end && start.elapsed() < SLICE {
+            let part;
+            (part, end) = self.reader.read()?;
+            for (key, flow) in part {
+                self.look_at(&key, &flow, now)?;
             }
         }
-        Ok(removed)
+        self.round.work += start.elapsed();
+        if !end {
+            return Ok(None);
+        }
+        self.entries = self.round.entries;
+        Ok(Some(std::mem::take(&mut self.round)))
+    }
+
+    fn look_at(&mut self, key: &FlowKey, flow: &Flow, now: u32) -> Result<(), DatapathError> {
+        // Nothing is over before the shortest of the times: no need to look for the other direction.
+        if now.saturating_sub(flow.seen) > TCP_CLOSED {
+            let other_key = flow.tuple(key.proto).inverse();
+            let other = self.flows.get(&other_key)?;
+            if expired(key, flow, other.as_ref(), now) {
+                self.flows.remove(key)?;
+                self.flows.remove(&other_key)?;
+                let family = if key.src.is_v4() { IpFamily::V4 } else { IpFamily::V6 };
+                *self.round.removed.entry(family).or_default() += 1 + usize::from(other.is_some());
+                return Ok(());
+            }
+        }
+        self.round.entries += 1;
+        if flow.flags & FLOW_REPLY == 0 {
+            *self.round.connections.entry(protocol(key.proto)).or_default() += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A protocol's name, as the label of a metric.
+fn protocol(number: u32) -> &'static str {
+    match u8::try_from(number) {
+        Ok(PROTO_TCP) => "tcp",
+        Ok(PROTO_UDP) => "udp",
+        Ok(PROTO_SCTP) => "sctp",
+        Ok(PROTO_ICMP | PROTO_ICMPV6) => "icmp",
+        _ => "other",
     }
 }
 

@@ -9,11 +9,13 @@
 //! networks, addresses. [`Proxy`] keeps the services' maps as the cluster wants them.
 
 mod attach;
+mod batch;
 mod counters;
 mod datapath;
 mod desired;
 mod error;
 mod flows;
+mod health_ports;
 mod load;
 mod observed;
 mod pin;
@@ -23,10 +25,12 @@ mod store;
 mod tables;
 
 pub use attach::Hook;
-pub use counters::MapUsage;
+pub use counters::{MapUsage, ProgramRuns, WithoutLocal, count_runs};
 pub use datapath::{Datapath, DatapathConfig};
 pub use desired::{DesiredService, NodeView, Scope, ServiceKey, desired_services};
 pub use error::DatapathError;
+pub use flows::FlowCensus;
+pub use health_ports::{HealthPort, health_port};
 pub use observed::{MapOp, Observed, SourceRange};
 pub use pin::Pins;
 pub use plan::{Ids, PlannedIds, plan_service};

@@ -6,7 +6,9 @@ use sluice_ebpf_common::{FRONTEND_ADDRESS, FrontendKey};
 use sluice_model::{Changes, IpFamily, ObjectName, Protocol, Snapshot};
 
 use crate::{
-    DesiredService, MapStore, NodeView, Observed, Scope, ServiceKey, StoreError, desired_services,
+    DesiredService, MapStore, NodeView, Observed, Scope, ServiceKey, StoreError,
+    counters::{self, WithoutLocal},
+    desired_services,
     observed::Shown,
     plan::{Ids, PlannedIds, plan_service},
 };
@@ -124,6 +126,11 @@ impl<S: MapStore> Proxy<S> {
     /// What the maps hold, as far as is known.
     pub fn observed(&self) -> &Observed {
         &self.observed
+    }
+
+    /// Services' ports of a family that drop traffic because this node has no endpoint of theirs.
+    pub fn without_local(&self, family: IpFamily) -> WithoutLocal {
+        counters::without_local(&self.observed, family)
     }
 
     /// Whether a pass left something undone, so that another is wanted without a change.

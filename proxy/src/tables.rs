@@ -38,8 +38,11 @@ impl<K: Pod + std::fmt::Debug, V: Pod> Table<K, V> {
         self.map.iter().map(|entry| entry.map_err(DatapathError::map("read", self.name, "")))
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = Result<K, DatapathError>> {
-        self.map.keys().map(|entry| entry.map_err(DatapathError::map("read", self.name, "")))
+    /// How many entries there are: a system call for each.
+    pub(crate) fn count(&self) -> Result<usize, DatapathError> {
+        let mut keys = self.map.keys();
+        keys.try_fold(0, |count, key| key.map(|_| count + 1))
+            .map_err(DatapathError::map("read", self.name, ""))
     }
 
     pub(crate) fn get(&self, key: &K) -> Result<Option<V>, DatapathError> {

@@ -24,6 +24,8 @@ pub use value::{InvalidPeriod, Period, ServiceName};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is documented in Settings, whose comments are the help texts")]
 pub struct Config {
+    /// What was set, by the file and by flags; the rest has its default.
+    pub set: Settings,
     pub node_name: Arc<str>,
     pub manifests: PathBuf,
     pub publish_pod_status: bool,
@@ -53,6 +55,7 @@ pub struct Config {
     pub fast_path: bool,
     pub healthz_address: Option<SocketAddr>,
     pub metrics_address: Option<SocketAddr>,
+    pub program_stats: bool,
     pub resync_period: Duration,
     pub log_format: LogFormat,
     pub log_level: String,
@@ -112,6 +115,7 @@ impl Settings {
 impl Config {
     /// Puts the defaults where nothing is set, and checks the whole.
     pub fn new(settings: Settings) -> Result<Self, ConfigError> {
+        let set = settings.clone();
         let node_name = match settings.node_name {
             Some(name) => name,
             None => fs::read_to_string("/proc/sys/kernel/hostname")
@@ -120,6 +124,7 @@ impl Config {
                 .to_lowercase(),
         };
         let config = Self {
+            set,
             node_name: node_name.into(),
             manifests: settings.manifests.ok_or(ConfigError::Missing("manifests", "manifests"))?,
             publish_pod_status: settings.publish_pod_status.unwrap_or(false),
@@ -156,6 +161,7 @@ impl Config {
             metrics_address: settings
                 .metrics_address
                 .map_or(Some((Ipv4Addr::LOCALHOST, 10_249).into()), |listen| listen.0),
+            program_stats: settings.program_stats.unwrap_or(false),
             resync_period: settings.resync_period.map_or(Duration::from_secs(30), |period| period.0),
             log_format: settings.log_format.unwrap_or_default(),
             log_level: settings.log_level.unwrap_or_else(|| "info".to_owned()),
@@ -247,6 +253,9 @@ mod tests {
         assert_eq!(config.healthz_address, None);
         assert_eq!(config.metrics_address.unwrap().to_string(), "127.0.0.1:10249");
         assert_eq!(config.dns_service.to_string(), "dns/coredns");
+        let said = serde_json::to_string(&config.set).unwrap();
+        let again: Settings = serde_json::from_str(&said).unwrap();
+        assert_eq!(again, config.set, "what is told of the configuration reads back: {said}");
         assert!(config.proxy && config.dns && config.routes && config.fast_path);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use sluice_model::{InvalidName, ObjectName};
 
 /// A length of time such as `30s` or `2m`.
@@ -33,6 +33,12 @@ impl TryFrom<String> for Period {
     }
 }
 
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{:#}", jiff::SignedDuration::try_from(self.0).unwrap_or_default()))
+    }
+}
+
 /// The name of a service, `namespace/name`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -51,5 +57,11 @@ impl TryFrom<String> for ServiceName {
 
     fn try_from(text: String) -> Result<Self, InvalidName> {
         text.parse()
+    }
+}
+
+impl Serialize for ServiceName {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
     }
 }

@@ -92,4 +92,7 @@ pub mod program_name {
     pub const GETPEERNAME4: &str = "getpeername4";
     /// cgroup getpeername6.
     pub const GETPEERNAME6: &str = "getpeername6";
+    /// All of them.
+    pub const ALL: [&str; 8] =
+        [FROM_POD, FROM_WIRE, TO_WIRE, FROM_HOST, CONNECT4, CONNECT6, GETPEERNAME4, GETPEERNAME6];
 }

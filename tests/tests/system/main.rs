@@ -5,6 +5,7 @@ mod change;
 mod clusterip;
 mod foreign;
 mod hairpin;
+mod health;
 mod leftovers;
 mod masquerade;
 mod names;
