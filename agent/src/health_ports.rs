@@ -260,7 +260,7 @@ mod tests {
             ports
                 .sync(&snapshot, &changes, "here", place.clone())
                 .iter()
-                .map(|e| e.to_string())
+                .map(ToString::to_string)
                 .collect::<Vec<_>>()
         };
         let [said] = &sync(Changes::everything())[..] else { panic!("one error") };

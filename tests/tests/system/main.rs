@@ -8,6 +8,7 @@ mod hairpin;
 mod health;
 mod leftovers;
 mod masquerade;
+mod metrics;
 mod names;
 mod nodeport;
 mod pods;
