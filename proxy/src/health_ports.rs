@@ -35,7 +35,9 @@ fn asked_for(service: &Service) -> Option<u16> {
 /// The addresses on this node that take new connections. One that is in two slices, or serves several ports, counts
 /// once.
 fn local_addresses(snapshot: &Snapshot, name: &ObjectName, family: IpFamily, node: &str) -> BTreeSet<IpAddr> {
-    let slices = snapshot.slices_of(name).filter(|slice| slice.family == family && !slice.ports.is_empty());
+    let slices = snapshot
+        .slices_of(name)
+        .filter(|slice| slice.family == family && !slice.headless && !slice.ports.is_empty());
     slices
         .flat_map(|slice| &slice.endpoints)
         .filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(node))
@@ -86,6 +88,7 @@ mod tests {
             ports: vec![port("a", 80), port("b", 81)],
             endpoints,
             last_change: None,
+            headless: false,
         }
     }
 
