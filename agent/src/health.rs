@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -10,12 +10,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sluice_model::IpFamily;
 
+use crate::api::Contacts;
+
 /// Shared between the loop, which tells, and the HTTP server, which asks.
 #[derive(Debug)]
 pub struct Health {
     /// An update that has waited longer than this is a sign that the loop is stuck.
     patience: Duration,
     state: Mutex<State>,
+    /// Where the objects come from an API server: when it was last heard.
+    contacts: OnceLock<Arc<Contacts>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +65,9 @@ struct Body {
     #[serde(skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
     healthy: bool,
+    /// When the API server was last heard of all that is watched; not a matter of health, as the node goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_last_contact: Option<Timestamp>,
     status: BTreeMap<&'static str, Family>,
 }
 
@@ -74,12 +81,18 @@ struct Family {
 impl Health {
     /// Nothing is known yet, and nothing well. An update may wait twice the period between repairs.
     pub fn new(resync_period: Duration) -> Self {
-        Self { patience: resync_period * 2, state: Mutex::default() }
+        Self { patience: resync_period * 2, state: Mutex::default(), contacts: OnceLock::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is plain values, each valid by itself, whoever panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Objects come from an API server, of which these tell.
+    pub fn set_contacts(&self, contacts: Arc<Contacts>) {
+        // There is one source only.
+        let _ = self.contacts.set(contacts);
     }
 
     /// An update came. It may concern either family.
@@ -123,6 +136,10 @@ impl Health {
         self.answer(&self.state(), None, now, clock)
     }
 
+    fn contact(&self, now: Instant, clock: Timestamp) -> Option<Timestamp> {
+        self.contacts.get().and_then(|contacts| contacts.oldest(now, clock))
+    }
+
     /// Whether services are served and updates get through, whatever the Node says.
     pub fn is_live(&self, now: Instant) -> bool {
         let state = self.state();
@@ -149,6 +166,7 @@ impl Health {
             current_time: clock,
             node_eligible,
             healthy,
+            api_last_contact: self.contact(now, clock),
             status: ["IPv4", "IPv6"].into_iter().zip(families).collect(),
         };
         // Plain values and texts: there is nothing in it that JSON cannot say.

@@ -1,7 +1,7 @@
 //! The node agent: sources, the loop, node routes, configuration, `/healthz` and `/metrics`.
 //!
 //! ```text
-//! folder ─ convert ─┐
+//! api, folder ─ convert ─┐
 //! records ──────────┼─▶ run (the loop) ─▶ agent (a pass) ─┬─ node      devices, addresses, settings
 //! links ────────────┘        schedule                     ├─ services  the datapath
 //!                                                         ├─ routes
@@ -12,6 +12,7 @@
 //! is the only other user.
 
 pub mod agent;
+pub mod api;
 pub mod cleanup;
 pub mod cli;
 pub mod config;

@@ -35,7 +35,14 @@ fn main() -> ExitCode {
 }
 
 fn run_agent(config: Config) -> ExitCode {
-    match start::run(config) {
+    let source = match config.source() {
+        Ok(source) => source,
+        Err(error) => {
+            eprintln!("sluice: {}", Chain(&error));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match start::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", Chain(&error));

@@ -219,7 +219,7 @@ impl Metrics {
             )?,
             faults: make.put(IntGauge::new(
                 "sluice_manifest_faults",
-                "manifest files that have a mistake in them",
+                "manifest files, or objects of the API, that have a mistake in them",
             )?)?,
             ready: make.put(IntGauge::new("sluice_ready", "1 once the node serves")?)?,
             started: make.put(Gauge::new("process_start_time_seconds", "when the agent was started")?)?,

@@ -25,7 +25,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     agent::Agent,
-    config::Config,
+    api::{Access, AccessError, ApiSource, Pods, Shared, Timing, Wanted},
+    config::{Config, Source},
     folder::{FolderError, FolderSource, Input},
     health::Health,
     health_ports::HealthPorts,
@@ -50,6 +51,9 @@ pub enum StartError {
     /// The folder of manifests.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The way to the API.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The plugin's records.
     #[error(transparent)]
     Records(#[from] RecordsError),
@@ -68,7 +72,7 @@ pub enum StartError {
 }
 
 /// Runs the agent until it is told to end.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_name, "sluice agent");
     if config.proxy && config.fast_path && config.cgroup_root.is_none() {
         warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
@@ -84,7 +88,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let (events, inbox) = mpsc::channel();
 
     serve_http(&runtime, &config, &health, &metrics, &dns_metrics, &events)?;
-    start_sources(&config, &events)?;
+    start_sources(&config, source, &metrics, &health, &events)?;
     let names = config.dns.then(|| Names::new(runtime.handle().clone(), dns_metrics));
     let health_ports = config.proxy.then(|| HealthPorts::new(runtime.handle().clone(), health.clone()));
     let ended = start_loop(config, names, health_ports, metrics, health, inbox)?;
@@ -128,20 +132,52 @@ fn serve_http(
 }
 
 /// Starts everything that tells the loop what happens.
-fn start_sources(config: &Config, events: &mpsc::Sender<Event>) -> Result<(), StartError> {
-    let (folder, pods) =
-        FolderSource::open(&config.manifests, config.node_name.clone(), config.publish_pod_status)?;
+fn start_sources(
+    config: &Config,
+    source: Source,
+    metrics: &Metrics,
+    health: &Health,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), StartError> {
     let updates = events.clone();
-    folder.run(move |update| updates.send(Event::Update(update)).is_ok())?;
+    let send = move |update| updates.send(Event::Update(update)).is_ok();
+    let pods = match source {
+        Source::Folder(folder) => {
+            let (folder, pods) =
+                FolderSource::open(&folder, config.node_name.clone(), config.publish_pod_status)?;
+            folder.run(send)?;
+            Some(pods)
+        }
+        Source::Api(source) => {
+            let api = ApiSource::new(
+                Access::new(source)?,
+                &wanted(config),
+                Timing::usual(config.api_idle_timeout),
+            )?;
+            metrics.registry.register(Box::new(Shared(api.contacts())))?;
+            health.set_contacts(api.contacts());
+            api.run(send)?;
+            None
+        }
+    };
     let attachments = events.clone();
     records::watch(config.state_dir.clone(), move |list| {
-        // The folder's view ends with the loop; one answer is enough.
-        let _ = pods.send(Input::Records(pod_addresses(&list)));
+        if let Some(pods) = &pods {
+            // The folder's view ends with the loop; one answer is enough.
+            let _ = pods.send(Input::Records(pod_addresses(&list)));
+        }
         attachments.send(Event::Attachments(list)).is_ok()
     })?;
     let changes = events.clone();
     links::watch(move || changes.send(Event::NodeChanged).is_ok())?;
     Ok(())
+}
+
+/// What the parts that are switched on need of the API. DNS tells whether a namespace exists, and for the pods of
+/// this node walks their search paths.
+fn wanted(config: &Config) -> Wanted {
+    let pods = if config.dns { Pods::On(config.node_name.clone()) } else { Pods::None };
+    Wanted { namespaces: config.dns, pods }
 }
 
 /// Starts the loop; the receiver hears when it has ended.

@@ -37,7 +37,7 @@ fn a_wrong_configuration_ends_with_its_place_and_a_status_of_its_own() {
     let table = [
         (vec!["agent", "--config", path], "line 2"),
         (vec!["agent", "--config", missing.to_str().unwrap()], "none.yaml"),
-        (vec!["agent", "--node-name", "one"], "manifests must be set"),
+        (vec!["agent", "--node-name", "one"], "no source of objects"),
         (vec!["agent", "--manifests", "/m", "--mtu", "99"], "mtu"),
         (vec!["cleanup", "--manifests", "/m", "--log-level", "=,="], "logLevel"),
     ];
@@ -52,7 +52,7 @@ fn a_wrong_configuration_ends_with_its_place_and_a_status_of_its_own() {
 #[test]
 fn help_and_version() {
     let help = String::from_utf8(output(&["agent", "--help"]).stdout).unwrap();
-    for flag in ["--config", "--manifests", "--fast-path", "--healthz-address"] {
+    for flag in ["--config", "--manifests", "--kubeconfig", "--fast-path", "--healthz-address"] {
         assert!(help.contains(flag), "{help}");
     }
     let version = String::from_utf8(output(&["--version"]).stdout).unwrap();

@@ -3,6 +3,7 @@
 //! A mistake in it ends the agent before it has touched anything, with the file's line where there is one.
 
 mod settings;
+mod source;
 mod value;
 
 use std::{
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use sluice_model::{IpFamily, ObjectName, Snapshot};
 
 pub use settings::{Listen, LogFormat, Settings};
+pub use source::{ApiSettings, Source};
 pub use value::{InvalidPeriod, Period, ServiceName};
 
 /// The configuration with nothing left open. The fields are those of [`Settings`].
@@ -27,7 +29,11 @@ pub struct Config {
     /// What was set, by the file and by flags; the rest has its default.
     pub set: Settings,
     pub node_name: Arc<str>,
-    pub manifests: PathBuf,
+    /// Either this or an API server is the source.
+    pub manifests: Option<PathBuf>,
+    pub kubeconfig: Option<PathBuf>,
+    pub api_servers: Vec<String>,
+    pub api_idle_timeout: Duration,
     pub publish_pod_status: bool,
     pub state_dir: PathBuf,
     pub bpffs_dir: PathBuf,
@@ -80,9 +86,12 @@ pub enum ConfigError {
         /// What and where.
         source: Box<serde_saphyr::Error>,
     },
-    /// A setting without which nothing can be done.
-    #[error("{0} must be set (in the configuration file, or as flag --{1})")]
-    Missing(&'static str, &'static str),
+    /// Nothing says where the cluster is to be learned of.
+    #[error(
+        "no source of objects: set kubeconfig or apiServers for a Kubernetes API (flags --kubeconfig, --api-servers), \
+         or manifests for a folder (flag --manifests); and this is no pod with a service account"
+    )]
+    NoSource,
     /// The host name, which is the node's name if none is set.
     #[error("nodeName is not set and the host name cannot be read: {0}")]
     HostName(io::Error),
@@ -126,7 +135,10 @@ impl Config {
         let config = Self {
             set,
             node_name: node_name.into(),
-            manifests: settings.manifests.ok_or(ConfigError::Missing("manifests", "manifests"))?,
+            manifests: settings.manifests,
+            kubeconfig: settings.kubeconfig,
+            api_servers: source::api_servers(&settings.api_servers.unwrap_or_default())?,
+            api_idle_timeout: settings.api_idle_timeout.map_or(Duration::from_secs(150), |period| period.0),
             publish_pod_status: settings.publish_pod_status.unwrap_or(false),
             state_dir: settings.state_dir.unwrap_or_else(|| "/var/lib/sluice".into()),
             bpffs_dir: settings.bpffs_dir.unwrap_or_else(|| "/sys/fs/bpf/sluice".into()),
@@ -280,7 +292,7 @@ mod tests {
     fn values_that_cannot_be_are_refused() {
         let base = || Settings { manifests: Some("/m".into()), ..Settings::default() };
         let table = [
-            (Settings { manifests: None, ..base() }, "manifests"),
+            (Settings { api_servers: Some(vec!["a b".into()]), ..base() }, "apiServers"),
             (Settings { mtu: Some(100), ..base() }, "mtu"),
             (Settings { bridge: Some("a-name-that-is-too-long".into()), ..base() }, "bridge"),
             (Settings { uplinks: Some(vec![]), ..base() }, "uplinks"),

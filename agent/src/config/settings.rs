@@ -24,6 +24,17 @@ pub struct Settings {
     /// The folder of Kubernetes manifests that stands in the place of an API server
     #[arg(long, value_name = "FOLDER")]
     pub manifests: Option<PathBuf>,
+    /// The file that says how to reach the Kubernetes API; it is read again whenever a connection is made
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Addresses of the Kubernetes API, in the place of the kubeconfig's or a pod's; the next one is tried
+    /// when one fails
+    #[arg(long, value_name = "ADDRESS,..", value_delimiter = ',')]
+    pub api_servers: Option<Vec<String>>,
+    /// How long the Kubernetes API may be silent before its connection is taken for dead; it has something to
+    /// say every minute [default: 150s]
+    #[arg(long, value_name = "DURATION")]
+    pub api_idle_timeout: Option<Period>,
     /// Tell the other nodes that share the folder of manifests the addresses of this node's pods, in the
     /// file .sluice/NODE.yaml below it [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -170,7 +181,7 @@ impl Settings {
     /// These settings, and those of `other` where these say nothing.
     pub fn or(self, other: Self) -> Self {
         first_set!(self, other;
-            node_name, manifests, publish_pod_status, state_dir, bpffs_dir, cgroup_root, datapath_object,
+            node_name, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, datapath_object,
             flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, cluster_domain,
             cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, proxy, dns, routes, fast_path,
             healthz_address, metrics_address, program_stats, resync_period, log_format, log_level,

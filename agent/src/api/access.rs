@@ -1,0 +1,173 @@
+//! How to get at the API: addresses and credentials, from a kubeconfig, from the service account of a pod, or from
+//! nothing but addresses. Read anew whenever a client is made, so that whatever has been rotated is taken up.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kube::{
+    Client, Config as ClientConfig,
+    config::{
+        AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedAuthInfo,
+        NamedCluster, NamedContext,
+    },
+};
+
+use crate::config::ApiSettings;
+
+/// Where a pod finds its service account.
+pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The one name for cluster, user and context in a configuration that is made here.
+const NAME: &str = "sluice";
+
+/// Why there is no way to the API.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The kubeconfig, or what it refers to.
+    #[error("kubeconfig {path}: {source}")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<KubeconfigError>,
+    },
+    /// The kubeconfig names no server, and neither does anything else.
+    #[error("kubeconfig {0} names no server for its current context")]
+    NoServer(PathBuf),
+    /// The service account, or an address.
+    #[error("API server {server}: {source}")]
+    Server {
+        /// The address.
+        server: String,
+        /// What is wrong.
+        source: Box<KubeconfigError>,
+    },
+    /// Certificates, keys, or the command that gives credentials.
+    #[error("cannot make a client for {server}: {source}")]
+    Client {
+        /// The address.
+        server: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// The task that makes the client has ended.
+    #[error("the task that makes a client has ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The way to the API.
+#[derive(Clone, Debug)]
+pub struct Access {
+    source: ApiSettings,
+}
+
+impl Access {
+    /// Checks that what is needed is there, as far as it can be told without a server.
+    pub fn new(source: ApiSettings) -> Result<Self, AccessError> {
+        let access = Self { source };
+        access.servers()?;
+        Ok(access)
+    }
+
+    /// The addresses, in the order in which they are tried.
+    pub fn servers(&self) -> Result<Vec<String>, AccessError> {
+        let mut servers = self.source.servers.clone();
+        match (&self.source.kubeconfig, &self.source.in_cluster) {
+            (Some(path), _) => {
+                let own = server_of(&read(path)?);
+                if servers.is_empty() {
+                    servers.push(own.ok_or_else(|| AccessError::NoServer(path.clone()))?);
+                }
+            }
+            // Last, as it may lead through the proxy that this agent is.
+            (None, Some(service)) => servers.push(service.clone()),
+            (None, None) => {}
+        }
+        Ok(servers)
+    }
+
+    /// A client for one of the addresses.
+    pub async fn client(&self, server: &str) -> Result<Client, AccessError> {
+        let wrong = |source| AccessError::Server { server: server.to_owned(), source: Box::new(source) };
+        let kubeconfig = match &self.source.kubeconfig {
+            Some(path) => with_server(read(path)?, server),
+            None if self.source.in_cluster.is_some() => service_account(server, Path::new(SERVICE_ACCOUNT)),
+            None => plain(server, None, AuthInfo::default()),
+        };
+        let options = KubeConfigOptions::default();
+        let mut config = ClientConfig::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?;
+        config.connect_timeout = Some(CONNECT);
+        // Failures are to be seen, counted and waited for here, not below.
+        config.default_retry = false;
+        let server = server.to_owned();
+        // A command that gives credentials blocks.
+        tokio::task::spawn_blocking(move || {
+            Client::try_from(config)
+                .map_err(|source| AccessError::Client { server, source: Box::new(source) })
+        })
+        .await?
+    }
+}
+
+fn read(path: &Path) -> Result<Kubeconfig, AccessError> {
+    Kubeconfig::read_from(path)
+        .map_err(|source| AccessError::Kubeconfig { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// The name of the cluster of the current context.
+fn current_cluster(kubeconfig: &Kubeconfig) -> Option<&str> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|named| named.name == *current)?;
+    Some(&context.context.as_ref()?.cluster)
+}
+
+fn server_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    let name = current_cluster(kubeconfig)?;
+    let cluster = kubeconfig.clusters.iter().find(|named| named.name == name)?;
+    cluster.cluster.as_ref()?.server.clone()
+}
+
+fn with_server(mut kubeconfig: Kubeconfig, server: &str) -> Kubeconfig {
+    let name = current_cluster(&kubeconfig).map(str::to_owned);
+    for named in kubeconfig.clusters.iter_mut().filter(|named| Some(&named.name) == name.as_ref()) {
+        if let Some(cluster) = &mut named.cluster {
+            cluster.server = Some(server.to_owned());
+        }
+    }
+    kubeconfig
+}
+
+fn service_account(server: &str, folder: &Path) -> Kubeconfig {
+    let file = |name: &str| Some(folder.join(name).to_string_lossy().into_owned());
+    plain(server, file("ca.crt"), AuthInfo { token_file: file("token"), ..AuthInfo::default() })
+}
+
+fn plain(server: &str, authority: Option<String>, user: AuthInfo) -> Kubeconfig {
+    let cluster =
+        Cluster { server: Some(server.to_owned()), certificate_authority: authority, ..Cluster::default() };
+    let context = Context { cluster: NAME.to_owned(), user: Some(NAME.to_owned()), ..Context::default() };
+    Kubeconfig {
+        clusters: vec![NamedCluster {
+            name: NAME.to_owned(),
+            cluster: Some(cluster),
+            ..NamedCluster::default()
+        }],
+        auth_infos: vec![NamedAuthInfo {
+            name: NAME.to_owned(),
+            auth_info: Some(user),
+            ..NamedAuthInfo::default()
+        }],
+        contexts: vec![NamedContext {
+            name: NAME.to_owned(),
+            context: Some(context),
+            ..NamedContext::default()
+        }],
+        current_context: Some(NAME.to_owned()),
+        ..Kubeconfig::default()
+    }
+}

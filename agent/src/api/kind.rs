@@ -1,0 +1,206 @@
+//! The kinds of objects that are watched: where the API has them, and what becomes of one.
+
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+        networking::v1::ServiceCIDR,
+    },
+    serde::de::DeserializeOwned,
+};
+use serde::Deserialize;
+use sluice_model::{self as model, Object, ObjectKey, ObjectName};
+
+use crate::convert::{self, ConvertError, Readiness};
+
+/// A kind of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the variants are the kinds")]
+pub enum Kind {
+    Service,
+    EndpointSlice,
+    Node,
+    ServiceCidr,
+    Namespace,
+    Pod,
+}
+
+/// What names an object, read without reading the rest of it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    metadata: IdentityMeta,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct IdentityMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+    resource_version: Option<String>,
+}
+
+impl Identity {
+    /// The version of the collection that the object came with.
+    pub fn version(&mut self) -> Option<String> {
+        self.metadata.resource_version.take()
+    }
+}
+
+/// An object that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// A field is of another form than the API says.
+    #[error("{object}: {field}: {message}")]
+    Field {
+        /// Kind and name.
+        object: String,
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An object that cannot be right.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+}
+
+impl Kind {
+    /// The name in metrics and logs: the resource's, as in the API's paths.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
+            Self::Node => "nodes",
+            Self::ServiceCidr => "servicecidrs",
+            Self::Namespace => "namespaces",
+            Self::Pod => "pods",
+        }
+    }
+
+    /// The path of the collection, over all namespaces.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Service => "/api/v1/services",
+            Self::EndpointSlice => "/apis/discovery.k8s.io/v1/endpointslices",
+            Self::Node => "/api/v1/nodes",
+            Self::ServiceCidr => "/apis/networking.k8s.io/v1/servicecidrs",
+            Self::Namespace => "/api/v1/namespaces",
+            Self::Pod => "/api/v1/pods",
+        }
+    }
+
+    /// Whether a cluster may do without: the API has it since 1.33 only, and the configuration can say the same.
+    pub fn is_optional(self) -> bool {
+        self == Self::ServiceCidr
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+        }
+    }
+
+    /// The key of an object with this identity; `None` if it has no name.
+    pub fn key(self, identity: &Identity) -> Option<ObjectKey> {
+        let name = identity.metadata.name.as_deref()?;
+        let object = || ObjectName::new(identity.metadata.namespace.as_deref().unwrap_or("default"), name);
+        Some(match self {
+            Self::Service => ObjectKey::Service(object()),
+            Self::EndpointSlice => ObjectKey::EndpointSlice(object()),
+            Self::Pod => ObjectKey::Pod(object()),
+            Self::Node => ObjectKey::Node(name.into()),
+            Self::ServiceCidr => ObjectKey::ServiceCidr(name.into()),
+            Self::Namespace => ObjectKey::Namespace(name.into()),
+        })
+    }
+
+    /// Kind and name for people.
+    pub fn title_of(self, identity: &Identity) -> String {
+        let name = identity.metadata.name.as_deref().unwrap_or("?");
+        match identity.metadata.namespace.as_deref() {
+            Some(namespace) => format!("{} {namespace}/{name}", self.title()),
+            None => format!("{} {name}", self.title()),
+        }
+    }
+
+    /// Reads an object and trims it; what is not kept is gone when this returns. `None` for objects that are of
+    /// no use to anybody here.
+    pub fn convert(self, identity: &Identity, text: &[u8]) -> Result<Option<Object>, Fault> {
+        Ok(match self {
+            Self::Service => {
+                let mut service = convert::service(&self.read::<Service>(identity, text)?)?;
+                // Only a source that makes endpoints itself selects pods; of headless services DNS asks whether
+                // there is a selector at all.
+                if !service.headless {
+                    service.selector = BTreeMap::new();
+                }
+                Some(Object::Service(service))
+            }
+            Self::EndpointSlice => {
+                convert::slice(&self.read::<EndpointSlice>(identity, text)?)?.map(Object::EndpointSlice)
+            }
+            Self::Node => Some(Object::Node(convert::node(&self.read::<Node>(identity, text)?)?)),
+            Self::ServiceCidr => {
+                Some(Object::ServiceCidr(convert::service_cidr(&self.read::<ServiceCIDR>(identity, text)?)?))
+            }
+            Self::Namespace => {
+                let namespace = convert::namespace(&self.read::<Namespace>(identity, text)?)?;
+                Some(Object::Namespace(model::Namespace { labels: BTreeMap::new(), ..namespace }))
+            }
+            Self::Pod => {
+                let pod = convert::pod(&self.read::<Pod>(identity, text)?, Readiness::Reported)?;
+                Some(Object::Pod(model::Pod { labels: BTreeMap::new(), ports: Vec::new(), ..pod }))
+            }
+        })
+    }
+
+    fn read<K: DeserializeOwned>(self, identity: &Identity, text: &[u8]) -> Result<K, Fault> {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| Fault::Field {
+            object: self.title_of(identity),
+            field: error.path().to_string(),
+            message: error.inner().to_string(),
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::json::read;
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_named_with_its_field() {
+        let text = br#"{"metadata":{"namespace":"shop","name":"web"},"spec":{"ports":[{"port":"http"}]}}"#;
+        let identity: Identity = read(text).unwrap();
+        let said = Kind::Service.convert(&identity, text).unwrap_err().to_string();
+        assert!(said.starts_with("Service shop/web: spec.ports"), "{said}");
+        assert_eq!(Kind::Service.key(&identity), Some(ObjectKey::Service(ObjectName::new("shop", "web"))));
+    }
+
+    #[test]
+    fn the_key_of_an_object_is_known_before_it_is_read() {
+        let text =
+            br#"{"metadata":{"name":"one","resourceVersion":"7"},"spec":{"podCIDRs":["10.0.0.0/24"]}}"#;
+        let mut identity: Identity = read(text).unwrap();
+        assert_eq!(identity.version().as_deref(), Some("7"));
+        for kind in [Kind::Node, Kind::Namespace] {
+            let object = kind.convert(&identity, text).unwrap().unwrap();
+            assert_eq!(kind.key(&identity), Some(object.key()));
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! What is known of one kind of objects, and how lists and events change it: pure.
+//!
+//! The objects themselves are the loop's; here stays their name and a hash of what the API sent, so that a list
+//! taken anew costs as much as it differs from what is known. A list takes effect when it is complete, as one
+//! step: nothing is taken away because it has not been listed *yet*.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, RandomState},
+};
+
+use sluice_model::ObjectKey;
+
+use super::{
+    json,
+    kind::{Identity, Kind},
+};
+use crate::source::Delta;
+
+/// What is known of one kind.
+#[derive(Debug)]
+pub(super) struct Known {
+    kind: Kind,
+    objects: HashMap<ObjectKey, Held>,
+    /// Objects that cannot be used, with what is wrong with them.
+    faults: BTreeMap<ObjectKey, String>,
+    /// Faults that have not been told yet.
+    untold: Vec<String>,
+    hasher: RandomState,
+    /// The list that is being taken, or was last.
+    round: u32,
+    /// What the list that is being taken has changed so far.
+    pending: Vec<Delta>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// Hash of what the API sent.
+    hash: u64,
+    /// The last list that the object was in.
+    round: u32,
+    /// Whether the loop has it: objects that are of no use, or cannot be used, are not passed on.
+    passed_on: bool,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happened {
+    /// It came, or changed.
+    Changed,
+    /// It is gone.
+    Deleted,
+}
+
+impl Known {
+    /// Nothing is known.
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            objects: HashMap::new(),
+            faults: BTreeMap::new(),
+            untold: Vec::new(),
+            hasher: RandomState::new(),
+            round: 0,
+            pending: Vec::new(),
+        }
+    }
+
+    /// How many objects the API has.
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// How many objects cannot be used.
+    pub(super) fn faults(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Faults that came since this was last asked.
+    pub(super) fn take_untold(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// A list begins. One that had begun and was not completed counts for nothing, except that what it brought
+    /// is compared again.
+    pub(super) fn begin_list(&mut self) {
+        // The loop has not heard of what that list brought: the hashes must not say that it has.
+        for delta in std::mem::take(&mut self.pending) {
+            match delta {
+                Delta::Put(object) => {
+                    if let Some(held) = self.objects.get_mut(&object.key()) {
+                        held.hash = !held.hash;
+                    }
+                }
+                Delta::Remove(key) => {
+                    let unknown = Held { hash: 0, round: self.round, passed_on: true };
+                    let held = self.objects.entry(key).or_insert(unknown);
+                    held.passed_on = true;
+                    held.hash = !held.hash;
+                }
+            }
+        }
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// An element of the list, or an event in the midst of it; gives the version that it came with.
+    pub(super) fn listed(&mut self, happened: Happened, text: &[u8]) -> Option<String> {
+        let (version, delta) = self.event(happened, text);
+        self.pending.extend(delta);
+        version
+    }
+
+    /// The list is complete: gives all that it changes. What is gone comes first, so that what it held (an address,
+    /// a port) is free for what came in its place.
+    pub(super) fn end_list(&mut self) -> Vec<Delta> {
+        let round = self.round;
+        let mut deltas = Vec::new();
+        self.objects.retain(|key, held| {
+            let there = held.round == round;
+            if !there && held.passed_on {
+                deltas.push(Delta::Remove(key.clone()));
+            }
+            there
+        });
+        let objects = &self.objects;
+        self.faults.retain(|key, _| objects.contains_key(key));
+        deltas.append(&mut self.pending);
+        self.pending = Vec::new();
+        deltas
+    }
+
+    /// An event of a watch; gives the object's version, and what it changes.
+    pub(super) fn event(&mut self, happened: Happened, text: &[u8]) -> (Option<String>, Option<Delta>) {
+        let mut identity: Identity = match json::read(text) {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.untold.push(format!("one of the {}: metadata: {error}", self.kind));
+                return (None, None);
+            }
+        };
+        let delta = match happened {
+            Happened::Changed => self.take(&identity, text),
+            Happened::Deleted => self.remove(&identity),
+        };
+        (identity.version(), delta)
+    }
+
+    fn take(&mut self, identity: &Identity, text: &[u8]) -> Option<Delta> {
+        let Some(key) = self.kind.key(identity) else {
+            self.untold.push(format!("{}: metadata.name is missing", self.kind.title_of(identity)));
+            return None;
+        };
+        let (hash, round) = (self.hasher.hash_one(text), self.round);
+        let before = match self.objects.get_mut(&key) {
+            Some(held) => {
+                held.round = round;
+                if held.hash == hash {
+                    return None;
+                }
+                held.hash = hash;
+                held.passed_on
+            }
+            None => false,
+        };
+        match self.kind.convert(identity, text) {
+            Ok(Some(object)) => {
+                self.faults.remove(&key);
+                // The loop's own names, so that they are in memory once.
+                self.hold(object.key(), Held { hash, round, passed_on: true });
+                Some(Delta::Put(object))
+            }
+            Ok(None) => {
+                self.faults.remove(&key);
+                self.hold(key.clone(), Held { hash, round, passed_on: false });
+                before.then_some(Delta::Remove(key))
+            }
+            Err(fault) => {
+                // What was known of it stays in force, as long as the object is there at all.
+                let text = fault.to_string();
+                if self.faults.insert(key.clone(), text.clone()).as_ref() != Some(&text) {
+                    self.untold.push(text);
+                }
+                self.hold(key, Held { hash, round, passed_on: before });
+                None
+            }
+        }
+    }
+
+    fn hold(&mut self, key: ObjectKey, held: Held) {
+        self.objects.insert(key, held);
+    }
+
+    fn remove(&mut self, identity: &Identity) -> Option<Delta> {
+        let key = self.kind.key(identity)?;
+        self.faults.remove(&key);
+        let held = self.objects.remove(&key)?;
+        held.passed_on.then_some(Delta::Remove(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sluice_model::{Changes, Object, Snapshot};
+
+    use super::*;
+
+    fn node(name: &str, network: &str) -> String {
+        format!(
+            r#"{{"metadata":{{"name":"{name}","resourceVersion":"5"}},"spec":{{"podCIDRs":["{network}"]}}}}"#
+        )
+    }
+
+    fn list(known: &mut Known, objects: &[String]) -> Vec<Delta> {
+        known.begin_list();
+        for object in objects {
+            assert_eq!(known.listed(Happened::Changed, object.as_bytes()).as_deref(), Some("5"));
+        }
+        known.end_list()
+    }
+
+    fn names(deltas: &[Delta]) -> Vec<String> {
+        deltas
+            .iter()
+            .map(|delta| match delta {
+                Delta::Put(Object::Node(node)) => format!("+{}", node.name),
+                Delta::Remove(ObjectKey::Node(name)) => format!("-{name}"),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_list_taken_anew_gives_what_differs_and_removals_first() {
+        let mut known = Known::new(Kind::Node);
+        let [a, b, c] = ["a", "b", "c"].map(|name| node(name, "10.0.0.0/24"));
+        assert_eq!(names(&list(&mut known, &[a.clone(), b.clone()])), ["+a", "+b"]);
+        assert_eq!(names(&list(&mut known, &[a.clone(), b])), [""; 0]);
+        assert_eq!(names(&list(&mut known, &[c, node("a", "10.0.1.0/24")])), ["-b", "+c", "+a"]);
+        assert_eq!(known.len(), 2);
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_takes_nothing_away_and_is_not_believed() {
+        let mut known = Known::new(Kind::Node);
+        let [a, b] = ["a", "b"].map(|name| node(name, "10.0.0.0/24"));
+        list(&mut known, std::slice::from_ref(&a));
+        let changed = node("a", "10.0.9.0/24");
+        known.begin_list();
+        known.listed(Happened::Changed, changed.as_bytes());
+        known.listed(Happened::Changed, b.as_bytes());
+        // The connection is lost here. The next list has the same, and it must get to the loop.
+        assert_eq!(names(&list(&mut known, &[changed.clone(), b.clone()])), ["+a", "+b"]);
+        known.begin_list();
+        known.listed(Happened::Deleted, b.as_bytes());
+        assert_eq!(names(&list(&mut known, &[changed])), ["-b"]);
+    }
+
+    #[test]
+    fn an_object_with_a_mistake_is_told_once_and_what_it_was_stays() {
+        let mut known = Known::new(Kind::Node);
+        let (good, bad) = (node("a", "10.0.0.0/24"), node("a", "10.0.0.0"));
+        let new = node("n", "nonsense");
+        list(&mut known, std::slice::from_ref(&good));
+        for _ in 0..2 {
+            assert!(list(&mut known, &[bad.clone(), new.clone()]).is_empty());
+        }
+        assert_eq!(known.faults(), 2);
+        let told = known.take_untold();
+        assert_eq!(told.len(), 2);
+        assert!(told[0].starts_with("Node a: spec.podCIDRs[0]: "), "{told:?}");
+        // Mended: as it was before, but the loop is told again, as it may have been something else in between.
+        assert_eq!(names(&list(&mut known, &[good])), ["+a"]);
+        assert_eq!(known.faults(), 0);
+        // Gone while it cannot be used: gone.
+        let (_, delta) = known.event(Happened::Changed, bad.as_bytes());
+        assert_eq!((delta, known.faults()), (None, 1));
+        let (_, delta) = known.event(Happened::Deleted, bad.as_bytes());
+        assert_eq!((names(&Vec::from_iter(delta)), known.faults()), (vec!["-a".to_owned()], 0));
+    }
+
+    #[test]
+    fn what_is_of_no_use_any_more_is_taken_back() {
+        let slice = |label: &str| {
+            format!(
+                r#"{{"metadata":{{"namespace":"d","name":"s","labels":{{"kubernetes.io/service-name":"{label}"}}}},
+                    "addressType":"IPv4","endpoints":[]}}"#
+            )
+        };
+        let mut known = Known::new(Kind::EndpointSlice);
+        let mut change = |text: String| known.event(Happened::Changed, text.as_bytes()).1;
+        assert!(matches!(change(slice("web")), Some(Delta::Put(Object::EndpointSlice(_)))));
+        assert!(matches!(change(slice("")), Some(Delta::Remove(ObjectKey::EndpointSlice(_)))));
+        assert_eq!(change(slice("")), None);
+    }
+
+    /// What may happen between an API server and the source.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, u8),
+        Delete(u8),
+        /// A list, of which only so many elements arrive.
+        Broken(usize),
+        Whole,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            // Network 9 is nonsense.
+            (0..5u8, 0..10u8).prop_map(|(node, network)| Step::Put(node, network)),
+            (0..5u8).prop_map(Step::Delete),
+            (0..5usize).prop_map(Step::Broken),
+            Just(Step::Whole),
+        ]
+    }
+
+    proptest! {
+        /// Whatever lists and events come, broken off or not: after a whole list the loop knows what the server
+        /// has, as far as it can be used.
+        #[test]
+        fn a_whole_list_makes_everything_right(steps in prop::collection::vec(step(), 0..40), lost: Vec<bool>) {
+            let mut known = Known::new(Kind::Node);
+            let mut server: BTreeMap<u8, (u8, Option<u8>)> = BTreeMap::new();
+            let mut snapshot = Snapshot::default();
+            let mut lost = lost.into_iter().chain(std::iter::repeat(false));
+            let text = |name: u8, network: u8| match network {
+                9 => node(&format!("n{name}"), "nonsense"),
+                _ => node(&format!("n{name}"), &format!("10.0.{network}.0/24")),
+            };
+            for step in steps.into_iter().chain([Step::Whole]) {
+                let mut deltas = Vec::new();
+                match step {
+                    Step::Put(name, network) => {
+                        let kept = server.get(&name).and_then(|(_, good)| *good);
+                        let lost = lost.next().unwrap();
+                        // What cannot be used leaves in force what was known here, which a lost event never was.
+                        let good = if network == 9 { kept } else { Some(network) };
+                        if !lost {
+                            server.insert(name, (network, good));
+                            deltas.extend(known.event(Happened::Changed, text(name, network).as_bytes()).1);
+                        } else if network != 9 {
+                            server.insert(name, (network, good));
+                        }
+                    }
+                    Step::Delete(name) => {
+                        let there = server.remove(&name).is_some();
+                        // A lost deletion of what was bad is a case of its own: see the test above.
+                        if there {
+                            deltas.extend(known.event(Happened::Deleted, text(name, 0).as_bytes()).1);
+                        }
+                    }
+                    Step::Broken(count) => {
+                        known.begin_list();
+                        for (name, (network, _)) in server.iter().take(count) {
+                            known.listed(Happened::Changed, text(*name, *network).as_bytes());
+                        }
+                    }
+                    Step::Whole => {
+                        let all: Vec<_> = server.iter().map(|(name, (network, _))| text(*name, *network)).collect();
+                        deltas = list(&mut known, &all);
+                    }
+                }
+                for delta in deltas {
+                    match delta {
+                        Delta::Put(object) => snapshot.apply(object, &mut Changes::default()),
+                        Delta::Remove(key) => snapshot.remove(&key, &mut Changes::default()),
+                    }
+                }
+            }
+            let found: Vec<String> =
+                snapshot.nodes.values().map(|node| format!("{} {}", node.name, node.pod_cidrs[0])).collect();
+            let usable = server.iter().filter(|(_, (network, _))| *network != 9);
+            let wanted: Vec<String> =
+                usable.map(|(name, (network, _))| format!("n{name} 10.0.{network}.0/24")).collect();
+            for wanted in &wanted {
+                prop_assert!(found.contains(wanted), "{wanted} is missing in {found:?}");
+            }
+            for found in &found {
+                let name: u8 = found[1..2].parse().unwrap();
+                prop_assert!(server.contains_key(&name), "{found} should be gone");
+            }
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! The API source against a small server, which says exactly what a test tells it to: how the source lists, watches,
+//! goes on after everything that can go wrong, and takes nothing away before a complete list says so.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{StatusCode, header::AUTHORIZATION},
+    response::{IntoResponse, Response},
+};
+use sluice_agent::{
+    api::{Access, ApiSource, Contacts, Kind, Pods, Timing, Wanted},
+    config::ApiSettings,
+    source::{Delta, Update},
+};
+use sluice_model::{Changes, Snapshot};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What the server does with one request.
+enum Answer {
+    /// This status and body.
+    Body(u16, String),
+    /// These lines at once, then what the test sends, until the sender is dropped.
+    Stream(Vec<String>, UnboundedReceiver<Line>),
+    /// Nothing, ever.
+    Hang,
+}
+
+type Line = Result<Bytes, Infallible>;
+
+type Parameters = BTreeMap<String, String>;
+
+/// A request that came.
+#[derive(Clone, Debug)]
+struct Asked {
+    path: String,
+    parameters: Parameters,
+    token: Option<String>,
+}
+
+impl Asked {
+    fn is_watch(&self) -> bool {
+        self.parameters.contains_key("watch")
+    }
+
+    fn is_streamed_list(&self) -> bool {
+        self.parameters.get("sendInitialEvents").is_some_and(|value| value == "true")
+    }
+
+    fn version(&self) -> &str {
+        self.parameters.get("resourceVersion").map_or("", |text| text)
+    }
+}
+
+#[derive(Default)]
+struct Script {
+    /// What was asked of Nodes.
+    asked: Vec<Asked>,
+    answers: VecDeque<Answer>,
+}
+
+/// A server. Of Nodes it says what the test tells it to; of all else, that there is none.
+#[derive(Clone)]
+struct Server {
+    script: Arc<Mutex<Script>>,
+    address: String,
+    runtime: Arc<tokio::runtime::Runtime>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let script = Arc::new(Mutex::new(Script::default()));
+        let routes = Router::new().fallback(answer).with_state(script.clone());
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        runtime.spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        Self { script, address, runtime: Arc::new(runtime) }
+    }
+
+    fn expect(&self, answer: Answer) {
+        self.script.lock().unwrap().answers.push_back(answer);
+    }
+
+    fn pages(&self, pages: &[(&[String], &str)], version: &str) {
+        for (items, more) in pages {
+            let body = format!(
+                r#"{{"kind":"NodeList","apiVersion":"v1","metadata":{{"resourceVersion":"{version}","continue":"{more}"}},"items":[{}]}}"#,
+                items.join(",")
+            );
+            self.expect(Answer::Body(200, body));
+        }
+    }
+
+    /// A watch that begins with these lines; the sender takes more.
+    fn watch(&self, lines: &[String]) -> UnboundedSender<Line> {
+        let (sender, receiver) = unbounded_channel();
+        self.expect(Answer::Stream(lines.to_vec(), receiver));
+        sender
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.script.lock().unwrap().asked.clone()
+    }
+
+    /// Waits until so many requests have come; gives the last.
+    fn wait_for(&self, count: usize) -> Asked {
+        wait("requests", || {
+            let asked = self.asked();
+            (asked.len() >= count).then(|| asked[count - 1].clone())
+        })
+    }
+}
+
+fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(start.elapsed() < LIMIT, "no {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let parameters = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let token = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    let asked = Asked { path, parameters, token };
+    if asked.path != "/api/v1/nodes" {
+        // Nothing there, and nothing ever happens.
+        if asked.path.ends_with("servicecidrs") {
+            return (StatusCode::NOT_FOUND, status(404, "NotFound")).into_response();
+        }
+        let kind = if asked.path.ends_with("endpointslices") { "EndpointSlice" } else { "Service" };
+        let lines = if asked.is_streamed_list() { vec![end_of_list(kind, "1")] } else { Vec::new() };
+        return lines_and(lines, futures_util::stream::pending());
+    }
+    let answer = {
+        let mut script = script.lock().unwrap();
+        script.asked.push(asked);
+        script.answers.pop_front()
+    };
+    match answer {
+        Some(Answer::Body(code, body)) => (StatusCode::from_u16(code).unwrap(), body).into_response(),
+        Some(Answer::Stream(lines, more)) => {
+            let more = futures_util::stream::unfold(more, async |mut more| Some((more.recv().await?, more)));
+            lines_and(lines, more)
+        }
+        Some(Answer::Hang) => futures_util::future::pending().await,
+        None => (StatusCode::SERVICE_UNAVAILABLE, status(503, "NothingLeftToSay")).into_response(),
+    }
+}
+
+fn lines_and(lines: Vec<String>, more: impl futures_util::Stream<Item = Line> + Send + 'static) -> Response {
+    let first = futures_util::stream::iter(lines.into_iter().map(|line| Ok(Bytes::from(line + "\n"))));
+    Response::new(Body::from_stream(futures_util::StreamExt::chain(first, more)))
+}
+
+fn status(code: u16, reason: &str) -> String {
+    format!(
+        r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"because","reason":"{reason}","code":{code}}}"#
+    )
+}
+
+fn node(name: &str, network: &str, version: u64) -> String {
+    format!(
+        r#"{{"kind":"Node","apiVersion":"v1","metadata":{{"name":"{name}","resourceVersion":"{version}"}},"spec":{{"podCIDRs":["{network}"]}}}}"#
+    )
+}
+
+fn event(what: &str, object: &str) -> String {
+    format!(r#"{{"type":"{what}","object":{object}}}"#)
+}
+
+fn bookmark(kind: &str, version: &str, annotations: &str) -> String {
+    event(
+        "BOOKMARK",
+        &format!(
+            r#"{{"kind":"{kind}","apiVersion":"v1","metadata":{{"resourceVersion":"{version}","annotations":{{{annotations}}}}}}}"#
+        ),
+    )
+}
+
+fn end_of_list(kind: &str, version: &str) -> String {
+    bookmark(kind, version, r#""k8s.io/initial-events-end":"true""#)
+}
+
+fn line(text: &str) -> Line {
+    Ok(Bytes::from(format!("{text}\n")))
+}
+
+/// A source at work.
+struct Source {
+    updates: mpsc::Receiver<Update>,
+    snapshot: Snapshot,
+    contacts: Arc<Contacts>,
+    faults: usize,
+}
+
+fn impatient() -> Timing {
+    Timing {
+        start_jitter: Duration::ZERO,
+        answer: Duration::from_millis(300),
+        idle: Duration::from_millis(600),
+        shortest_watch: Duration::ZERO,
+        steady: Duration::ZERO,
+        first_wait: Duration::from_millis(5),
+        longest_wait: Duration::from_millis(20),
+        ..Timing::usual(Duration::ZERO)
+    }
+}
+
+impl Source {
+    fn start(servers: &[&Server]) -> Self {
+        let servers = servers.iter().map(|server| server.address.clone()).collect();
+        Self::with(ApiSettings { servers, ..ApiSettings::default() }, impatient())
+    }
+
+    fn with(settings: ApiSettings, timing: Timing) -> Self {
+        let wanted = Wanted { namespaces: false, pods: Pods::None };
+        let source = ApiSource::new(Access::new(settings).unwrap(), &wanted, timing).unwrap();
+        let contacts = source.contacts();
+        let (sender, updates) = mpsc::channel();
+        source.run(move |update| sender.send(update).is_ok()).unwrap();
+        Self { updates, snapshot: Snapshot::default(), contacts, faults: 0 }
+    }
+
+    fn take(&mut self, update: Update) {
+        self.faults = update.faults;
+        for delta in update.deltas {
+            match delta {
+                Delta::Put(object) => self.snapshot.apply(object, &mut Changes::default()),
+                Delta::Remove(key) => self.snapshot.remove(&key, &mut Changes::default()),
+            }
+        }
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        self.snapshot.nodes.values().map(|node| format!("{} {}", node.name, node.pod_cidrs[0])).collect()
+    }
+
+    /// Takes updates until the nodes are these; gives what they were in between.
+    fn until(&mut self, expected: &[&str]) -> Vec<Vec<String>> {
+        let mut before = Vec::new();
+        let start = Instant::now();
+        while self.nodes() != expected {
+            before.push(self.nodes());
+            match self.updates.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+                Ok(update) => self.take(update),
+                Err(_) => panic!("still {:?} and not {expected:?}", self.nodes()),
+            }
+        }
+        before
+    }
+
+    fn has_nothing_to_say(&self) -> bool {
+        self.updates.try_recv().is_err()
+    }
+}
+
+#[test]
+fn a_streamed_list_becomes_one_update_and_the_watch_goes_on() {
+    let server = Server::start();
+    let more = server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 3))]);
+    let mut source = Source::start(&[&server]);
+    let asked = server.wait_for(1);
+    assert!(asked.is_watch() && asked.is_streamed_list(), "{asked:?}");
+    assert_eq!(asked.parameters["allowWatchBookmarks"], "true");
+    assert!(source.has_nothing_to_say(), "half a list is not to be believed");
+    more.send(line(&event("ADDED", &node("b", "10.0.2.0/24", 5)))).unwrap();
+    more.send(line(&end_of_list("Node", "9"))).unwrap();
+    let before = source.until(&["a 10.0.1.0/24", "b 10.0.2.0/24"]);
+    assert_eq!(before.len(), 1, "all at once: {before:?}");
+    more.send(line(&event("MODIFIED", &node("a", "10.0.9.0/24", 11)))).unwrap();
+    more.send(line(&event("DELETED", &node("b", "10.0.2.0/24", 12)))).unwrap();
+    source.until(&["a 10.0.9.0/24"]);
+    assert!(source.contacts.oldest(Instant::now(), jiff::Timestamp::now()).is_some());
+    // The server ends the watch: it goes on where it was, without a list.
+    let _next = server.watch(&[]);
+    drop(more);
+    let asked = server.wait_for(2);
+    assert_eq!((asked.version(), asked.is_streamed_list()), ("12", false));
+}
+
+#[test]
+fn a_server_without_streams_is_listed_in_pages() {
+    let server = Server::start();
+    server.expect(Answer::Body(422, status(422, "Invalid")));
+    let [a, b] = [node("a", "10.0.1.0/24", 1), node("b", "10.0.2.0/24", 2)];
+    server.pages(&[(&[a], "more"), (&[b], "")], "7");
+    let _watch = server.watch(&[]);
+    let mut source = Source::start(&[&server]);
+    source.until(&["a 10.0.1.0/24", "b 10.0.2.0/24"]);
+    let watch = server.wait_for(4);
+    let asked = server.asked();
+    assert_eq!(asked[1].parameters["limit"], "500");
+    assert_eq!(asked[2].parameters["continue"], "more");
+    assert_eq!((watch.is_watch(), watch.version()), (true, "7"));
+}
+
+#[test]
+fn a_list_whose_state_the_server_forgets_is_taken_at_once() {
+    let server = Server::start();
+    server.expect(Answer::Body(422, status(422, "Invalid")));
+    let [a, b] = [node("a", "10.0.1.0/24", 1), node("b", "10.0.2.0/24", 2)];
+    server.pages(&[(&[a], "more")], "7");
+    server.expect(Answer::Body(410, status(410, "Expired")));
+    server.pages(&[(&[b], "")], "9");
+    let _watch = server.watch(&[]);
+    let mut source = Source::start(&[&server]);
+    source.until(&["b 10.0.2.0/24"]);
+    assert!(!server.wait_for(4).parameters.contains_key("limit"));
+}
+
+#[test]
+fn after_410_there_is_a_new_list_and_only_then_is_anything_taken_away() {
+    for as_event in [true, false] {
+        let server = Server::start();
+        let [a, b, c] =
+            [node("a", "10.0.1.0/24", 1), node("b", "10.0.2.0/24", 2), node("c", "10.0.2.0/24", 20)];
+        let more = server.watch(&[event("ADDED", &a), event("ADDED", &b), end_of_list("Node", "3")]);
+        let mut source = Source::start(&[&server]);
+        source.until(&["a 10.0.1.0/24", "b 10.0.2.0/24"]);
+        let new = if as_event {
+            let new = server.watch(&[event("ADDED", &a)]);
+            more.send(line(&event("ERROR", &status(410, "Expired")))).unwrap();
+            new
+        } else {
+            server.expect(Answer::Body(410, status(410, "Gone")));
+            let new = server.watch(&[event("ADDED", &a)]);
+            drop(more);
+            new
+        };
+        let asked = server.wait_for(if as_event { 2 } else { 3 });
+        assert!(asked.is_streamed_list());
+        assert!(source.has_nothing_to_say());
+        new.send(line(&event("ADDED", &c))).unwrap();
+        new.send(line(&end_of_list("Node", "21"))).unwrap();
+        let before = source.until(&["a 10.0.1.0/24", "c 10.0.2.0/24"]);
+        assert_eq!(before.len(), 1, "what holds another's network goes in the same step: {before:?}");
+    }
+}
+
+#[test]
+fn a_list_that_breaks_off_takes_nothing_away() {
+    let server = Server::start();
+    let [a, b] = [node("a", "10.0.1.0/24", 1), node("b", "10.0.2.0/24", 2)];
+    let more = server.watch(&[event("ADDED", &a), event("ADDED", &b), end_of_list("Node", "3")]);
+    let mut source = Source::start(&[&server]);
+    source.until(&["a 10.0.1.0/24", "b 10.0.2.0/24"]);
+    let broken = server.watch(&[event("ADDED", &a)]);
+    more.send(line(&event("ERROR", &status(410, "Expired")))).unwrap();
+    server.wait_for(2);
+    let whole = server.watch(&[event("ADDED", &a)]);
+    drop(broken);
+    server.wait_for(3);
+    assert!(source.has_nothing_to_say());
+    whole.send(line(&end_of_list("Node", "5"))).unwrap();
+    source.until(&["a 10.0.1.0/24"]);
+}
+
+#[test]
+fn a_silent_watch_is_taken_for_dead_and_goes_on_elsewhere() {
+    let (first, second) = (Server::start(), Server::start());
+    let a = node("a", "10.0.1.0/24", 1);
+    let _silent = first.watch(&[event("ADDED", &a), end_of_list("Node", "3")]);
+    // What the second server is at, and then its watch.
+    second.pages(&[(&[], "")], "8");
+    let _next = second.watch(&[event("ADDED", &node("b", "10.0.2.0/24", 8))]);
+    let mut source = Source::start(&[&first, &second]);
+    source.until(&["a 10.0.1.0/24"]);
+    source.until(&["a 10.0.1.0/24", "b 10.0.2.0/24"]);
+    assert_eq!(second.wait_for(2).version(), "3");
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_passed_over() {
+    let (first, second) = (Server::start(), Server::start());
+    for _ in 0..10 {
+        first.expect(Answer::Hang);
+    }
+    let _watch = second.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]);
+    Source::start(&[&first, &second]).until(&["a 10.0.1.0/24"]);
+}
+
+#[test]
+fn a_server_that_was_set_back_is_listed_anew() {
+    let server = Server::start();
+    let [a, b] = [node("a", "10.0.1.0/24", 1), node("b", "10.0.2.0/24", 2)];
+    let more = server.watch(&[event("ADDED", &a), event("ADDED", &b), end_of_list("Node", "100")]);
+    let mut source = Source::start(&[&server]);
+    source.until(&["a 10.0.1.0/24", "b 10.0.2.0/24"]);
+    // It is away, and then has an older state: a watch from version 100 would wait for ever.
+    server.expect(Answer::Body(503, status(503, "Unavailable")));
+    server.pages(&[(&[], "")], "40");
+    let _new = server.watch(&[event("ADDED", &a), end_of_list("Node", "40")]);
+    drop(more);
+    source.until(&["a 10.0.1.0/24"]);
+}
+
+#[test]
+fn an_object_with_a_mistake_is_counted_and_the_rest_goes_on() {
+    let server = Server::start();
+    let bad = node("bad", "10.0.0", 1);
+    let worse = r#"{"metadata":{"name":"worse","resourceVersion":"2"},"spec":{"podCIDRs":"all"}}"#;
+    let more = server.watch(&[
+        event("ADDED", &bad),
+        event("ADDED", worse),
+        event("ADDED", r#"{"metadata":7}"#),
+        event("ADDED", &node("good", "10.0.1.0/24", 3)),
+        end_of_list("Node", "3"),
+    ]);
+    let mut source = Source::start(&[&server]);
+    source.until(&["good 10.0.1.0/24"]);
+    assert_eq!(source.faults, 2);
+    more.send(line(&event("MODIFIED", &node("bad", "10.0.2.0/24", 4)))).unwrap();
+    source.until(&["bad 10.0.2.0/24", "good 10.0.1.0/24"]);
+    assert_eq!(source.faults, 1);
+    // What is bad again leaves in force what was good.
+    more.send(line(&event("MODIFIED", &node("bad", "10.0", 5)))).unwrap();
+    more.send(line(&event("DELETED", &node("good", "10.0.1.0/24", 6)))).unwrap();
+    source.until(&["bad 10.0.2.0/24"]);
+    assert_eq!(source.faults, 2);
+}
+
+#[test]
+fn a_line_that_is_cut_off_is_asked_for_again() {
+    let server = Server::start();
+    let more = server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]);
+    let mut source = Source::start(&[&server]);
+    source.until(&["a 10.0.1.0/24"]);
+    let change = event("MODIFIED", &node("a", "10.0.2.0/24", 5));
+    let _next = server.watch(std::slice::from_ref(&change));
+    more.send(Ok(Bytes::from(change[..40].to_owned()))).unwrap();
+    drop(more);
+    source.until(&["a 10.0.2.0/24"]);
+    assert_eq!(server.asked()[1].version(), "3");
+}
+
+#[test]
+fn a_token_that_was_rotated_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (token, kubeconfig) = (folder.path().join("token"), folder.path().join("kubeconfig"));
+    std::fs::write(&token, "old").unwrap();
+    let server = Server::start();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: k, cluster: {{server: '{}'}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\nusers: [{{name: u, user: {{tokenFile: token}}}}]\n",
+        server.address
+    );
+    std::fs::write(&kubeconfig, text).unwrap();
+    server.expect(Answer::Body(401, status(401, "Unauthorized")));
+    let settings = ApiSettings { kubeconfig: Some(kubeconfig), ..ApiSettings::default() };
+    let timing = Timing { first_wait: Duration::from_secs(2), ..impatient() };
+    let mut source = Source::with(settings, timing);
+    assert_eq!(server.wait_for(1).token.as_deref(), Some("Bearer old"));
+    std::fs::write(&token, "new").unwrap();
+    let watches: Vec<_> = (0..20)
+        .map(|_| server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]))
+        .collect();
+    source.until(&["a 10.0.1.0/24"]);
+    assert_eq!(server.asked().last().unwrap().token.as_deref(), Some("Bearer new"));
+    drop(watches);
+}
+
+#[test]
+fn a_kind_that_the_api_does_not_have_keeps_nothing_waiting() {
+    // The server of these tests has no ServiceCIDRs.
+    let server = Server::start();
+    let _watch = server.watch(&[end_of_list("Node", "3")]);
+    let source = Source::start(&[&server]);
+    let first = source.updates.recv_timeout(LIMIT).unwrap();
+    assert!(first.deltas.is_empty() && first.faults == 0);
+    let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
+    assert_eq!(kinds.map(Kind::is_optional), [false, false, false, true]);
+    assert!(source.contacts.oldest(Instant::now(), jiff::Timestamp::now()).is_some());
+    drop(server.runtime);
+}
