@@ -7,7 +7,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use sluice_cni::store::{self, Attachment, State};
-use sluice_ebpf_common::{Endpoint, SERVICE_DEVICE, map_name};
+use sluice_ebpf_common::{Backend, Endpoint, FrontendKey, SERVICE_DEVICE, map_name};
 use sluice_model::{Changes, IpFamily, Snapshot};
 use sluice_netlink::Netlink;
 use sluice_proxy::{
@@ -90,6 +90,7 @@ impl Services {
         // In this order: the plugin writes a pod's record before its entry, so an entry of now without a record
         // of after is a remnant, and not a pod that is being made.
         let known = self.datapath.endpoints()?;
+        let open = self.datapath.host_ports()?;
         *attachments = store::list(&config.state_dir).map_err(Failure::Records)?.attachments;
         for (address, endpoint) in endpoints(attachments, found) {
             if known.get(&address) != Some(&endpoint) {
@@ -104,6 +105,28 @@ impl Services {
         for address in known.keys().filter(|address| !recorded.contains(*address)) {
             info!(%address, "forgetting a pod that is gone");
             self.datapath.remove_endpoint(*address)?;
+        }
+        self.adopt_host_ports(&open, attachments, found)
+    }
+
+    /// Brings the host ports in line with the records of the pods.
+    fn adopt_host_ports(
+        &mut self,
+        open: &BTreeMap<FrontendKey, Backend>,
+        attachments: &[Attachment],
+        found: &Found,
+    ) -> Result<(), Failure> {
+        for (key, backend) in host_ports(attachments, found) {
+            if open.get(&key) != Some(&backend) {
+                info!(address = %key.addr, port = %key.port, pod = %backend.addr, "opening a host port");
+                self.datapath.put_host_port(&key, &backend)?;
+            }
+        }
+        let recorded: BTreeSet<FrontendKey> =
+            attachments.iter().flat_map(Attachment::mappings).map(|mapping| mapping.entry().0).collect();
+        for key in open.keys().filter(|key| !recorded.contains(*key)) {
+            info!(address = %key.addr, port = %key.port, "closing a host port whose pod is gone");
+            self.datapath.remove_host_port(key)?;
         }
         Ok(())
     }
@@ -235,21 +258,30 @@ pub fn wanted_hooks(
         .collect()
 }
 
-/// What the datapath should know of the pods that are attached. Those whose device is gone are left out.
-fn endpoints(attachments: &[Attachment], found: &Found) -> BTreeMap<IpAddr, Endpoint> {
+/// The pods that are attached, each with its device. Those whose device is gone are left out.
+fn wired<'a>(
+    attachments: &'a [Attachment],
+    found: &'a Found,
+) -> impl Iterator<Item = (&'a Attachment, &'a crate::node::Device)> {
     let ready = attachments.iter().filter(|attachment| attachment.state == State::Ready);
-    ready
-        .filter_map(|attachment| Some((attachment, found.devices.get(&attachment.host_veth)?)))
+    ready.filter_map(|attachment| Some((attachment, found.devices.get(&attachment.host_veth)?)))
+}
+
+/// What the datapath should know of the pods that are attached.
+fn endpoints(attachments: &[Attachment], found: &Found) -> BTreeMap<IpAddr, Endpoint> {
+    wired(attachments, found)
         .flat_map(|(attachment, device)| {
-            let endpoint = Endpoint {
-                ifindex: device.index,
-                flags: 0,
-                pod_mac: attachment.mac.0,
-                gateway_mac: attachment.gateway_mac.0,
-                ..Endpoint::default()
-            };
+            let endpoint = attachment.endpoint(device.index);
             attachment.addresses.iter().map(move |address| (address.addr(), endpoint))
         })
+        .collect()
+}
+
+/// The host ports that should be open.
+fn host_ports(attachments: &[Attachment], found: &Found) -> BTreeMap<FrontendKey, Backend> {
+    wired(attachments, found)
+        .flat_map(|(attachment, _)| attachment.mappings())
+        .map(|mapping| mapping.entry())
         .collect()
 }
 
@@ -276,6 +308,8 @@ mod tests {
             bridge: "sluice0".into(),
             gateway_mac: MacAddress([2, 0, 0, 0, 0, 2]),
             bpffs: "/sys/fs/bpf".into(),
+            host_ports: Vec::new(),
+            shaped: false,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     environment::Target,
     error::{Code, Error, Result},
     node::NodeConfig,
-    pod,
+    pod, ports,
     result::{AddResult, Address, Interface},
     store::{self, Attachment, Held, Network, RECORD_VERSION, State, Wanted},
 };
@@ -90,9 +90,17 @@ impl Attempt<'_> {
         let routes = desired::routes(config, &given);
         let index =
             host.peer.ok_or_else(|| Error::new(Code::Kernel, format!("link {} has no peer", host.name)))?;
-        let interface =
-            pod::Interface { name: &target.ifname, index, addresses: &record.addresses, routes: &routes };
+        let interface = pod::Interface {
+            name: &target.ifname,
+            index,
+            mtu,
+            addresses: &record.addresses,
+            routes: &routes,
+        };
         self.namespace.run(|| pod::set_up(config, &interface))??;
+        if let Some(limit) = config.bandwidth().ingress() {
+            netlink.shape(host.index, &limit.shape(mtu))?;
+        }
 
         match Datapath::open(&record.bpffs)? {
             Some(datapath) => datapath.enter(&record, host.index)?,
@@ -103,13 +111,13 @@ impl Attempt<'_> {
                 );
                 return Err(Error::new(Code::TryLater, msg));
             }
-            // The datapath has its own.
-            None if config.ip_masq => {
-                for address in &record.addresses {
+            // The datapath has its own of both.
+            None => {
+                for address in record.addresses.iter().filter(|_| config.ip_masq) {
                     masquerade::ensure(address.trunc())?;
                 }
+                ports::open(&mut netlink, &record, host.index)?;
             }
-            None => {}
         }
         if !config.disable_container_interface {
             netlink.wait_for_carrier(&record.host_veth, CARRIER_LIMIT)?;
@@ -120,7 +128,9 @@ impl Attempt<'_> {
 
     /// Writes the record, with addresses of ours or with those that another plugin gave.
     fn reserve(&self, held: &mut Held, bridge: &Bridge, given: Option<Given>) -> Result<Given> {
-        let mut record = self.record(bridge);
+        let mut record = self.record(bridge)?;
+        // Nobody else chooses ports until the record says which are ours.
+        let _ports = ports::claim(&self.config.state_dir(), &record)?;
         if let Some(given) = given {
             record.addresses = given.addresses.iter().map(|given| given.address).collect();
             self.network.record(held, record)?;
@@ -138,9 +148,9 @@ impl Attempt<'_> {
         Ok(Given { addresses: addresses.collect(), routes: Vec::new(), dns: Dns::default() })
     }
 
-    fn record(&self, bridge: &Bridge) -> Attachment {
+    fn record(&self, bridge: &Bridge) -> Result<Attachment> {
         let Self { config, target, wanted, .. } = *self;
-        Attachment {
+        Ok(Attachment {
             state: State::Adding,
             version: RECORD_VERSION,
             container_id: target.container_id.clone(),
@@ -154,7 +164,9 @@ impl Attempt<'_> {
             bridge: wanted.bridge.clone(),
             gateway_mac: bridge.mac,
             bpffs: wanted.bpffs.clone(),
-        }
+            host_ports: config.host_ports()?,
+            shaped: config.bandwidth().ingress().is_some(),
+        })
     }
 
     /// Makes the veth pair, under the name in the record or, where that is another attachment's, under one that is not.

@@ -12,6 +12,7 @@ use std::{
     collections::BTreeSet,
     ffi::CString,
     io,
+    marker::PhantomData,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -19,7 +20,7 @@ use std::{
     path::Path,
 };
 
-use sluice_ebpf_common::{Addr, Endpoint};
+use sluice_ebpf_common::{Addr, Backend, Endpoint, FrontendKey};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -31,7 +32,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_TCX_INGRESS: u32 = 46;
 
-/// Steps of a walk over the map of endpoints, at most: several times as many as a node has pods.
+/// Steps of a walk over a map, at most: several times as many as a node has pods or host ports.
 const WALK_LIMIT: usize = 1 << 20;
 
 /// What the kernel reads for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
@@ -129,75 +130,86 @@ pub(crate) fn attach_ingress(program: &OwnedFd, ifindex: u32) -> io::Result<Owne
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The map of endpoints.
-#[derive(Debug)]
-pub(crate) struct Endpoints(OwnedFd);
+/// A key or value: plain old data, of which every bit pattern is a value.
+pub(crate) trait Plain: Copy + Default {}
 
-impl Endpoints {
+// What the agent has marked as such, for the same maps (`sluice_ebpf_common`, `user.rs`).
+impl Plain for Addr {}
+impl Plain for Endpoint {}
+impl Plain for FrontendKey {}
+impl Plain for Backend {}
+
+/// A pinned hash map.
+#[derive(Debug)]
+pub(crate) struct Map<K, V> {
+    fd: OwnedFd,
+    of: PhantomData<(K, V)>,
+}
+
+impl<K: Plain + Ord, V: Plain> Map<K, V> {
     /// Opens the pinned map. One whose keys and values are of other sizes is refused: the kernel would read or
     /// write beyond ours.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let map = open(path)?;
+        let fd = open(path)?;
         let mut info = MapInfo::default();
         let mut attributes = InfoAttributes {
-            bpf_fd: map.as_raw_fd() as u32,
+            bpf_fd: fd.as_raw_fd() as u32,
             info_len: size_of::<MapInfo>() as u32,
             info: std::ptr::from_mut(&mut info) as u64,
         };
         bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-        if (info.key_size as usize, info.value_size as usize) != (size_of::<Addr>(), size_of::<Endpoint>()) {
+        if (info.key_size as usize, info.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
             let what = format!("its entries are of {} and {} bytes", info.key_size, info.value_size);
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        Ok(Self(map))
+        Ok(Self { fd, of: PhantomData })
     }
 
-    fn element(&self, key: &Addr, value: u64) -> ElementAttributes {
-        let map_fd = self.0.as_raw_fd() as u32;
-        ElementAttributes { map_fd, pad: 0, key: std::ptr::from_ref(key) as u64, value, flags: 0 }
+    fn element(&self, key: u64, value: u64) -> ElementAttributes {
+        ElementAttributes { map_fd: self.fd.as_raw_fd() as u32, pad: 0, key, value, flags: 0 }
     }
 
-    /// Enters an endpoint, in place of what was there.
-    pub(crate) fn put(&self, key: &Addr, endpoint: &Endpoint) -> io::Result<()> {
-        bpf(BPF_MAP_UPDATE_ELEM, &mut self.element(key, std::ptr::from_ref(endpoint) as u64)).map(drop)
+    /// Enters a value, in place of what was there.
+    pub(crate) fn put(&self, key: &K, value: &V) -> io::Result<()> {
+        let value = std::ptr::from_ref(value) as u64;
+        bpf(BPF_MAP_UPDATE_ELEM, &mut self.element(std::ptr::from_ref(key) as u64, value)).map(drop)
     }
 
-    /// Looks an endpoint up.
-    pub(crate) fn get(&self, key: &Addr) -> io::Result<Option<Endpoint>> {
-        let mut endpoint = Endpoint::default();
-        match bpf(BPF_MAP_LOOKUP_ELEM, &mut self.element(key, std::ptr::from_mut(&mut endpoint) as u64)) {
-            Ok(_) => Ok(Some(endpoint)),
+    /// Looks a value up.
+    pub(crate) fn get(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::default();
+        let at = std::ptr::from_mut(&mut value) as u64;
+        match bpf(BPF_MAP_LOOKUP_ELEM, &mut self.element(std::ptr::from_ref(key) as u64, at)) {
+            Ok(_) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// All addresses that have an entry. One that comes or goes meanwhile is among them or not.
-    pub(crate) fn addresses(&self) -> io::Result<BTreeSet<Addr>> {
-        let map_fd = self.0.as_raw_fd() as u32;
-        let mut addresses = BTreeSet::new();
-        let mut last: Option<Addr> = None;
-        let mut next = Addr::default();
+    /// All keys that have an entry. One that comes or goes meanwhile is among them or not.
+    pub(crate) fn keys(&self) -> io::Result<BTreeSet<K>> {
+        let mut keys = BTreeSet::new();
+        let mut last: Option<K> = None;
+        let mut next = K::default();
         // Where the last key is removed under the walk, the kernel starts again from the first; the set does not
         // mind, and the limit ends a walk that never comes through.
         for _ in 0..WALK_LIMIT {
             let key = last.as_ref().map_or(0, |last| std::ptr::from_ref(last) as u64);
-            let value = std::ptr::from_mut(&mut next) as u64;
-            match bpf(BPF_MAP_GET_NEXT_KEY, &mut ElementAttributes { map_fd, pad: 0, key, value, flags: 0 }) {
+            match bpf(BPF_MAP_GET_NEXT_KEY, &mut self.element(key, std::ptr::from_mut(&mut next) as u64)) {
                 Ok(_) => {
-                    addresses.insert(next);
+                    keys.insert(next);
                     last = Some(next);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(addresses),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(keys),
                 Err(error) => return Err(error),
             }
         }
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    /// Removes an endpoint; that there is none is no error.
-    pub(crate) fn remove(&self, key: &Addr) -> io::Result<()> {
-        match bpf(BPF_MAP_DELETE_ELEM, &mut self.element(key, 0)) {
+    /// Removes an entry; that there is none is no error.
+    pub(crate) fn remove(&self, key: &K) -> io::Result<()> {
+        match bpf(BPF_MAP_DELETE_ELEM, &mut self.element(std::ptr::from_ref(key) as u64, 0)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -4,16 +4,17 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
-use sluice_netlink::{Netlink, Route, RouteFilter, TABLE_MAIN, spoof};
+use sluice_netlink::{Link, Netlink, Route, RouteFilter, Shape, Shaped, TABLE_MAIN, spoof};
 
 use crate::{
     add,
-    config::{Config, RouteConfig},
+    config::{Config, Limit, RouteConfig},
     datapath::Datapath,
     delegate::Delegate,
     environment::Target,
     error::{Code, Error, Result},
-    store::{Attachment, Held, Network, State},
+    ports,
+    store::{Attachment, Held, Mapping, Network, State},
 };
 
 /// Compares the attachment with its record and with what ADD reported.
@@ -100,15 +101,37 @@ impl Findings {
             let filtered = spoof::is_filtered(&host.name)?;
             self.expect(filtered, || format!("link {} lets any link-layer address through", host.name));
         }
+        if let Some(limit) = config.bandwidth().ingress() {
+            self.shaped(&mut netlink, &host, &limit)?;
+        }
         match Datapath::open(&record.bpffs)? {
             Some(datapath) => match datapath.check(record, host.index) {
                 Err(error) if error.code == Code::Damaged => self.0.push(error.msg),
                 other => other?,
             },
-            None => self.expect(!config.require_datapath, || {
-                format!("no datapath is pinned in {}", record.bpffs.display())
-            }),
+            None => {
+                self.expect(!config.require_datapath, || {
+                    format!("no datapath is pinned in {}", record.bpffs.display())
+                });
+                for Mapping { protocol, host_ip, host_port, .. } in ports::missing(record)? {
+                    self.0.push(format!(
+                        "host port {host_port} of protocol {protocol} on {host_ip} is not open"
+                    ));
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn shaped(&mut self, netlink: &mut Netlink, link: &Link, limit: &Limit) -> Result<()> {
+        let Shape { rate, limit, .. } = limit.shape(link.mtu);
+        let found = netlink.shaped(link.index)?;
+        self.expect(found == Some(Shaped { rate, limit }), || match found {
+            None => format!("link {} has no limit of its rate", link.name),
+            Some(found) => {
+                format!("link {} has a limit of {} bytes a second, not {rate}", link.name, found.rate)
+            }
+        });
         Ok(())
     }
 
@@ -129,6 +152,9 @@ impl Findings {
         self.expect(link.mac == Some(record.mac), || {
             format!("interface {} has another link-layer address than {}", link.name, record.mac)
         });
+        if let Some(limit) = config.bandwidth().egress() {
+            self.shaped(&mut netlink, &link, &limit)?;
+        }
         let present: BTreeSet<IpNet> =
             netlink.addresses_of(link.index)?.into_iter().map(|found| found.address).collect();
         for address in &record.addresses {

@@ -7,13 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluice_ebpf_common::{Addr, Endpoint, LAYOUT, map_name, program_name};
+use sluice_ebpf_common::{Addr, Backend, Endpoint, FrontendKey, LAYOUT, map_name, program_name};
 
 use crate::{
-    bpf::{self, Endpoints},
+    bpf::{self, Map, Plain},
     error::{Code, Error, Result},
-    store::Attachment,
+    store::{Attachment, Mapping},
 };
+
+type Endpoints = Map<Addr, Endpoint>;
+type HostPorts = Map<FrontendKey, Backend>;
 
 /// The pinned datapath.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ impl Datapath {
         let directory = bpffs.join(LAYOUT);
         let from_pod = directory.join("programs").join(program_name::FROM_POD);
         let Some(from_pod) = open(&from_pod, bpf::open)? else { return Ok(None) };
-        let Some(endpoints) = open_endpoints(&directory)? else { return Ok(None) };
+        let Some(endpoints) = open_map(&directory, map_name::ENDPOINTS)? else { return Ok(None) };
         Ok(Some(Self { directory, endpoints, from_pod }))
     }
 
@@ -60,7 +63,7 @@ impl Datapath {
         // Left by an attachment of the same name that was never deleted: its device is gone, or we would not be here.
         remove_file(&path)?;
         bpf::pin(&link, &path).map_err(|error| failed("pin", &path, &error))?;
-        let endpoint = expected_endpoint(record, ifindex);
+        let endpoint = record.endpoint(ifindex);
         for address in &record.addresses {
             self.endpoints.put(&Addr::from(address.addr()), &endpoint).map_err(|error| {
                 Error::new(
@@ -69,7 +72,24 @@ impl Datapath {
                 )
             })?;
         }
+        if record.host_ports.is_empty() {
+            return Ok(());
+        }
+        let host_ports = self.host_ports()?;
+        for (key, backend) in record.mappings().iter().map(Mapping::entry) {
+            host_ports.put(&key, &backend).map_err(|error| port_failed("enter", &key, "into", &error))?;
+        }
         Ok(())
+    }
+
+    fn host_ports(&self) -> Result<HostPorts> {
+        let found = open_map(&self.directory, map_name::HOST_PORTS)?;
+        found.ok_or_else(|| {
+            let path = self.directory.join("maps").join(map_name::HOST_PORTS);
+            let msg =
+                format!("no {}: the agent that pinned the datapath knows no host ports", path.display());
+            Error::new(Code::Datapath, msg)
+        })
     }
 
     /// What is not as [`Self::enter`] left it.
@@ -88,7 +108,7 @@ impl Datapath {
                     format!("cannot look {address} up in the map of endpoints: {error}"),
                 )
             })?;
-            if found != Some(expected_endpoint(record, ifindex)) {
+            if found != Some(record.endpoint(ifindex)) {
                 let what = if found.is_some() { "another entry" } else { "no entry" };
                 return Err(Error::new(
                     Code::Damaged,
@@ -96,22 +116,77 @@ impl Datapath {
                 ));
             }
         }
+        if record.host_ports.is_empty() {
+            return Ok(());
+        }
+        let host_ports = self.host_ports()?;
+        for (key, backend) in record.mappings().iter().map(Mapping::entry) {
+            let found = host_ports.get(&key).map_err(|error| port_failed("look up", &key, "in", &error))?;
+            if found != Some(backend) {
+                let what = if found.is_some() { "another entry" } else { "no entry" };
+                let msg = format!("host port {} has {what} in the map of host ports", described(&key));
+                return Err(Error::new(Code::Damaged, msg));
+            }
+        }
         Ok(())
     }
 }
 
-fn expected_endpoint(record: &Attachment, ifindex: u32) -> Endpoint {
-    Endpoint { ifindex, flags: 0, pod_mac: record.mac.0, gateway_mac: record.gateway_mac.0, pad: 0 }
+fn described(key: &FrontendKey) -> String {
+    format!("{} of protocol {} on {}", key.port, key.proto, key.addr)
 }
 
-fn open_endpoints(directory: &Path) -> Result<Option<Endpoints>> {
-    open(&directory.join("maps").join(map_name::ENDPOINTS), Endpoints::open)
+fn port_failed(verb: &str, key: &FrontendKey, into: &str, error: &io::Error) -> Error {
+    let msg = format!("cannot {verb} host port {} {into} the map of host ports: {error}", described(key));
+    Error::new(Code::Datapath, msg)
+}
+
+fn open_map<K: Plain + Ord, V: Plain>(directory: &Path, name: &str) -> Result<Option<Map<K, V>>> {
+    open(&directory.join("maps").join(name), Map::open)
+}
+
+/// Closes the host ports that lead to these addresses, and no others: another attachment may have got one of them.
+pub(crate) fn close_ports(bpffs: &Path, addresses: &[IpAddr]) -> Result<()> {
+    close_ports_if(bpffs, |_, backend| addresses.contains(&IpAddr::from(backend.addr)))
+}
+
+/// Closes these host ports, as far as they lead where they are said to.
+pub(crate) fn close_listed_ports(bpffs: &Path, ports: &[Port]) -> Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    close_ports_if(bpffs, |key, backend| ports.contains(&(*key, *backend)))
+}
+
+/// A host port, and where it leads.
+pub(crate) type Port = (FrontendKey, Backend);
+
+fn close_ports_if(bpffs: &Path, unwanted: impl Fn(&FrontendKey, &Backend) -> bool) -> Result<()> {
+    let directory = bpffs.join(LAYOUT);
+    let Some(host_ports) = open_map::<FrontendKey, Backend>(&directory, map_name::HOST_PORTS)? else {
+        return Ok(());
+    };
+    for (key, backend) in list_ports(&directory, &host_ports)? {
+        if unwanted(&key, &backend) {
+            host_ports.remove(&key).map_err(|error| port_failed("remove", &key, "from", &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn list_ports(directory: &Path, host_ports: &HostPorts) -> Result<Vec<Port>> {
+    let mut ports = Vec::new();
+    for key in host_ports.keys().map_err(|error| failed("list", directory, &error))? {
+        let found = host_ports.get(&key).map_err(|error| port_failed("look up", &key, "in", &error))?;
+        ports.extend(found.map(|backend| (key, backend)));
+    }
+    Ok(ports)
 }
 
 /// Takes a pod out: what [`Datapath::enter`] did, or any part of it. Without a host veth, only the addresses.
 pub(crate) fn leave(bpffs: &Path, host_veth: &str, addresses: &[IpAddr]) -> Result<()> {
     let directory = bpffs.join(LAYOUT);
-    if let Some(endpoints) = open_endpoints(&directory)? {
+    if let Some(endpoints) = open_map::<Addr, Endpoint>(&directory, map_name::ENDPOINTS)? {
         for address in addresses {
             endpoints.remove(&Addr::from(*address)).map_err(|error| {
                 Error::new(
@@ -133,6 +208,8 @@ pub(crate) fn leave(bpffs: &Path, host_veth: &str, addresses: &[IpAddr]) -> Resu
 pub(crate) struct Entries {
     /// Addresses with an entry in the map of endpoints.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Host ports.
+    pub(crate) host_ports: Vec<Port>,
     /// Host veths with a pinned attachment of `from_pod`.
     pub(crate) host_veths: Vec<String>,
 }
@@ -141,9 +218,12 @@ pub(crate) struct Entries {
 pub(crate) fn list(bpffs: &Path) -> Result<Entries> {
     let directory = bpffs.join(LAYOUT);
     let mut entries = Entries::default();
-    if let Some(endpoints) = open_endpoints(&directory)? {
-        let addresses = endpoints.addresses().map_err(|error| failed("list", &directory, &error))?;
+    if let Some(endpoints) = open_map::<Addr, Endpoint>(&directory, map_name::ENDPOINTS)? {
+        let addresses = endpoints.keys().map_err(|error| failed("list", &directory, &error))?;
         entries.addresses = addresses.into_iter().map(IpAddr::from).collect();
+    }
+    if let Some(host_ports) = open_map(&directory, map_name::HOST_PORTS)? {
+        entries.host_ports = list_ports(&directory, &host_ports)?;
     }
     let links = directory.join("links");
     let read = match fs::read_dir(&links) {

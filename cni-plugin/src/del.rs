@@ -12,6 +12,7 @@ use crate::{
     environment::Target,
     error::Result,
     node::NodeConfig,
+    ports,
     store::{self, Held, Network, State},
 };
 
@@ -55,12 +56,14 @@ pub(crate) fn take_apart(config: &Config, network: &Network, mut held: Held) -> 
         return Ok(network.remove(held)?);
     }
     let remains = Remains::of(config, network, &held)?;
+    let closed = remains.close_ports();
     let left = datapath::leave(&remains.bpffs, &remains.host_veth, &remains.addresses);
     let mut netlink = Netlink::open()?;
     delete_link(&mut netlink, &remains.host_veth)?;
     if config.macspoofchk {
         spoof::forget(&remains.host_veth)?;
     }
+    closed?;
     left?;
     // Whoever gets one of the addresses next has another link-layer address.
     if let Some(bridge) = netlink.find_link(&remains.bridge)? {
@@ -77,9 +80,20 @@ struct Remains {
     bridge: String,
     bpffs: PathBuf,
     addresses: Vec<IpAddr>,
+    /// Whether host ports may lead to it.
+    ports: bool,
 }
 
 impl Remains {
+    fn close_ports(&self) -> Result<()> {
+        if self.ports {
+            datapath::close_ports(&self.bpffs, &self.addresses)?;
+            // Where the agent came after the container, they are here.
+            ports::close(&self.addresses)?;
+        }
+        Ok(())
+    }
+
     fn of(config: &Config, network: &Network, held: &Held) -> Result<Self> {
         let Some(record) = &held.record else {
             // Damaged. Its name says what its device is called, and its addresses are links to it.
@@ -90,6 +104,7 @@ impl Remains {
                 bridge: config.bridge().to_owned(),
                 bpffs: desired::bpffs(config, node.as_ref()),
                 addresses: network.addresses_of(held)?,
+                ports: true,
             });
         };
         // An ADD that died may have noted addresses that it never got; those of another plugin are not in our store.
@@ -100,6 +115,7 @@ impl Remains {
             bridge: record.bridge.clone(),
             bpffs: record.bpffs.clone(),
             addresses: addresses.filter(|address| delegated || network.holds(held, *address)).collect(),
+            ports: !record.host_ports.is_empty(),
         })
     }
 }

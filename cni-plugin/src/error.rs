@@ -44,6 +44,8 @@ pub(crate) enum Code {
     Datapath = 104,
     /// The plugin that gives out the addresses failed.
     Delegate = 105,
+    /// A host port is another container's.
+    PortTaken = 106,
 }
 
 /// An error to report to the runtime.
@@ -119,6 +121,7 @@ impl From<StoreError> for Error {
             StoreError::Duplicate { .. } => Code::Duplicate,
             StoreError::Busy { .. } => Code::TryLater,
             StoreError::Exhausted { .. } | StoreError::Taken { .. } => Code::NoAddress,
+            StoreError::PortTaken { .. } => Code::PortTaken,
             StoreError::NotOffered { .. } => Code::InvalidConfig,
         };
         Self::new(code, error.to_string())

@@ -29,6 +29,10 @@ pub fn config(data: &[u8]) {
     if let Some(previous) = &config.prev_result {
         let _ = check::previous_routes(previous);
     }
+    for limit in [config.bandwidth().ingress(), config.bandwidth().egress()].into_iter().flatten() {
+        assert!(limit.shape(1500).burst >= 1500);
+    }
+    assert!(config.host_ports().is_ok(), "it was checked");
     let _ = (config.valid_attachments(), config.requested_mac(None), config.requested_addresses());
     let Ok(wanted) = Desired::new(&config, &target, Some(&node)) else { return };
     for wish in &wanted.wishes {
@@ -61,6 +65,8 @@ pub fn args(data: &[u8]) {
 pub fn record(data: &[u8]) {
     if let Ok(Some(record)) = store::parse_record(Path::new("record"), data) {
         let again = store::parse_record(Path::new("record"), &record.to_bytes());
+        let mappings = record.mappings();
+        assert!(mappings.iter().all(|mapping| mapping.host_ip.is_ipv4() == mapping.address.is_ipv4()));
         assert_eq!(again.ok().flatten(), Some(record));
     }
 }

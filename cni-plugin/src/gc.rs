@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sluice_netlink::{Netlink, masquerade, owned};
+use sluice_netlink::{Netlink, host_port, masquerade, owned};
 
 use crate::{
     config::{Config, ValidAttachment},
@@ -11,7 +11,8 @@ use crate::{
     desired,
     error::{Code, Error, Result},
     node::NodeConfig,
-    store::{self, Network},
+    ports,
+    store::{self, Attachment, Mapping, Network},
 };
 
 /// Takes apart every attachment of the network that is not valid, then removes what carries our marks and belongs
@@ -66,6 +67,7 @@ fn remove_unrecorded(config: &Config) -> Result<()> {
     let node = NodeConfig::read(&state_dir)?;
     let bpffs = desired::bpffs(config, node.as_ref());
     let entries = datapath::list(&bpffs)?;
+    let filter_ports = host_port::list()?;
 
     let listing = store::list(&state_dir)?;
     if let Some(damage) = listing.damaged.into_iter().next() {
@@ -81,8 +83,14 @@ fn remove_unrecorded(config: &Config) -> Result<()> {
     let stray_addresses: Vec<_> =
         entries.addresses.into_iter().filter(|address| !addresses.contains(address)).collect();
     datapath::leave(&bpffs, "", &stray_addresses)?;
-    if config.ip_masq && listing.attachments.is_empty() {
+    let mappings: Vec<_> = listing.attachments.iter().flat_map(Attachment::mappings).collect();
+    let known: BTreeSet<_> = mappings.iter().map(Mapping::entry).collect();
+    let stray_ports: Vec<_> = entries.host_ports.into_iter().filter(|port| !known.contains(port)).collect();
+    datapath::close_listed_ports(&bpffs, &stray_ports)?;
+    if listing.attachments.is_empty() {
         masquerade::remove_all()?;
+    } else {
+        ports::close_others(&filter_ports, &mappings)?;
     }
     for host_veth in entries.host_veths.iter().filter(|name| stray(name)) {
         datapath::leave(&bpffs, host_veth, &[])?;

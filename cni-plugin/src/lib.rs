@@ -31,6 +31,7 @@ mod help;
 mod loopback;
 pub mod node;
 mod pod;
+mod ports;
 pub mod range;
 mod result;
 #[cfg(test)]

@@ -17,13 +17,14 @@ const PROTOCOL: u8 = 3;
 pub(crate) struct Interface<'a> {
     pub(crate) name: &'a str,
     pub(crate) index: u32,
+    pub(crate) mtu: u32,
     pub(crate) addresses: &'a [IpNet],
     pub(crate) routes: &'a [RouteConfig],
 }
 
 /// Sets the interface up, in the calling thread's namespace.
 pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
-    let Interface { name, index, addresses, routes } = *interface;
+    let Interface { name, index, mtu, addresses, routes } = *interface;
     let mut netlink = Netlink::open()?;
     netlink.set_up(loopback::INDEX)?;
     // Peers that remember another holder of the address hear of the new one at once.
@@ -49,6 +50,11 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
             }
             Err(error) => return Err(error.into()),
         }
+    }
+    if let Some(limit) = config.bandwidth().egress() {
+        // On the container's own end, before a packet leaves it. On the node's end it would have to be sent through
+        // a device of its own first, past the datapath. Who may change it may change all of the container's network.
+        netlink.shape(index, &limit.shape(mtu))?;
     }
     let mut change = LinkChange::new().up(!config.disable_container_interface);
     if config.promisc {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, de::Visitor, forward_to_deserialize_any};
 use serde_json::Value;
 
 use crate::config::{
-    CniArgs, Config, ConfigArgs, Dns, Ipam, RangeConfig, RouteConfig, RuntimeConfig, RuntimeDns,
+    Bandwidth, CniArgs, Config, ConfigArgs, Dns, Ipam, PortMapping, RangeConfig, RouteConfig, RuntimeConfig,
+    RuntimeDns,
 };
 
 /// Learns a structure's field names by having it deserialized from nothing.
@@ -68,6 +69,8 @@ fn the_schema_has_the_fields_that_are_read_and_no_others() {
     same("/properties/dns", fields::<Dns>(), &[], &[]);
     same("/properties/args", fields::<ConfigArgs>(), &[], &[]);
     same("/properties/args/properties/cni", fields::<CniArgs>(), &[], &[]);
-    same("/properties/runtimeConfig", fields::<RuntimeConfig>(), &["portMappings", "bandwidth"], &[]);
+    same("/properties/runtimeConfig", fields::<RuntimeConfig>(), &[], &[]);
+    same("/properties/runtimeConfig/properties/bandwidth", fields::<Bandwidth>(), &[], &[]);
+    same("/properties/runtimeConfig/properties/portMappings/items", fields::<PortMapping>(), &[], &[]);
     same("/properties/runtimeConfig/properties/dns", fields::<RuntimeDns>(), &[], &[]);
 }

@@ -9,7 +9,7 @@ use std::{fs, io::Write, net::IpAddr, process::Command};
 
 use common::{
     Node, Pod,
-    datapath::{endpoints, links, with_datapath},
+    datapath::{endpoints, host_ports, links, with_datapath},
 };
 use nix::{
     sys::{
@@ -25,6 +25,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use sluice_cni::store;
+use sluice_netlink::host_port;
 
 /// Runs the plugin and kills it when it is about to make its `count`th system call after it began to read its
 /// configuration. Says whether it came to that.
@@ -85,14 +86,29 @@ fn inventory(node: &Node, config: &Value) -> Vec<String> {
     let mut list = node.inventory();
     list.extend(links(config));
     list.extend(endpoints(config).into_iter().map(|(key, _)| format!("endpoint {key:?}")));
+    list.extend(host_ports(config).into_iter().map(|(key, _)| format!("host port {key:?}")));
+    let open = node.namespace.run(|| host_port::list().unwrap()).unwrap();
+    list.extend(open.into_iter().map(|port| format!("host port {port:?}")));
     list
+}
+
+/// The configuration for a container that asks for all there is to be had.
+fn asking(config: &Value, host_port: u16) -> Value {
+    let mut config = config.clone();
+    config["macspoofchk"] = true.into();
+    config["runtimeConfig"] = json!({
+        "portMappings": [{ "hostPort": host_port, "containerPort": 80 }],
+        "bandwidth": { "ingressRate": 80000, "ingressBurst": 80000, "egressRate": 80000, "egressBurst": 80000 },
+    });
+    config
 }
 
 /// Kills `command` at each of its system calls in turn, cleans up, and compares.
 fn enumerate(command: &str, clean_up: impl Fn(&Node, &Pod, &Value) + Sync) {
     with_datapath(16, |node, config| {
         let keep = Pod::new("keep");
-        node.add(&keep, config).ok();
+        node.add(&keep, &asking(config, 1)).ok();
+        let config = &asking(config, 2);
         // The record directory's files are there from the first ADD on.
         let before = inventory(node, config);
         let mut count = 1;

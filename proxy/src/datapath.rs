@@ -11,7 +11,7 @@ use aya::{
     maps::{LpmTrie, MapData, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use sluice_ebpf_common::{Addr, DropReason, Endpoint, Network, Uplink, map_name};
+use sluice_ebpf_common::{Addr, Backend, DropReason, Endpoint, FrontendKey, Network, Uplink, map_name};
 
 use crate::{
     DatapathError, Hook, Observed, Pins, attach,
@@ -43,6 +43,7 @@ pub struct Datapath {
     pins: Pins,
     cgroup_root: Option<PathBuf>,
     endpoints: Table<Addr, Endpoint>,
+    host_ports: Table<FrontendKey, Backend>,
     node_addresses: Table<Addr, u32>,
     uplinks: Table<u32, Uplink>,
     networks: LpmTrie<MapData, Addr, Network>,
@@ -57,6 +58,7 @@ impl Datapath {
         let ebpf = load::load(config, &pins, config.service_ifindex)?;
         Ok(Self {
             endpoints: Table::open(&pins, map_name::ENDPOINTS)?,
+            host_ports: Table::open(&pins, map_name::HOST_PORTS)?,
             node_addresses: Table::open(&pins, map_name::NODE_ADDRESSES)?,
             uplinks: Table::open(&pins, map_name::UPLINKS)?,
             networks: tables::trie(&pins, map_name::NETWORKS)?,
@@ -157,6 +159,21 @@ impl Datapath {
     /// Forgets a pod's address.
     pub fn remove_endpoint(&mut self, address: IpAddr) -> Result<(), DatapathError> {
         self.endpoints.remove(&address.into())
+    }
+
+    /// The host ports that lead to pods: where packets are sent to, and where they go.
+    pub fn host_ports(&self) -> Result<BTreeMap<FrontendKey, Backend>, DatapathError> {
+        self.host_ports.entries().collect()
+    }
+
+    /// Opens a host port, or lets it lead elsewhere.
+    pub fn put_host_port(&mut self, key: &FrontendKey, backend: &Backend) -> Result<(), DatapathError> {
+        self.host_ports.put(key, backend)
+    }
+
+    /// Closes a host port.
+    pub fn remove_host_port(&mut self, key: &FrontendKey) -> Result<(), DatapathError> {
+        self.host_ports.remove(key)
     }
 
     /// Packets dropped so far, by reason.

@@ -3,22 +3,31 @@
 //! `docs/cni.md` explains the fields to users. Fields that are not here are passed over, as the specification
 //! wants it: a runtime and other plugins of a chain put their own into the same object.
 
+mod bandwidth;
+mod ipam;
+mod ports;
 mod runtime;
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sluice_netlink::{MacAddress, owned};
 
+pub(crate) use self::{
+    bandwidth::{Bandwidth, Limit},
+    ipam::{Dns, Ipam, RangeConfig, RouteConfig},
+    runtime::{ConfigArgs, RuntimeConfig, ValidAttachment},
+};
 #[cfg(test)]
-pub(crate) use self::runtime::{CniArgs, RuntimeDns};
-pub(crate) use self::runtime::{ConfigArgs, RuntimeConfig, ValidAttachment};
+pub(crate) use self::{
+    ports::PortMapping,
+    runtime::{CniArgs, RuntimeDns},
+};
 use crate::{
     environment::is_name,
     error::{Code, Error, Result},
-    store::HostLocal,
+    store::{HostLocal, HostPort},
     version::Version,
 };
 
@@ -117,126 +126,6 @@ fn yes() -> bool {
     true
 }
 
-/// Where addresses come from.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Ipam {
-    #[serde(default, rename = "type")]
-    pub(crate) kind: Option<String>,
-    /// One address is taken from each of these; the ranges within one are alternatives.
-    #[serde(default, deserialize_with = "or_default")]
-    pub(crate) ranges: Vec<Vec<RangeConfig>>,
-    // The short form of one range. Not a flattened `RangeConfig`: a mistake in it would read as its absence.
-    #[serde(default)]
-    subnet: Option<IpNet>,
-    #[serde(default)]
-    range_start: Option<IpAddr>,
-    #[serde(default)]
-    range_end: Option<IpAddr>,
-    #[serde(default)]
-    gateway: Option<IpAddr>,
-    #[serde(default)]
-    pub(crate) routes: Option<Vec<RouteConfig>>,
-    /// Where `host-local` keeps what it has given out.
-    #[serde(default)]
-    data_dir: Option<PathBuf>,
-    /// A file of name servers for the container, as in `/etc/resolv.conf`.
-    #[serde(default)]
-    resolv_conf: Option<PathBuf>,
-    /// Addresses and networks that nobody gets.
-    #[serde(default, deserialize_with = "or_default")]
-    pub(crate) reserved: Vec<Block>,
-}
-
-impl Dns {
-    /// Reads the form of `/etc/resolv.conf`.
-    fn parse(text: &str) -> Self {
-        let mut dns = Self::default();
-        for line in text.lines() {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            match words.next().as_deref() {
-                Some("nameserver") => dns.nameservers.extend(words.next()),
-                Some("domain") => dns.domain = words.next(),
-                // The last line of its kind counts.
-                Some("search") => dns.search = words.collect(),
-                Some("options") => dns.options.extend(words),
-                _ => {}
-            }
-        }
-        dns
-    }
-}
-
-impl Ipam {
-    /// The range in the short form, if there is one.
-    pub(crate) fn single(&self) -> Option<RangeConfig> {
-        let Self { subnet, range_start, range_end, gateway, .. } = self;
-        subnet.map(|subnet| RangeConfig {
-            subnet,
-            range_start: *range_start,
-            range_end: *range_end,
-            gateway: *gateway,
-        })
-    }
-}
-
-/// An address, or a network of them.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Block {
-    Network(IpNet),
-    Address(IpAddr),
-}
-
-impl From<Block> for IpNet {
-    fn from(block: Block) -> Self {
-        match block {
-            Block::Network(network) => network,
-            Block::Address(address) => address.into(),
-        }
-    }
-}
-
-/// A range of addresses, as written.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct RangeConfig {
-    pub(crate) subnet: IpNet,
-    #[serde(default)]
-    pub(crate) range_start: Option<IpAddr>,
-    #[serde(default)]
-    pub(crate) range_end: Option<IpAddr>,
-    #[serde(default)]
-    pub(crate) gateway: Option<IpAddr>,
-}
-
-/// A route for the container.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub(crate) struct RouteConfig {
-    pub(crate) dst: IpNet,
-    #[serde(default)]
-    pub(crate) gw: Option<IpAddr>,
-    #[serde(default)]
-    pub(crate) mtu: Option<u32>,
-    #[serde(default)]
-    pub(crate) advmss: Option<u32>,
-    #[serde(default)]
-    pub(crate) priority: Option<u32>,
-}
-
-/// Name servers that the runtime is to write into the container.
-#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
-pub(crate) struct Dns {
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) nameservers: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) domain: Option<String>,
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) search: Vec<String>,
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) options: Vec<String>,
-}
-
 impl Config {
     /// Parses a single configuration, or picks ours from a list.
     pub(crate) fn parse(stdin: &[u8]) -> Result<Self> {
@@ -289,11 +178,7 @@ impl Config {
         if self.hairpin_mode && self.promisc_mode {
             return Err(Error::config("hairpinMode and promiscMode exclude each other"));
         }
-        for (key, value) in [
-            ("vlan", &self.vlan),
-            ("vlanTrunk", &self.vlan_trunk),
-            ("runtimeConfig.bandwidth", &self.runtime_config.bandwidth),
-        ] {
+        for (key, value) in [("vlan", &self.vlan), ("vlanTrunk", &self.vlan_trunk)] {
             let off = |value: &Value| {
                 value.is_null()
                     || *value == Value::Bool(false)
@@ -305,9 +190,9 @@ impl Config {
                 return Err(Error::unsupported(key, value));
             }
         }
-        if !self.runtime_config.port_mappings.is_empty() {
-            let value = Value::from(self.runtime_config.port_mappings.clone());
-            return Err(Error::unsupported("runtimeConfig.portMappings", value));
+        self.host_ports()?;
+        if let Some(bandwidth) = &self.runtime_config.bandwidth {
+            bandwidth.check()?;
         }
         if let Some(other) =
             self.ip_masq_backend.as_deref().filter(|backend| !matches!(*backend, "" | "nftables"))
@@ -331,6 +216,16 @@ impl Config {
             None | Some("" | "sluice" | TYPE | "host-local") => None,
             Some(other) => Some(other),
         }
+    }
+
+    /// The ports of the node that lead to the attachment.
+    pub(crate) fn host_ports(&self) -> Result<Vec<HostPort>> {
+        ports::host_ports(&self.runtime_config.port_mappings)
+    }
+
+    /// The limits of the attachment's rates, if it has any.
+    pub(crate) fn bandwidth(&self) -> Bandwidth {
+        self.runtime_config.bandwidth.unwrap_or_default()
     }
 
     /// The addresses that the attachment must have, from wherever they were asked for.

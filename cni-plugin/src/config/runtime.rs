@@ -1,9 +1,8 @@
 //! What the runtime puts into a configuration for one attachment.
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{RangeConfig, or_default};
+use super::{Bandwidth, RangeConfig, or_default, ports::PortMapping};
 
 /// What the runtime adds for one attachment, by the capabilities that the configuration claims.
 #[derive(Debug, Default, Deserialize)]
@@ -18,9 +17,9 @@ pub(crate) struct RuntimeConfig {
     #[serde(default)]
     pub(crate) dns: Option<RuntimeDns>,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) port_mappings: Vec<Value>,
+    pub(super) port_mappings: Vec<PortMapping>,
     #[serde(default)]
-    pub(super) bandwidth: Option<Value>,
+    pub(super) bandwidth: Option<Bandwidth>,
 }
 
 /// The `dns` capability, which spells its fields its own way.

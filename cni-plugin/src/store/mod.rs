@@ -4,6 +4,7 @@
 //! <state directory>/cni/
 //! └── <boot id>/                        everything of this boot, and nothing of another: a reboot takes the
 //!     │                                 containers away, so what an earlier boot left is removed
+//!     ├── _host-ports                   locked while host ports are chosen, for all networks
 //!     └── <network>/
 //!         ├── lock                      locked while addresses are chosen or given back; never longer
 //!         ├── attachments/
@@ -27,6 +28,7 @@
 //! found by their links. A damaged pool is made anew from the address files.
 
 mod host_local;
+mod host_port;
 mod lock;
 mod network;
 mod pool;
@@ -43,6 +45,7 @@ use self::lock::LOCK_LIMIT;
 pub(crate) use self::record::VERSION as RECORD_VERSION;
 pub use self::{
     host_local::HostLocal,
+    host_port::{HostPort, Mapping, PortLock, Protocol, claim_ports},
     network::{Held, Network, Wanted},
     record::{Attachment, PodName, State},
 };
@@ -109,6 +112,14 @@ pub enum StoreError {
         /// The address.
         address: IpAddr,
         /// Container and interface.
+        holder: String,
+    },
+    /// A host port is another's.
+    #[error("host port {port} is held by {holder}")]
+    PortTaken {
+        /// The port, with its protocol and address, as the holder has it.
+        port: String,
+        /// Container, interface and pod.
         holder: String,
     },
     /// An address that was asked for is in no range.

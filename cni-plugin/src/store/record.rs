@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use sluice_ebpf_common::{ENDPOINT_SHAPED, Endpoint};
 use sluice_netlink::MacAddress;
+
+use super::HostPort;
 
 /// Version of the record's fields.
 pub(crate) const VERSION: u32 = 1;
@@ -90,9 +93,26 @@ pub struct Attachment {
     pub gateway_mac: MacAddress,
     /// The directory in which the datapath is pinned.
     pub bpffs: PathBuf,
+    /// The ports of the node that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
+    /// Whether what it receives is limited, by the queue of its host veth.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shaped: bool,
 }
 
 impl Attachment {
+    /// The entry of each of its addresses in the datapath, with the index of its host veth.
+    pub fn endpoint(&self, ifindex: u32) -> Endpoint {
+        Endpoint {
+            ifindex,
+            flags: if self.shaped { ENDPOINT_SHAPED } else { 0 },
+            pod_mac: self.mac.0,
+            gateway_mac: self.gateway_mac.0,
+            pad: 0,
+        }
+    }
+
     /// The record as it stands in its file.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         // Plain strings and numbers: there is nothing in it that JSON cannot say.

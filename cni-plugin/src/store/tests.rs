@@ -30,6 +30,8 @@ pub(crate) fn attachment(container_id: &str) -> Attachment {
         bridge: "sluice0".to_owned(),
         gateway_mac: MacAddress([2, 0, 0, 0, 0, 2]),
         bpffs: PathBuf::from("/sys/fs/bpf/sluice"),
+        host_ports: Vec::new(),
+        shaped: false,
     }
 }
 

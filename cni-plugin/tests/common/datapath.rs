@@ -33,6 +33,10 @@ pub(crate) fn with_datapath(room: u32, test: impl FnOnce(&Node, &Value) + Send) 
                 let create =
                     ["map", "create", map.to_str().unwrap(), "type", "hash", "key", "16", "value", "24"];
                 bpftool(&[&create[..], &["entries", &entries, "name", "endpoints"]].concat());
+                let map = bpffs.join("v1/maps/host_ports");
+                let create =
+                    ["map", "create", map.to_str().unwrap(), "type", "hash", "key", "24", "value", "24"];
+                bpftool(&[&create[..], &["entries", "64", "name", "host_ports"]].concat());
                 program::pin_pass(&bpffs.join("v1/programs/from_pod"));
                 let config = node.config(json!({ "bpffs": bpffs }));
                 test(&node, &config);
@@ -51,7 +55,16 @@ pub(crate) fn bpftool(arguments: &[&str]) -> Value {
 
 /// The map of endpoints: the bytes of each key and value.
 pub(crate) fn endpoints(config: &Value) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let map = PathBuf::from(config["bpffs"].as_str().unwrap()).join("v1/maps/endpoints");
+    entries(config, "endpoints")
+}
+
+/// The map of host ports, likewise.
+pub(crate) fn host_ports(config: &Value) -> Vec<(Vec<u8>, Vec<u8>)> {
+    entries(config, "host_ports")
+}
+
+fn entries(config: &Value, name: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let map = PathBuf::from(config["bpffs"].as_str().unwrap()).join("v1/maps").join(name);
     let bytes = |value: &Value| {
         let digits =
             value.as_array().unwrap().iter().map(|byte| byte.as_str().unwrap().trim_start_matches("0x"));

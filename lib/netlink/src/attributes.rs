@@ -40,6 +40,10 @@ pub(crate) fn u32(value: &[u8]) -> Result<u32, Malformed> {
     array(value).map(u32::from_ne_bytes)
 }
 
+pub(crate) fn u64(value: &[u8]) -> Result<u64, Malformed> {
+    array(value).map(u64::from_ne_bytes)
+}
+
 pub(crate) fn i32(value: &[u8]) -> Result<i32, Malformed> {
     array(value).map(i32::from_ne_bytes)
 }

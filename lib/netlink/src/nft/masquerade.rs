@@ -16,13 +16,11 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
 
 use super::wire::{
-    COMPARE_EQUAL, COMPARE_OTHER, DELETE_TABLE, Filter, GET_CHAIN, NEW_CHAIN, NEW_RULE, NEW_TABLE,
-    expression, matches, named_chain, nested, number, rules_of, text,
+    COMPARE_EQUAL, COMPARE_OTHER, DELETE_TABLE, FAMILY_V4, FAMILY_V6, Filter, GET_CHAIN, NEW_CHAIN, NEW_RULE,
+    NEW_TABLE, expression, is_unknown, matches, named_chain, nested, number, rules_of, text,
 };
 use crate::{Result, owned::FILTER_TABLE, socket::Action};
 
-const FAMILY_V4: u8 = 2;
-const FAMILY_V6: u8 = 10;
 const HOOK_POSTROUTING: u32 = 4;
 const PRIORITY_SRCNAT: u32 = 100;
 
@@ -56,13 +54,17 @@ pub fn ensure(network: IpNet) -> Result<bool> {
     }
 }
 
-/// Takes back all that [`ensure`] made. That there is nothing is no error.
+/// Takes back all that [`ensure`] and [`super::host_port::open`] made. That there is nothing is no error.
 pub fn remove_all() -> Result<()> {
     let action = Action { verb: "remove", object: &"the masquerade" };
     for family in [FAMILY_V4, FAMILY_V6] {
-        let mut filter = Filter::open().map_err(|error| action.io(error))?;
+        let mut filter = match Filter::open() {
+            Ok(filter) => filter,
+            Err(error) if is_unknown(&error) => return Ok(()),
+            Err(error) => return Err(action.io(error)),
+        };
         match filter.transact(family, &[(DELETE_TABLE, NLM_F_ACK, text(1, FILTER_TABLE))]) {
-            Err(error) if error.raw_os_error() != Some(Errno::ENOENT as i32) => return Err(action.io(error)),
+            Err(error) if !is_unknown(&error) => return Err(action.io(error)),
             _ => {}
         }
     }

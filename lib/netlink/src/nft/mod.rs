@@ -1,5 +1,6 @@
-//! The kernel's own packet filter, where there is no datapath to do it: [`masquerade`] and [`spoof`].
+//! The kernel's own packet filter, where there is no datapath to do it: [`masquerade`], [`spoof`] and [`host_port`].
 
+pub mod host_port;
 pub mod masquerade;
 pub mod spoof;
 mod wire;

@@ -5,6 +5,7 @@ use std::io;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::errno::Errno;
 
 use crate::attributes;
 
@@ -16,9 +17,16 @@ pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
 pub(super) const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 pub(super) const NEW_RULE: u16 = SUBSYSTEM | 6;
 pub(super) const DELETE_RULE: u16 = SUBSYSTEM | 8;
+pub(super) const NEW_SET: u16 = SUBSYSTEM | 9;
+pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
+pub(super) const GET_ELEMENT: u16 = SUBSYSTEM | 13;
+pub(super) const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
+pub(super) const FAMILY_V4: u8 = 2;
+pub(super) const FAMILY_V6: u8 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NESTED: u16 = 0x8000;
 
 /// The register that values are loaded into.
@@ -27,7 +35,8 @@ pub(super) const COMPARE_EQUAL: u32 = 0;
 pub(super) const COMPARE_OTHER: u32 = 1;
 /// Bases of offsets in a packet.
 pub(super) const LINK_HEADER: u32 = 0;
-const NETWORK_HEADER: u32 = 1;
+pub(super) const NETWORK_HEADER: u32 = 1;
+pub(super) const TRANSPORT_HEADER: u32 = 2;
 
 /// One message of a transaction: its kind, its flags beside those of every request, and its attributes.
 pub(super) type Part = (u16, u16, Vec<u8>);
@@ -45,6 +54,25 @@ impl Filter {
         self.exchange(&request(kind, NLM_F_REQUEST | flags, 1, family, 0, &attributes), 1)
     }
 
+    /// Asks for a list; calls `each` with the attributes of every message of the answer.
+    pub(super) fn dump(
+        &mut self,
+        family: u8,
+        (kind, flags, attributes): Part,
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let bytes = request(kind, NLM_F_REQUEST | flags, 1, family, 0, &attributes);
+        self.0.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+        self.receive(|message| {
+            match message.message_type() {
+                NLMSG_ERROR | NLMSG_DONE => return failure(message).map_or(Ok(true), Err),
+                // Netfilter's own header comes before the attributes.
+                _ => each(message.payload().get(4..).unwrap_or_default()),
+            }
+            Ok(false)
+        })
+    }
+
     /// Does all of it or nothing. The last part must ask for an acknowledgement.
     pub(super) fn transact(&mut self, family: u8, parts: &[Part]) -> io::Result<()> {
         let mut sequence = 1;
@@ -60,6 +88,14 @@ impl Filter {
     /// Sends, and waits for the acknowledgement of the message `sequence`; an error of any other ends it too.
     fn exchange(&mut self, bytes: &[u8], sequence: u32) -> io::Result<()> {
         self.0.send_to(bytes, &SocketAddr::new(0, 0), 0)?;
+        self.receive(|message| match failure(message).filter(|_| message.message_type() == NLMSG_ERROR) {
+            Some(error) => Err(error),
+            None => Ok(message.message_type() == NLMSG_ERROR && message.sequence_number() == sequence),
+        })
+    }
+
+    /// Reads messages until `each` says that it was the last.
+    fn receive(&mut self, mut each: impl FnMut(&NetlinkBuffer<&[u8]>) -> io::Result<bool>) -> io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let length = match self.0.recv(&mut &mut buffer[..], 0) {
@@ -69,18 +105,28 @@ impl Filter {
             };
             let mut rest = &buffer[..length];
             while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-                let code =
-                    message.payload().get(..4).and_then(|code| attributes::i32(code).ok()).unwrap_or(0);
-                if message.message_type() == NLMSG_ERROR && code != 0 {
-                    return Err(io::Error::from_raw_os_error(-code));
-                }
-                if message.message_type() == NLMSG_ERROR && message.sequence_number() == sequence {
+                if each(&message)? {
                     return Ok(());
                 }
                 rest = rest.get((message.length() as usize).next_multiple_of(4)..).unwrap_or_default();
             }
         }
     }
+}
+
+/// The error that a message begins with, if it is one that begins with an error's number.
+fn failure(message: &NetlinkBuffer<&[u8]>) -> Option<io::Error> {
+    let code = message.payload().get(..4).and_then(|code| attributes::i32(code).ok())?;
+    (code != 0).then(|| io::Error::from_raw_os_error(-code))
+}
+
+pub(super) fn is(error: &io::Error, any: &[Errno]) -> bool {
+    any.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// Whether there is no such thing, or no packet filter in the kernel.
+pub(super) fn is_unknown(error: &io::Error) -> bool {
+    is(error, &[Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT])
 }
 
 /// A message: netlink's header, netfilter's header, attributes.
@@ -134,32 +180,81 @@ pub(super) fn matches(offset: u32, network: IpNet, comparison: u32) -> [Vec<u8>;
         std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
         std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    let (address, mask) = (octets(network.network()), octets(network.netmask()));
-    let length = mask.len() as u32;
-    [
-        load(NETWORK_HEADER, offset, length),
-        expression(
-            "bitwise",
-            &[
-                number(1, REGISTER),
-                number(2, REGISTER),
-                number(3, length),
-                value(4, &mask),
-                value(5, &vec![0; mask.len()]),
-            ],
-        ),
-        compare(comparison, &address),
-    ]
+    let (address, mask_octets) = (octets(network.network()), octets(network.netmask()));
+    let length = mask_octets.len() as u32;
+    [load(NETWORK_HEADER, offset, length), mask(&mask_octets), compare(comparison, &address)]
 }
 
 /// Loads so many bytes of the packet.
 pub(super) fn load(base: u32, offset: u32, length: u32) -> Vec<u8> {
-    expression("payload", &[number(1, REGISTER), number(2, base), number(3, offset), number(4, length)])
+    load_into(REGISTER, base, offset, length)
+}
+
+/// Loads so many bytes of the packet into a register.
+pub(super) fn load_into(register: u32, base: u32, offset: u32, length: u32) -> Vec<u8> {
+    expression("payload", &[number(1, register), number(2, base), number(3, offset), number(4, length)])
+}
+
+/// Loads what is known of a packet besides its bytes.
+pub(super) fn meta_into(register: u32, key: u32) -> Vec<u8> {
+    expression("meta", &[number(1, register), number(2, key)])
 }
 
 /// Goes on if what was loaded is equal to (or other than) this.
 pub(super) fn compare(comparison: u32, with: &[u8]) -> Vec<u8> {
-    expression("cmp", &[number(1, REGISTER), number(2, comparison), value(3, with)])
+    compare_in(REGISTER, comparison, with)
+}
+
+/// As [`compare`], of another register.
+pub(super) fn compare_in(register: u32, comparison: u32, with: &[u8]) -> Vec<u8> {
+    expression("cmp", &[number(1, register), number(2, comparison), value(3, with)])
+}
+
+/// Goes on if what was loaded has one of these bits.
+pub(super) fn any_bit(bits: &[u8]) -> [Vec<u8>; 2] {
+    let none = vec![0; bits.len()];
+    [mask(bits), compare(COMPARE_OTHER, &none)]
+}
+
+fn mask(bits: &[u8]) -> Vec<u8> {
+    let parts = [
+        number(1, REGISTER),
+        number(2, REGISTER),
+        number(3, bits.len() as u32),
+        value(4, bits),
+        value(5, &vec![0; bits.len()]),
+    ];
+    expression("bitwise", &parts)
+}
+
+/// One element of a set (its key and, in a map, its value), or, without any, the set.
+pub(super) fn elements(table: &str, set: &str, parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut attributes = [text(1, table), text(2, set)].concat();
+    if !parts.is_empty() {
+        let parts: Vec<_> = (1..).zip(parts).map(|(kind, bytes)| value(kind, bytes)).collect();
+        attributes.extend(nested(3, &[nested(1, &parts)]));
+    }
+    attributes
+}
+
+/// The keys and values of the elements that a message has.
+pub(super) fn parse_elements(message: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut found = Vec::new();
+    let inner = |bytes: &[u8], kind: u16| {
+        let mut value = Vec::new();
+        let _ = attributes::for_each(bytes, |found, bytes| {
+            if found == kind {
+                value = bytes.to_vec();
+            }
+            Ok(())
+        });
+        value
+    };
+    let _ = attributes::for_each(&inner(message, 3), |_, element| {
+        found.push((inner(&inner(element, 1), 1), inner(&inner(element, 2), 1)));
+        Ok(())
+    });
+    found
 }
 
 fn value(kind: u16, bytes: &[u8]) -> Vec<u8> {

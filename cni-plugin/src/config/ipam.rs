@@ -1,0 +1,128 @@
+//! Where addresses, routes and name servers come from.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::or_default;
+
+/// Where addresses come from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Ipam {
+    #[serde(default, rename = "type")]
+    pub(crate) kind: Option<String>,
+    /// One address is taken from each of these; the ranges within one are alternatives.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) ranges: Vec<Vec<RangeConfig>>,
+    // The short form of one range. Not a flattened `RangeConfig`: a mistake in it would read as its absence.
+    #[serde(default)]
+    subnet: Option<IpNet>,
+    #[serde(default)]
+    range_start: Option<IpAddr>,
+    #[serde(default)]
+    range_end: Option<IpAddr>,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) routes: Option<Vec<RouteConfig>>,
+    /// Where `host-local` keeps what it has given out.
+    #[serde(default)]
+    pub(super) data_dir: Option<PathBuf>,
+    /// A file of name servers for the container, as in `/etc/resolv.conf`.
+    #[serde(default)]
+    pub(super) resolv_conf: Option<PathBuf>,
+    /// Addresses and networks that nobody gets.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) reserved: Vec<Block>,
+}
+
+impl Ipam {
+    /// The range in the short form, if there is one.
+    pub(crate) fn single(&self) -> Option<RangeConfig> {
+        let Self { subnet, range_start, range_end, gateway, .. } = self;
+        subnet.map(|subnet| RangeConfig {
+            subnet,
+            range_start: *range_start,
+            range_end: *range_end,
+            gateway: *gateway,
+        })
+    }
+}
+
+/// An address, or a network of them.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Block {
+    Network(IpNet),
+    Address(IpAddr),
+}
+
+impl From<Block> for IpNet {
+    fn from(block: Block) -> Self {
+        match block {
+            Block::Network(network) => network,
+            Block::Address(address) => address.into(),
+        }
+    }
+}
+
+/// A range of addresses, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RangeConfig {
+    pub(crate) subnet: IpNet,
+    #[serde(default)]
+    pub(crate) range_start: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) range_end: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+/// A route for the container.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct RouteConfig {
+    pub(crate) dst: IpNet,
+    #[serde(default)]
+    pub(crate) gw: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) mtu: Option<u32>,
+    #[serde(default)]
+    pub(crate) advmss: Option<u32>,
+    #[serde(default)]
+    pub(crate) priority: Option<u32>,
+}
+
+/// Name servers that the runtime is to write into the container.
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
+pub(crate) struct Dns {
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) nameservers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) domain: Option<String>,
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) search: Vec<String>,
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) options: Vec<String>,
+}
+
+impl Dns {
+    /// Reads the form of `/etc/resolv.conf`.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut dns = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            match words.next().as_deref() {
+                Some("nameserver") => dns.nameservers.extend(words.next()),
+                Some("domain") => dns.domain = words.next(),
+                // The last line of its kind counts.
+                Some("search") => dns.search = words.collect(),
+                Some("options") => dns.options.extend(words),
+                _ => {}
+            }
+        }
+        dns
+    }
+}

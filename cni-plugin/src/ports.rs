@@ -1,0 +1,78 @@
+//! Host ports: who has which, and those of a node without a datapath.
+
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
+
+use sluice_netlink::{
+    BridgePort, Netlink,
+    host_port::{self, HostPort},
+    sysctl,
+};
+
+use crate::{
+    error::Result,
+    store::{self, Attachment, Mapping, PortLock, State},
+};
+
+/// Makes sure that nobody else has the host ports of a record that is about to be written; `None` if it has none.
+pub(crate) fn claim(state_dir: &Path, record: &Attachment) -> Result<Option<PortLock>> {
+    if record.host_ports.is_empty() {
+        return Ok(None);
+    }
+    let mut netlink = Netlink::open()?;
+    // A container that ended without a DEL took its device along. What led to it leads nowhere, and does not keep
+    // the container's successor from starting.
+    let mut gone = |other: &Attachment| {
+        other.state != State::Adding && netlink.find_link(&other.host_veth).is_ok_and(|link| link.is_none())
+    };
+    Ok(Some(store::claim_ports(state_dir, record, &mut gone)?))
+}
+
+fn to_netlink(mapping: &Mapping) -> HostPort {
+    let Mapping { protocol, host_ip, host_port, address, port } = *mapping;
+    HostPort { protocol, host_ip, host_port, address, port }
+}
+
+/// Opens the host ports of an attachment by the kernel's own packet filter.
+pub(crate) fn open(netlink: &mut Netlink, record: &Attachment, ifindex: u32) -> Result<()> {
+    let mappings = record.mappings();
+    if mappings.is_empty() {
+        return Ok(());
+    }
+    for v4 in [true, false] {
+        let ports: Vec<_> =
+            mappings.iter().filter(|mapping| mapping.address.is_ipv4() == v4).map(to_netlink).collect();
+        let Some(first) = ports.first() else { continue };
+        if let Some(address) = record.addresses.iter().find(|address| address.addr() == first.address) {
+            host_port::open(address.trunc(), &ports)?;
+        }
+        if v4 {
+            // The node's own connections to 127.0.0.1; the packet filter keeps others from it.
+            sysctl::ensure(&format!("net/ipv4/conf/{}/route_localnet", record.bridge), "1")?;
+        }
+    }
+    // The way from the container to its own host port, where bridges obey the packet filter.
+    let port = BridgePort { hairpin: Some(true), ..BridgePort::default() };
+    Ok(netlink.set_bridge_port(ifindex, port)?)
+}
+
+/// Closes the host ports that lead to these addresses.
+pub(crate) fn close(addresses: &[IpAddr]) -> Result<()> {
+    Ok(host_port::close(|port| addresses.contains(&port.address))?)
+}
+
+/// Closes those of `listed` that none of these mappings is about.
+pub(crate) fn close_others(listed: &BTreeSet<HostPort>, mappings: &[Mapping]) -> Result<()> {
+    let known: BTreeSet<_> = mappings.iter().map(to_netlink).collect();
+    let stray: BTreeSet<_> = listed.difference(&known).collect();
+    if stray.is_empty() { Ok(()) } else { Ok(host_port::close(|port| stray.contains(port))?) }
+}
+
+/// The mappings of an attachment that the packet filter does not have.
+pub(crate) fn missing(record: &Attachment) -> Result<Vec<Mapping>> {
+    let mappings = record.mappings();
+    if mappings.is_empty() {
+        return Ok(mappings);
+    }
+    let open = host_port::list()?;
+    Ok(mappings.into_iter().filter(|mapping| !open.contains(&to_netlink(mapping))).collect())
+}
