@@ -77,7 +77,7 @@ pub(crate) fn targets(snapshot: &Snapshot, node: &[IpAddr]) -> Vec<Target> {
                 .load_balancer
                 .iter()
                 .for_each(|ingress| add(Through::Balancer, ingress.address, port.port));
-            for number in port.node_port {
+            if let Some(number) = port.node_port {
                 node.iter().for_each(|ip| add(Through::NodePort, *ip, number));
             }
         }
