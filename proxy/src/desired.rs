@@ -94,10 +94,9 @@ pub fn desired_services(
     let Some(service) = snapshot.services.get(name).filter(|service| service.is_proxied()) else {
         return desired;
     };
-    let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Sctp);
     // The cluster addresses as such go with the first port that has them.
     let mut whole: BTreeSet<FrontendKey> = service.cluster_ips.iter().map(|ip| whole_address(*ip)).collect();
-    for (port, family) in ports.flat_map(|port| IpFamily::ALL.map(|family| (port, family))) {
+    for (port, family) in service.ports.iter().flat_map(|port| IpFamily::ALL.map(|family| (port, family))) {
         let source_ranges = source_ranges(service, family);
         let mut frontends = frontends(service, port, family, !source_ranges.is_empty(), node);
         if frontends.is_empty() {

@@ -20,6 +20,9 @@ const TCP_ESTABLISHED: u32 = 24 * 3600;
 const TCP_HALF_CLOSED: u32 = 3600;
 /// The same for a connection that both sides have closed, or one has reset.
 const TCP_CLOSED: u32 = 60;
+/// The same for an SCTP association, whose ends send heartbeats every 30 seconds; as
+/// nf_conntrack_sctp_timeout_established.
+const SCTP: u32 = 210;
 /// The same for datagrams and echoes.
 const DATAGRAM: u32 = 120;
 
@@ -118,12 +121,14 @@ fn expired(key: &FlowKey, flow: &Flow, other: Option<&Flow>, now: u32) -> bool {
         [Some(flow), other].into_iter().flatten().map(|f| now.saturating_sub(f.seen)).min().unwrap_or(0);
     let flags = flow.flags | other.map_or(0, |other| other.flags);
     let both = flow.flags & other.map_or(flow.flags, |other| other.flags);
-    let limit = if key.proto != u32::from(PROTO_TCP) {
+    let limit = if !matches!(key.proto as u8, PROTO_TCP | PROTO_SCTP) {
         DATAGRAM
     } else if flags & FLOW_RST != 0 || both & FLOW_FIN != 0 {
         TCP_CLOSED
     } else if flags & FLOW_FIN != 0 {
         TCP_HALF_CLOSED
+    } else if key.proto == u32::from(PROTO_SCTP) {
+        SCTP
     } else {
         TCP_ESTABLISHED
     };
@@ -137,6 +142,7 @@ mod tests {
     #[test]
     fn each_state_has_its_time() {
         let tcp = FlowKey { proto: u32::from(PROTO_TCP), ..FlowKey::default() };
+        let sctp = FlowKey { proto: u32::from(PROTO_SCTP), ..FlowKey::default() };
         let udp = FlowKey { proto: 17, ..FlowKey::default() };
         let flow = |flags, seen| Flow { flags, seen, ..Flow::default() };
         let now = 100_000;
@@ -149,6 +155,8 @@ mod tests {
             ("half closed for an hour", tcp, flow(FLOW_FIN, now - 3_601), Some(flow(0, now - 3_601)), true),
             ("closed", tcp, flow(FLOW_FIN, now - 61), Some(flow(FLOW_FIN, now - 61)), true),
             ("reset", tcp, flow(0, now - 61), Some(flow(FLOW_RST, now - 61)), true),
+            ("an association's", sctp, flow(0, now - 211), Some(flow(0, now - 500)), true),
+            ("an aborted association's", sctp, flow(FLOW_RST, now - 61), None, true),
             ("just written", tcp, flow(FLOW_RST, now + 1), None, false),
         ];
         for (what, key, flow, other, over) in cases {

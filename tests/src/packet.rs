@@ -24,6 +24,8 @@ pub enum Transport {
     Tcp(u8),
     /// UDP; `false` leaves the checksum out, as IPv4 allows.
     Udp(bool),
+    /// SCTP, its first chunk of this type.
+    Sctp(u8),
     /// ICMP or ICMPv6 echo; `true` is a reply. The ports are the identifier.
     Echo(bool),
 }
@@ -86,6 +88,11 @@ impl Packet {
         Self::new(src, dst, Transport::Udp(true))
     }
 
+    /// An SCTP packet that begins an association (INIT).
+    pub fn sctp(src: &str, dst: &str) -> Self {
+        Self::new(src, dst, Transport::Sctp(1))
+    }
+
     /// An echo request; the source's port is the identifier.
     pub fn ping(src: &str, dst: &str) -> Self {
         Self::new(src, dst, Transport::Echo(false))
@@ -139,6 +146,7 @@ impl Packet {
         match self.transport {
             Transport::Tcp(_) => 6,
             Transport::Udp(_) => 17,
+            Transport::Sctp(_) => 132,
             Transport::Echo(_) if self.src.is_ipv4() => 1,
             Transport::Echo(_) => 58,
         }
@@ -158,6 +166,12 @@ impl Packet {
                 l4.extend(dport);
                 l4.extend(((8 + self.payload.len()) as u16).to_be_bytes());
                 l4.extend([0, 0]);
+            }
+            Transport::Sctp(chunk) => {
+                l4.extend(sport);
+                l4.extend(dport);
+                l4.extend([0, 0, 0, 7, 0, 0, 0, 0, chunk, 0]);
+                l4.extend(((4 + self.payload.len()) as u16).to_be_bytes());
             }
             Transport::Echo(reply) => {
                 let kind = match (self.src.is_ipv4(), reply) {
@@ -181,6 +195,11 @@ impl Packet {
             Transport::Tcp(_) => 16,
             Transport::Udp(false) => return l4,
             Transport::Udp(true) => 6,
+            Transport::Sctp(_) => {
+                let sum = crc32c(&l4);
+                l4[8..12].copy_from_slice(&sum.to_le_bytes());
+                return l4;
+            }
             Transport::Echo(_) => 2,
         };
         let sum = checksum(&l4, pseudo(self.src.ip(), self.dst.ip(), self.protocol(), l4.len()));
@@ -202,6 +221,23 @@ fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, length: usize) -> u32 {
     addresses.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>()
         + u32::from(protocol)
         + length as u32
+}
+
+/// RFC 9260 appendix A, over a packet whose checksum is all zeroes.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32| (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| bit(crc)))
+}
+
+/// Whether a transport header has the checksum it should have, or none where it may.
+fn has_right_checksum(protocol: u8, l4: &[u8], src: IpAddr, dst: IpAddr) -> bool {
+    if protocol == 132 {
+        let mut clean = l4.to_vec();
+        clean[8..12].fill(0);
+        return l4[8..12] == crc32c(&clean).to_le_bytes();
+    }
+    let absent = protocol == 17 && l4[6..8] == [0, 0];
+    absent || checksum(l4, pseudo(src, dst, protocol, l4.len())) == 0
 }
 
 fn checksum(bytes: &[u8], start: u32) -> u16 {
@@ -239,8 +275,7 @@ impl fmt::Display for Shown<'_> {
             }
             _ => return write!(f, "not IP"),
         };
-        let absent = protocol == 17 && l4[6..8] == [0, 0];
-        if !absent && checksum(l4, pseudo(src, dst, protocol, l4.len())) != 0 {
+        if !has_right_checksum(protocol, l4, src, dst) {
             f.write_str("WRONG CHECKSUM ")?;
         }
         let number = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
@@ -256,6 +291,7 @@ impl fmt::Display for Shown<'_> {
             6 if l4[13] & flag::RST != 0 => "TCP reset",
             6 => "TCP",
             17 => "UDP",
+            132 => "SCTP",
             _ => "ICMP",
         };
         write!(f, "{src} > {dst} {name} ttl {ttl}")

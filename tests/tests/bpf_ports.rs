@@ -200,3 +200,65 @@ fn other_servers_answer_while_the_nodes_own_does_not() {
         assert_eq!(bench.send(Hook::FromPod, "pod1", &query(4002)), elsewhere(4002));
     });
 }
+
+#[test]
+fn an_sctp_association_is_translated_ports_and_checksum() {
+    with_bench(|bench| {
+        const SCTP: u16 = 132;
+        bench.service(
+            &[("10.96.0.7:9260", SCTP, 0), ("0.0.0.0:30926", SCTP, FRONTEND_EXTERNAL)],
+            &["10.244.1.12:5060"],
+        );
+        bench.service(&[("[fd00:96::7]:9260", SCTP, 0)], &["[fd00:10:244:1::12]:5060"]);
+        bench.service(&[("10.96.0.7:9260", TCP, 0)], &["10.244.1.12:8080"]);
+        let rows = [
+            (
+                Hook::FromPod,
+                "pod1",
+                "10.244.1.11:4000",
+                "10.96.0.7:9260",
+                "10.244.1.11:4000 > 10.244.1.12:5060 SCTP ttl 64",
+            ),
+            (
+                Hook::FromPod,
+                "pod2",
+                "10.244.1.12:5060",
+                "10.244.1.11:4000",
+                "10.96.0.7:9260 > 10.244.1.11:4000 SCTP ttl 64",
+            ),
+            (
+                Hook::FromPod,
+                "pod1",
+                "[fd00:10:244:1::11]:4000",
+                "[fd00:96::7]:9260",
+                "[fd00:10:244:1::11]:4000 > [fd00:10:244:1::12]:5060 SCTP ttl 64",
+            ),
+            (
+                Hook::FromWire,
+                "wire",
+                "198.51.100.9:4000",
+                "192.0.2.1:30926",
+                "192.0.2.1:4000 > 10.244.1.12:5060 SCTP ttl 63",
+            ),
+        ];
+        for (hook, device, src, dst, becomes) in rows {
+            assert_eq!(bench.send(hook, device, &Packet::sctp(src, dst)), redirect(becomes), "{src} > {dst}");
+        }
+        for length in [0, 1, 2, 3, 100, 1_400] {
+            let packet =
+                Packet { payload: vec![7; length], ..Packet::sctp("10.244.1.11:4000", "10.96.0.7:9260") };
+            let sent = bench.send(Hook::FromPod, "pod1", &packet);
+            assert_eq!(sent, redirect("10.244.1.11:4000 > 10.244.1.12:5060 SCTP ttl 64"), "{length} bytes");
+        }
+    });
+}
+
+#[test]
+fn an_sctp_service_without_endpoints_refuses_aloud() {
+    with_bench(|bench| {
+        bench.service(&[("10.96.0.7:9260", 132, 0)], &[]);
+        let fate = bench.send(Hook::FromPod, "pod1", &Packet::sctp("10.244.1.11:4000", "10.96.0.7:9260"));
+        let Fate::Answer(text) = &fate else { panic!("{fate:?}") };
+        assert!(text.contains("ICMP unreachable code 3"), "{text}");
+    });
+}

@@ -102,6 +102,31 @@ impl Flow {
     }
 }
 
+/// Key of map `fragments`: what the fragments of one packet have in common (RFC 791 section 3.2, RFC 8200
+/// section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// The identification, as it stands in the packet.
+    pub id: u32,
+    /// IANA protocol number, host byte order.
+    pub proto: u32,
+}
+
+/// Value of map `fragments`: what stands in the first fragment only. Written and read by the datapath.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentPorts {
+    /// Source port, network byte order.
+    pub sport: Be16,
+    /// Destination port, network byte order.
+    pub dport: Be16,
+}
+
 /// TCP header flag FIN (RFC 9293 section 3.1).
 pub const TCP_FIN: u8 = 0x01;
 /// TCP header flag SYN.

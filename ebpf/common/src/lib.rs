@@ -11,6 +11,7 @@
 
 mod addr;
 mod checksum;
+mod crc;
 mod drop;
 mod endpoint;
 mod flow;
@@ -22,14 +23,15 @@ mod user;
 
 pub use addr::{Addr, Be16};
 pub use checksum::{csum_add, csum_fold, csum_replace_addr, csum_replace_u16};
+pub use crc::crc32c_replace;
 pub use drop::DropReason;
 pub use endpoint::{
     ENDPOINT_SHAPED, Endpoint, Mac, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER,
     NODE_ADDRESS_PORTS, Network, Uplink, mac_words,
 };
 pub use flow::{
-    FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, TCP_ACK, TCP_FIN, TCP_RST,
-    TCP_SYN,
+    FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, FragmentKey, FragmentPorts,
+    TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN,
 };
 pub use map::{LAYOUT, NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, map_name, program_name};
 pub use select::pick_slot;

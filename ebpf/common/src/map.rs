@@ -53,8 +53,10 @@ pub mod map_name {
     pub const SOURCE_RANGES: &str = "source_ranges";
     /// `FrontendKey` to `Backend` (whose service is 0), hash: host ports.
     pub const HOST_PORTS: &str = "host_ports";
+    /// `FragmentKey` to `FragmentPorts`, LRU hash.
+    pub const FRAGMENTS: &str = "fragments";
     /// All of them.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -71,6 +73,7 @@ pub mod map_name {
         MEMBERS,
         SOURCE_RANGES,
         HOST_PORTS,
+        FRAGMENTS,
     ];
 }
 

@@ -4,8 +4,8 @@
 use std::mem::{align_of, offset_of, size_of};
 
 use sluice_ebpf_common::{
-    Addr, Affinity, AffinityKey, Backend, Endpoint, Flow, FlowKey, Frontend, FrontendKey, LAYOUT, MemberKey,
-    Network, Service, SlotKey, SourceRangeKey, Uplink, map_name,
+    Addr, Affinity, AffinityKey, Backend, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, LAYOUT, MemberKey, Network, Service, SlotKey, SourceRangeKey, Uplink, map_name,
 };
 
 /// Holds that the named fields follow one another without a gap and fill the type.
@@ -35,6 +35,8 @@ fn no_type_has_padding_or_moves_a_field() {
         Flow, 56, src at 0: Addr, dst at 16: Addr, sport at 32: u16, dport at 34: u16, flags at 36: u16,
         pad at 38: u16, backend at 40: u32, service at 44: u32, seen at 48: u32, pad2 at 52: u32,
     );
+    layout!(FragmentKey, 40, src at 0: Addr, dst at 16: Addr, id at 32: u32, proto at 36: u32);
+    layout!(FragmentPorts, 4, sport at 0: u16, dport at 2: u16);
     layout!(
         Endpoint, 24, ifindex at 0: u32, flags at 4: u32, pod_mac at 8: [u8; 6], gateway_mac at 14: [u8; 6],
         pad at 20: u32,

@@ -1,8 +1,8 @@
 //! Packets of connections that are known.
 
 use sluice_ebpf_common::{
-    FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, PROTO_TCP, PROTO_UDP, TCP_ACK, TCP_FIN,
-    TCP_RST, TCP_SYN,
+    FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, PROTO_SCTP, PROTO_TCP, PROTO_UDP, TCP_ACK,
+    TCP_FIN, TCP_RST, TCP_SYN,
 };
 
 use crate::{kernel, maps, packet::Packet, service};
@@ -41,7 +41,7 @@ pub fn known(packet: &Packet) -> Option<&'static mut Flow> {
 pub fn clashes(packet: &Packet) -> bool {
     let begins = match packet.key.proto as u8 {
         PROTO_UDP => true,
-        PROTO_TCP => packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN,
+        PROTO_TCP | PROTO_SCTP => packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN,
         _ => false,
     };
     if !begins {
@@ -77,7 +77,7 @@ fn must_choose_again(packet: &Packet, flow: &Flow) -> bool {
     }
     match packet.key.proto as u8 {
         PROTO_UDP => service::is_gone(&packet.key, flow),
-        PROTO_TCP if packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN => {
+        PROTO_TCP | PROTO_SCTP if packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN => {
             service::is_gone(&packet.key, flow) || has_ended(&packet.key, flow)
         }
         _ => false,

@@ -14,8 +14,8 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
-    Addr, Be16, Flow, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, csum_add, csum_fold,
-    csum_replace_addr, csum_replace_u16,
+    Addr, Be16, Flow, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, csum_add,
+    csum_fold, csum_replace_addr, csum_replace_u16,
 };
 
 use crate::{
@@ -127,7 +127,7 @@ fn quoted_key(ctx: &TcContext, l4: usize, src: Addr, dst: Addr, proto: u8) -> Op
     // SAFETY: `at` has checked that the bytes are there.
     let words = unsafe { at::<[u16; 4]>(ctx, l4)?.read_unaligned() };
     let (sport, dport) = match proto {
-        PROTO_TCP | PROTO_UDP => (words[0], words[1]),
+        PROTO_TCP | PROTO_UDP | PROTO_SCTP => (words[0], words[1]),
         PROTO_ICMP | PROTO_ICMPV6 => (words[2], words[2]),
         _ => return None,
     };

@@ -10,8 +10,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use sluice_ebpf_common::{
-    Addr, Affinity, AffinityKey, Backend, DropReason, Endpoint, Flow, FlowKey, Frontend, FrontendKey,
-    MemberKey, Network, Service, SlotKey, SourceRangeKey, Uplink,
+    Addr, Affinity, AffinityKey, Backend, DropReason, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
+    Frontend, FrontendKey, MemberKey, Network, Service, SlotKey, SourceRangeKey, Uplink,
 };
 
 // The loader sets the globals. What they begin with stands for nothing, and must be a value that occurs nowhere
@@ -75,6 +75,9 @@ static MEMBERS: HashMap<MemberKey, u32> = HashMap::pinned(262_144, BPF_F_NO_PREA
 /// Written by the proxy.
 #[map(name = "source_ranges")]
 static SOURCE_RANGES: LpmTrie<SourceRangeKey, u32> = LpmTrie::pinned(65_536, BPF_F_NO_PREALLOC);
+/// Written by the datapath.
+#[map(name = "fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::pinned(8_192, 0);
 /// Written by the plugin and the agent.
 #[map(name = "host_ports")]
 static HOST_PORTS: HashMap<FrontendKey, Backend> = HashMap::pinned(16_384, BPF_F_NO_PREALLOC);
@@ -118,6 +121,15 @@ lookup!(/** What (`NODE_ADDRESS_*`) an address is to the node; `None` where it i
     node_address, NODE_ADDRESSES, Addr => u32);
 lookup!(/** The backend that an endpoint is to a service. */ member, MEMBERS, MemberKey => u32);
 lookup!(/** Where a client went last. */ affinity, AFFINITIES, AffinityKey => Affinity);
+
+lookup!(/** What the first fragment of a packet said. */ fragment, FRAGMENTS, FragmentKey => FragmentPorts);
+
+/// Remembers what a first fragment says.
+#[inline(always)]
+pub fn fragment_put(key: &FragmentKey, ports: &FragmentPorts) {
+    // An LRU map takes everything.
+    let _ = FRAGMENTS.insert(key, ports, 0);
+}
 
 /// Remembers where a client goes.
 #[inline(always)]

@@ -2,9 +2,13 @@
 
 #![expect(unsafe_code, reason = "direct packet access; each access follows a check against the packet's end")]
 
-use crate::icmp;
 use aya_ebpf::programs::TcContext;
-use sluice_ebpf_common::{Addr, Be16, DropReason, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP};
+use sluice_ebpf_common::{
+    Addr, Be16, DropReason, FlowKey, FragmentKey, FragmentPorts, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP,
+    PROTO_TCP, PROTO_UDP, TCP_RST, TCP_SYN,
+};
+
+use crate::{icmp, maps};
 
 /// Length of an Ethernet header. Every device that the programs attach to has one.
 pub const ETH_LEN: usize = 14;
@@ -53,18 +57,20 @@ pub struct Ipv6 {
     pub dst: [u32; 4],
 }
 
-/// A packet that the datapath may have an opinion on: TCP, UDP or ICMP echo, not a fragment.
+/// A packet that the datapath may have an opinion on: TCP, UDP, SCTP or ICMP echo.
 pub struct Packet {
     /// The tuple as it stands in the packet.
     pub key: FlowKey,
     /// Where the layer-4 header starts.
     pub l4: usize,
-    /// TCP flags (`TCP_*`), otherwise 0.
+    /// TCP flags (`TCP_*`), or what stands for them in SCTP; otherwise 0.
     pub tcp_flags: u8,
     /// Time to live or hop limit.
     pub ttl: u8,
     /// IPv4 or IPv6.
     pub v4: bool,
+    /// A fragment that is not the first: there is no layer-4 header, and the ports are those of the first.
+    pub later: bool,
 }
 
 /// What [`parse`] found.
@@ -113,22 +119,26 @@ fn header<T>(ctx: &TcContext, offset: usize) -> Result<*mut T, DropReason> {
 
 #[inline(always)]
 fn parse_v4(ctx: &TcContext) -> Result<Parsed, DropReason> {
-    /// More fragments, or an offset: everything of the field but "don't fragment".
-    const FRAGMENT: u16 = 0x3fff_u16.to_be();
+    /// How far from the packet's start the fragment is, in units of eight bytes.
+    const OFFSET: u16 = 0x1fff_u16.to_be();
+    /// More fragments follow.
+    const MORE: u16 = 0x2000_u16.to_be();
 
     let ip = header::<Ipv4>(ctx, ETH_LEN)?;
     // SAFETY: `header` has checked that it is there; the fields are copied before the packet is touched.
-    let (version_ihl, fragment, ttl, proto, src, dst) =
-        unsafe { ((*ip).version_ihl, (*ip).fragment, (*ip).ttl, (*ip).proto, (*ip).src, (*ip).dst) };
+    let (version_ihl, id, fragment, ttl, proto, src, dst) = unsafe {
+        ((*ip).version_ihl, (*ip).id, (*ip).fragment, (*ip).ttl, (*ip).proto, (*ip).src, (*ip).dst)
+    };
     let (src, dst) = (Addr::from_v4_word(src), Addr::from_v4_word(dst));
     if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
         return Err(DropReason::Malformed);
     }
-    if fragment & FRAGMENT != 0 {
-        return Ok(Parsed::Opaque(src, dst));
-    }
     let l4 = ETH_LEN + usize::from(version_ihl & 0xf) * 4;
-    transport(ctx, Packet { key: tuple(src, dst, proto), l4, tcp_flags: 0, ttl, v4: true })
+    let packet = Packet { key: tuple(src, dst, proto), l4, tcp_flags: 0, ttl, v4: true, later: false };
+    if fragment & (OFFSET | MORE) != 0 {
+        return of_fragment(ctx, packet, u32::from(id), fragment & OFFSET != 0);
+    }
+    transport(ctx, packet)
 }
 
 #[inline(always)]
@@ -140,38 +150,110 @@ fn parse_v6(ctx: &TcContext) -> Result<Parsed, DropReason> {
     if src.is_v6_link_scope() || dst.is_v6_link_scope() {
         return Ok(Parsed::Foreign);
     }
-    let mut l4 = ETH_LEN + IPV6_LEN;
-    if !is_transport(next) {
-        (next, l4) = match skip_extensions(ctx, next) {
-            Some(found) => found,
-            None => return Ok(Parsed::Opaque(src, dst)),
-        };
+    let mut extensions = Extensions { next: u32::from(next), l4: V6_PLAIN as u32, fragment: 0, id: 0 };
+    if !is_transport(next) && skip_extensions(ctx, &mut extensions) == 0 {
+        return Ok(Parsed::Opaque(src, dst));
     }
-    transport(ctx, Packet { key: tuple(src, dst, next), l4, tcp_flags: 0, ttl, v4: false })
+    next = extensions.next as u8;
+    let l4 = extensions.l4 as usize;
+    let packet = Packet { key: tuple(src, dst, next), l4, tcp_flags: 0, ttl, v4: false, later: false };
+    if extensions.fragment != 0 {
+        return of_fragment(ctx, packet, extensions.id, extensions.fragment == LATER);
+    }
+    transport(ctx, packet)
 }
 
 #[inline(always)]
 fn is_transport(proto: u8) -> bool {
-    matches!(proto, PROTO_TCP | PROTO_UDP | PROTO_ICMPV6)
+    matches!(proto, PROTO_TCP | PROTO_UDP | PROTO_SCTP | PROTO_ICMPV6)
 }
 
-/// Looks past hop-by-hop, routing and destination options (RFC 8200 section 4). A fragment header, or
-/// anything else, ends the walk without a result.
+/// What an IPv6 packet's extension headers say.
+struct Extensions {
+    /// The protocol behind them.
+    next: u32,
+    /// Where that begins.
+    l4: u32,
+    /// [`FIRST`] or [`LATER`]; 0 for a whole packet.
+    fragment: u32,
+    /// A fragment's identification.
+    id: u32,
+}
+
+/// The first fragment of a packet.
+const FIRST: u32 = 1;
+/// Another one.
+const LATER: u32 = 2;
+
+/// Looks past hop-by-hop, routing and destination options and the fragment header (RFC 8200 section 4). Anything
+/// else ends the walk, without a result: 0.
 #[inline(never)]
-fn skip_extensions(ctx: &TcContext, first: u8) -> Option<(u8, usize)> {
-    let (mut next, mut offset) = (first, ETH_LEN + IPV6_LEN);
+fn skip_extensions(ctx: &TcContext, found: &mut Extensions) -> u32 {
+    const FRAGMENT: u32 = 44;
     for _ in 0..MAX_EXTENSIONS {
-        if !matches!(next, 0 | 43 | 60) {
-            return None;
-        }
-        let option: [u8; 2] = ctx.load(offset).ok()?;
-        next = option[0];
-        offset += (usize::from(option[1]) + 1) * 8;
-        if is_transport(next) {
-            return Some((next, offset));
+        let length = match found.next {
+            0 | 43 | 60 => {
+                let Ok([next, length]) = ctx.load::<[u8; 2]>(found.l4 as usize) else { return 0 };
+                found.next = u32::from(next);
+                (u32::from(length) + 1) * 8
+            }
+            FRAGMENT => {
+                let Ok([next, _, high, low]) = ctx.load::<[u8; 4]>(found.l4 as usize) else { return 0 };
+                let Ok(id) = ctx.load::<u32>(found.l4 as usize + 4) else { return 0 };
+                found.next = u32::from(next);
+                found.id = id;
+                // The offset is in units of eight bytes; below it, the last bit says that more follow. A packet
+                // in one piece (RFC 6946) is a whole one.
+                found.fragment = match (u32::from(high) << 8 | u32::from(low)) & 0xfff9 {
+                    0 => 0,
+                    1 => FIRST,
+                    _ => LATER,
+                };
+                8
+            }
+            _ => return 0,
+        };
+        found.l4 += length;
+        if is_transport(found.next as u8) {
+            return 1;
         }
     }
-    None
+    0
+}
+
+/// The first fragment is a packet like any other, but that its ports are kept for the rest; a later one takes
+/// them from there. One that comes before its first is not known to belong to anything.
+#[inline(always)]
+fn of_fragment(ctx: &TcContext, mut packet: Packet, id: u32, later: bool) -> Result<Parsed, DropReason> {
+    if later {
+        packet.later = true;
+        return match recall_ports(&mut packet.key, id) {
+            0 => Ok(Parsed::Opaque(packet.key.src, packet.key.dst)),
+            _ => Ok(Parsed::Packet(packet)),
+        };
+    }
+    let parsed = transport(ctx, packet)?;
+    if let Parsed::Packet(packet) = &parsed {
+        keep_ports(&packet.key, id);
+    }
+    Ok(parsed)
+}
+
+/// A function of its own for its share of the stack, as the next one.
+#[inline(never)]
+fn keep_ports(tuple: &FlowKey, id: u32) -> u32 {
+    let key = FragmentKey { src: tuple.src, dst: tuple.dst, id, proto: tuple.proto };
+    maps::fragment_put(&key, &FragmentPorts { sport: tuple.sport, dport: tuple.dport });
+    0
+}
+
+#[inline(never)]
+fn recall_ports(tuple: &mut FlowKey, id: u32) -> u32 {
+    let key = FragmentKey { src: tuple.src, dst: tuple.dst, id, proto: tuple.proto };
+    let Some(ports) = maps::fragment(&key) else { return 0 };
+    tuple.sport = ports.sport;
+    tuple.dport = ports.dport;
+    1
 }
 
 #[inline(always)]
@@ -190,7 +272,7 @@ fn transport(ctx: &TcContext, mut packet: Packet) -> Result<Parsed, DropReason> 
         offset => ctx.load(offset).map_err(|_| DropReason::Malformed)?,
     };
     match proto {
-        PROTO_TCP | PROTO_UDP => {
+        PROTO_TCP | PROTO_UDP | PROTO_SCTP => {
             packet.key.sport = Be16(u16::from_ne_bytes([bytes[0], bytes[1]]));
             packet.key.dport = Be16(u16::from_ne_bytes([bytes[2], bytes[3]]));
             if proto == PROTO_TCP {
@@ -199,6 +281,9 @@ fn transport(ctx: &TcContext, mut packet: Packet) -> Result<Parsed, DropReason> 
                     V6_PLAIN => read::<u8>(ctx, V6_PLAIN + 13)?,
                     offset => ctx.load(offset + 13).map_err(|_| DropReason::Malformed)?,
                 };
+            }
+            if proto == PROTO_SCTP {
+                packet.tcp_flags = sctp_flags(ctx.load(packet.l4 + 12).map_err(|_| DropReason::Malformed)?);
             }
             Ok(Parsed::Packet(packet))
         }
@@ -213,6 +298,17 @@ fn transport(ctx: &TcContext, mut packet: Packet) -> Result<Parsed, DropReason> 
             Ok(Parsed::Error(packet.key.src, packet.key.dst))
         }
         _ => Ok(Parsed::Opaque(packet.key.src, packet.key.dst)),
+    }
+}
+
+/// What a packet's first chunk (RFC 9260 section 3.2) is to a connection: INIT begins one, ABORT and SHUTDOWN
+/// COMPLETE end it.
+#[inline(always)]
+fn sctp_flags(chunk: u8) -> u8 {
+    match chunk {
+        1 => TCP_SYN,
+        6 | 14 => TCP_RST,
+        _ => 0,
     }
 }
 

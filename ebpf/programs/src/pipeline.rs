@@ -50,6 +50,7 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
     }
     let known = match flow::known(&packet) {
         Some(flow) => flow,
+        None if packet.later => return untranslated(ctx, &packet.key.dst, hook),
         None => match begin(ctx, &packet, hook) {
             Ok(Beginning::Flow(flow)) => flow,
             Ok(Beginning::Local) => return Ok(PASS),

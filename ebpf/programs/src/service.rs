@@ -6,8 +6,8 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Affinity, AffinityKey, Backend, Be16, DropReason, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE,
     FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Flow, FlowKey, FrontendKey,
-    HOST_PORT_BACKEND, MemberKey, NODE_ADDRESS_PORTS, PROTO_TCP, PROTO_UDP, SERVICE_DROP_IF_EMPTY, Service,
-    SlotKey, pick_slot,
+    HOST_PORT_BACKEND, MemberKey, NODE_ADDRESS_PORTS, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
+    SERVICE_DROP_IF_EMPTY, Service, SlotKey, pick_slot,
 };
 
 use crate::{
@@ -129,7 +129,7 @@ fn try_choose(ctx: &TcContext, key: &FlowKey, hook: u32, target: &mut Target) ->
 /// Whether a protocol has ports that services are made of.
 #[inline(always)]
 fn is_transport(proto: u8) -> bool {
-    matches!(proto, PROTO_TCP | PROTO_UDP)
+    matches!(proto, PROTO_TCP | PROTO_UDP | PROTO_SCTP)
 }
 
 /// Whether an address is a service's, though none of its ports was meant.
