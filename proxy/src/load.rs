@@ -9,8 +9,8 @@ use aya::{
     util::KernelVersion,
 };
 use sluice_ebpf_common::{
-    Addr, Affinity, AffinityKey, Backend, Endpoint, Flow, FlowKey, Frontend, FrontendKey, LAYOUT, MemberKey,
-    Network, Service, SlotKey, SourceRangeKey, Uplink, map_name,
+    Addr, Affinity, AffinityKey, Backend, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, LAYOUT, MemberKey, Network, Service, SlotKey, SourceRangeKey, Uplink, map_name,
 };
 
 use crate::{DatapathConfig, DatapathError, Pins, pin};

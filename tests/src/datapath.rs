@@ -210,20 +210,9 @@ impl Bench {
     /// Sends any bytes through a program.
     pub fn send_frame(&mut self, hook: Hook, device: &str, frame: &[u8]) -> Fate {
         let before = self.drops();
-        let mut out = vec![0; 2048];
-        // struct __sk_buff: the device's index is the eleventh word.
-        let mut ctx = [0u8; 192];
-        ctx[40..44].copy_from_slice(&self.devices[device].to_ne_bytes());
-        let program = &self.programs[hook.program()];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&ctx),
-            ..TestRunOptions::new()
-        };
-        let result = program.test_run(options).unwrap_or_else(|error| panic!("test run: {}", chain(&error)));
-        let text = || Shown(&out[..result.data_size_out as usize]).to_string();
-        match result.return_value as i32 {
+        let (verdict, out) = self.run(hook, device, frame);
+        let text = || Shown(&out).to_string();
+        match verdict {
             -1 => Fate::Pass(text()),
             7 if self.drops() != before => Fate::Answer(text()),
             7 => Fate::Redirect(text()),
@@ -238,6 +227,24 @@ impl Bench {
             }
             other => panic!("verdict {other}"),
         }
+    }
+
+    /// Runs a program on a frame; its verdict, and what it makes of the frame.
+    pub fn run(&mut self, hook: Hook, device: &str, frame: &[u8]) -> (i32, Vec<u8>) {
+        let mut out = vec![0; 2048];
+        // struct __sk_buff: the device's index is the eleventh word.
+        let mut ctx = [0u8; 192];
+        ctx[40..44].copy_from_slice(&self.devices[device].to_ne_bytes());
+        let program = &self.programs[hook.program()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&ctx),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).unwrap_or_else(|error| panic!("test run: {}", chain(&error)));
+        out.truncate(result.data_size_out as usize);
+        (result.return_value as i32, out)
     }
 
     fn drops(&self) -> Vec<u64> {

@@ -142,6 +142,35 @@ impl Packet {
         frame
     }
 
+    /// The packet as two fragments (RFC 791 section 3.2, RFC 8200 section 4.5), the first with this many bytes, a
+    /// multiple of eight, above IP.
+    pub fn fragments(&self, first: usize) -> [Vec<u8>; 2] {
+        let whole = self.frame();
+        if self.src.is_ipv4() {
+            let (head, body) = whole.split_at(34);
+            let fragment = |body: &[u8], field: u16| {
+                let mut frame = [head, body].concat();
+                frame[16..18].copy_from_slice(&((20 + body.len()) as u16).to_be_bytes());
+                frame[20..22].copy_from_slice(&field.to_be_bytes());
+                frame[24..26].fill(0);
+                let sum = checksum(&frame[14..34], 0);
+                frame[24..26].copy_from_slice(&sum.to_be_bytes());
+                frame
+            };
+            [fragment(&body[..first], 0x2000), fragment(&body[first..], first as u16 / 8)]
+        } else {
+            let (head, body) = whole.split_at(54);
+            let fragment = |body: &[u8], field: u16| {
+                let [high, low] = field.to_be_bytes();
+                let mut frame = [head, &[self.protocol(), 0, high, low, 0, 0, 0x12, 0x34], body].concat();
+                frame[18..20].copy_from_slice(&((8 + body.len()) as u16).to_be_bytes());
+                frame[20] = 44;
+                frame
+            };
+            [fragment(&body[..first], 1), fragment(&body[first..], first as u16)]
+        }
+    }
+
     fn protocol(&self) -> u8 {
         match self.transport {
             Transport::Tcp(_) => 6,
@@ -205,6 +234,26 @@ impl Packet {
         let sum = checksum(&l4, pseudo(self.src.ip(), self.dst.ip(), self.protocol(), l4.len()));
         l4[place..place + 2].copy_from_slice(&sum.to_be_bytes());
         l4
+    }
+}
+
+/// Two fragments as [`Packet::fragments`] makes them, put together again.
+pub fn reassemble(first: &[u8], second: &[u8]) -> Vec<u8> {
+    if first[12..14] == [0x08, 0x00] {
+        let mut frame = [first, &second[34..]].concat();
+        let length = (frame.len() - 14) as u16;
+        frame[16..18].copy_from_slice(&length.to_be_bytes());
+        frame[20..22].fill(0);
+        frame[24..26].fill(0);
+        let sum = checksum(&frame[14..34], 0);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    } else {
+        let mut frame = [&first[..54], &first[62..], &second[62..]].concat();
+        let length = (frame.len() - 54) as u16;
+        frame[18..20].copy_from_slice(&length.to_be_bytes());
+        frame[20] = first[54];
+        frame
     }
 }
 
@@ -340,6 +389,10 @@ mod tests {
         ];
         for (packet, text) in cases {
             assert_eq!(Shown(&packet.frame()).to_string(), text);
+            if packet.options == 0 {
+                let [first, second] = packet.fragments(8);
+                assert_eq!(Shown(&reassemble(&first, &second)).to_string(), text);
+            }
         }
         let mut wrong = Packet::tcp("10.0.0.1:1", "10.0.0.2:2", flag::SYN).frame();
         wrong[30] ^= 1;

@@ -23,7 +23,7 @@ mod user;
 
 pub use addr::{Addr, Be16};
 pub use checksum::{csum_add, csum_fold, csum_replace_addr, csum_replace_u16};
-pub use crc::crc32c_replace;
+pub use crc::{crc32c_multiply, crc32c_replace};
 pub use drop::DropReason;
 pub use endpoint::{
     ENDPOINT_SHAPED, Endpoint, Mac, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER,

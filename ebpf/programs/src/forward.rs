@@ -69,8 +69,8 @@ pub fn to_node(ctx: &TcContext, dst: &Addr) -> Verdict {
     Ok(kernel::redirect_ingress(maps::service_ifindex()))
 }
 
-/// Out of the node, by the kernel's routing tables.
-#[inline(always)]
+/// Out of the node, by the kernel's routing tables. A function of its own for its share of the stack.
+#[inline(never)]
 fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict {
     // The node's own packets have not been forwarded by anybody yet.
     let hop = hook != Hook::FromHost;

@@ -189,31 +189,19 @@ pub fn redirect_neighbour(ifindex: u32, hop: &Addr) -> i32 {
 #[inline(always)]
 pub fn socket_exists(ctx: &TcContext, tuple: &FlowKey) -> bool {
     let (src, dst) = (tuple.src.words(), tuple.dst.words());
-    let (sport, dport) = (tuple.sport.0, tuple.dport.0);
-    let tcp = tuple.proto as u8 == PROTO_TCP;
+    let ports = u32::from(tuple.sport.0) | u32::from(tuple.dport.0) << 16;
+    // `struct bpf_sock_tuple` in either of its forms, which the helper tells apart by their size: both
+    // addresses, and both ports.
+    let mut words = [src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], ports];
+    let mut size = size_of_val(&words) as u32;
     if tuple.dst.is_v4() {
-        look_up_socket(ctx, SocketTuple { saddr: [src[3]], daddr: [dst[3]], sport, dport }, tcp)
-    } else {
-        look_up_socket(ctx, SocketTuple { saddr: src, daddr: dst, sport, dport }, tcp)
+        (words[0], words[1], words[2]) = (src[3], dst[3], ports);
+        size = 3 * size_of::<u32>() as u32;
     }
-}
-
-/// One of the two forms of `struct bpf_sock_tuple`, which the helper tells apart by their size.
-#[repr(C)]
-struct SocketTuple<const WORDS: usize> {
-    saddr: [u32; WORDS],
-    daddr: [u32; WORDS],
-    sport: u16,
-    dport: u16,
-}
-
-#[inline(always)]
-fn look_up_socket<const WORDS: usize>(ctx: &TcContext, mut tuple: SocketTuple<WORDS>, tcp: bool) -> bool {
-    let size = size_of::<SocketTuple<WORDS>>() as u32;
-    let key = (&raw mut tuple).cast::<bpf_sock_tuple>();
+    let key = (&raw mut words).cast::<bpf_sock_tuple>();
     // SAFETY: the tuple and its size go together; a socket found is released before anything else happens.
     unsafe {
-        let socket = if tcp {
+        let socket = if tuple.proto as u8 == PROTO_TCP {
             helper::bpf_sk_lookup_tcp(ctx.as_ptr(), key, size, CURRENT_NETNS, 0)
         } else {
             helper::bpf_sk_lookup_udp(ctx.as_ptr(), key, size, CURRENT_NETNS, 0)

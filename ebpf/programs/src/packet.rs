@@ -1,8 +1,8 @@
 //! From bytes to a [`Packet`]: the tuple, where the headers are, and nothing else.
 
-#![expect(unsafe_code, reason = "direct packet access; each access follows a check against the packet's end")]
+#![expect(unsafe_code, reason = "direct packet access, and a function that the verifier looks at by itself")]
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Be16, DropReason, FlowKey, FragmentKey, FragmentPorts, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP,
     PROTO_TCP, PROTO_UDP, TCP_RST, TCP_SYN,
@@ -58,11 +58,13 @@ pub struct Ipv6 {
 }
 
 /// A packet that the datapath may have an opinion on: TCP, UDP, SCTP or ICMP echo.
+#[repr(C)]
+#[derive(Default)]
 pub struct Packet {
     /// The tuple as it stands in the packet.
     pub key: FlowKey,
     /// Where the layer-4 header starts.
-    pub l4: usize,
+    l4: u32,
     /// TCP flags (`TCP_*`), or what stands for them in SCTP; otherwise 0.
     pub tcp_flags: u8,
     /// Time to live or hop limit.
@@ -73,16 +75,25 @@ pub struct Packet {
     pub later: bool,
 }
 
+impl Packet {
+    /// Where the layer-4 header starts.
+    #[inline(always)]
+    pub fn l4(&self) -> usize {
+        self.l4 as usize
+    }
+}
+
 /// What [`parse`] found.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
     /// A packet to look at.
-    Packet(Packet),
+    Packet = 0,
     /// Not IP, or link-scope IPv6 (neighbour discovery): the kernel's, whatever the hook.
-    Foreign,
-    /// An ICMP error; with its source and destination.
-    Error(Addr, Addr),
-    /// IP that the datapath does not translate; with its source and destination.
-    Opaque(Addr, Addr),
+    Foreign = 1,
+    /// An ICMP error; of the packet, only the addresses are known.
+    Error = 2,
+    /// IP that the datapath does not translate; of the packet, only the addresses are known.
+    Opaque = 3,
 }
 
 /// A pointer to a `T` in the packet, if it is there whole.
@@ -94,15 +105,40 @@ pub fn at<T>(ctx: &TcContext, offset: usize) -> Option<*mut T> {
 
 /// Reads the headers.
 #[inline(always)]
-pub fn parse(ctx: &TcContext) -> Result<Parsed, DropReason> {
-    let Some(eth) = at::<Ethernet>(ctx, 0) else { return Ok(Parsed::Foreign) };
-    // SAFETY: `at` has checked that the header is there.
-    match unsafe { (*eth).ethertype } {
-        ETHERTYPE_IPV4 => parse_v4(ctx),
-        ETHERTYPE_IPV6 => parse_v6(ctx),
-        _ => Ok(Parsed::Foreign),
+pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason> {
+    const PACKET: u32 = Parsed::Packet as u32;
+    const FOREIGN: u32 = Parsed::Foreign as u32;
+    const ERROR: u32 = Parsed::Error as u32;
+    const OPAQUE: u32 = Parsed::Opaque as u32;
+    match parse_packet(ctx.skb.skb, packet) {
+        PACKET => Ok(Parsed::Packet),
+        FOREIGN => Ok(Parsed::Foreign),
+        ERROR => Ok(Parsed::Error),
+        OPAQUE => Ok(Parsed::Opaque),
+        _ => Err(DropReason::Malformed),
     }
 }
+
+/// Returns a [`Parsed`], or [`MALFORMED`]. Global in the sense of BTF: looked at once by the verifier, with a share
+/// of the stack of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn parse_packet(skb: *mut __sk_buff, packet: *mut Packet) -> u32 {
+    // SAFETY: the caller passes a reference; that the verifier does not know it costs a comparison.
+    let Some(packet) = (unsafe { packet.as_mut() }) else { return MALFORMED };
+    let ctx = TcContext::new(skb);
+    let Some(eth) = at::<Ethernet>(&ctx, 0) else { return Parsed::Foreign as u32 };
+    // SAFETY: `at` has checked that the header is there.
+    let parsed = match unsafe { (*eth).ethertype } {
+        ETHERTYPE_IPV4 => parse_v4(&ctx, packet),
+        ETHERTYPE_IPV6 => parse_v6(&ctx, packet),
+        _ => Ok(Parsed::Foreign),
+    };
+    parsed.map_or(MALFORMED, |parsed| parsed as u32)
+}
+
+/// Nothing of [`Parsed`].
+const MALFORMED: u32 = u32::MAX;
 
 /// Makes the headers reachable where the packet's linear part is short of them.
 #[inline(always)]
@@ -118,7 +154,7 @@ fn header<T>(ctx: &TcContext, offset: usize) -> Result<*mut T, DropReason> {
 }
 
 #[inline(always)]
-fn parse_v4(ctx: &TcContext) -> Result<Parsed, DropReason> {
+fn parse_v4(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason> {
     /// How far from the packet's start the fragment is, in units of eight bytes.
     const OFFSET: u16 = 0x1fff_u16.to_be();
     /// More fragments follow.
@@ -133,34 +169,35 @@ fn parse_v4(ctx: &TcContext) -> Result<Parsed, DropReason> {
     if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
         return Err(DropReason::Malformed);
     }
-    let l4 = ETH_LEN + usize::from(version_ihl & 0xf) * 4;
-    let packet = Packet { key: tuple(src, dst, proto), l4, tcp_flags: 0, ttl, v4: true, later: false };
-    if fragment & (OFFSET | MORE) != 0 {
-        return of_fragment(ctx, packet, u32::from(id), fragment & OFFSET != 0);
-    }
-    transport(ctx, packet)
+    packet.key = tuple(src, dst, proto);
+    packet.l4 = ETH_LEN as u32 + u32::from(version_ihl & 0xf) * 4;
+    (packet.ttl, packet.v4) = (ttl, true);
+    let which = match fragment & (OFFSET | MORE) {
+        0 => WHOLE,
+        MORE => FIRST,
+        _ => LATER,
+    };
+    of_fragment(ctx, packet, u32::from(id), which)
 }
 
 #[inline(always)]
-fn parse_v6(ctx: &TcContext) -> Result<Parsed, DropReason> {
+fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason> {
     let ip = header::<Ipv6>(ctx, ETH_LEN)?;
     // SAFETY: `header` has checked that it is there; the fields are copied before the packet is touched.
-    let (mut next, ttl, src, dst) =
+    let (next, ttl, src, dst) =
         unsafe { ((*ip).next, (*ip).hop_limit, Addr::from_words((*ip).src), Addr::from_words((*ip).dst)) };
     if src.is_v6_link_scope() || dst.is_v6_link_scope() {
         return Ok(Parsed::Foreign);
     }
-    let mut extensions = Extensions { next: u32::from(next), l4: V6_PLAIN as u32, fragment: 0, id: 0 };
+    packet.key = tuple(src, dst, next);
+    (packet.ttl, packet.v4) = (ttl, false);
+    let mut extensions = Extensions { next: u32::from(next), l4: V6_PLAIN as u32, fragment: WHOLE, id: 0 };
     if !is_transport(next) && skip_extensions(ctx, &mut extensions) == 0 {
-        return Ok(Parsed::Opaque(src, dst));
+        return Ok(Parsed::Opaque);
     }
-    next = extensions.next as u8;
-    let l4 = extensions.l4 as usize;
-    let packet = Packet { key: tuple(src, dst, next), l4, tcp_flags: 0, ttl, v4: false, later: false };
-    if extensions.fragment != 0 {
-        return of_fragment(ctx, packet, extensions.id, extensions.fragment == LATER);
-    }
-    transport(ctx, packet)
+    packet.key.proto = extensions.next;
+    packet.l4 = extensions.l4;
+    of_fragment(ctx, packet, extensions.id, extensions.fragment)
 }
 
 #[inline(always)]
@@ -174,12 +211,14 @@ struct Extensions {
     next: u32,
     /// Where that begins.
     l4: u32,
-    /// [`FIRST`] or [`LATER`]; 0 for a whole packet.
+    /// [`WHOLE`], [`FIRST`] or [`LATER`].
     fragment: u32,
     /// A fragment's identification.
     id: u32,
 }
 
+/// A packet in one piece.
+const WHOLE: u32 = 0;
 /// The first fragment of a packet.
 const FIRST: u32 = 1;
 /// Another one.
@@ -205,7 +244,7 @@ fn skip_extensions(ctx: &TcContext, found: &mut Extensions) -> u32 {
                 // The offset is in units of eight bytes; below it, the last bit says that more follow. A packet
                 // in one piece (RFC 6946) is a whole one.
                 found.fragment = match (u32::from(high) << 8 | u32::from(low)) & 0xfff9 {
-                    0 => 0,
+                    0 => WHOLE,
                     1 => FIRST,
                     _ => LATER,
                 };
@@ -224,16 +263,16 @@ fn skip_extensions(ctx: &TcContext, found: &mut Extensions) -> u32 {
 /// The first fragment is a packet like any other, but that its ports are kept for the rest; a later one takes
 /// them from there. One that comes before its first is not known to belong to anything.
 #[inline(always)]
-fn of_fragment(ctx: &TcContext, mut packet: Packet, id: u32, later: bool) -> Result<Parsed, DropReason> {
-    if later {
+fn of_fragment(ctx: &TcContext, packet: &mut Packet, id: u32, which: u32) -> Result<Parsed, DropReason> {
+    if which == LATER {
         packet.later = true;
         return match recall_ports(&mut packet.key, id) {
-            0 => Ok(Parsed::Opaque(packet.key.src, packet.key.dst)),
-            _ => Ok(Parsed::Packet(packet)),
+            0 => Ok(Parsed::Opaque),
+            _ => Ok(Parsed::Packet),
         };
     }
     let parsed = transport(ctx, packet)?;
-    if let Parsed::Packet(packet) = &parsed {
+    if which == FIRST && parsed == Parsed::Packet {
         keep_ports(&packet.key, id);
     }
     Ok(parsed)
@@ -263,42 +302,36 @@ fn tuple(src: Addr, dst: Addr, proto: u8) -> FlowKey {
 
 /// Reads ports, TCP flags and the ICMP identifier.
 #[inline(always)]
-fn transport(ctx: &TcContext, mut packet: Packet) -> Result<Parsed, DropReason> {
+fn transport(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason> {
+    const PLAIN: [u32; 2] = [V4_PLAIN as u32, V6_PLAIN as u32];
     let proto = packet.key.proto as u8;
-    let bytes: [u8; 8] = match packet.l4 {
-        // Direct access needs an offset that the verifier can see; other offsets are rare.
-        V4_PLAIN => read(ctx, V4_PLAIN)?,
-        V6_PLAIN => read(ctx, V6_PLAIN)?,
-        offset => ctx.load(offset).map_err(|_| DropReason::Malformed)?,
-    };
+    let l4 = packet.l4 as usize;
+    let bytes: [u8; 8] = load(ctx, l4)?;
     match proto {
         PROTO_TCP | PROTO_UDP | PROTO_SCTP => {
             packet.key.sport = Be16(u16::from_ne_bytes([bytes[0], bytes[1]]));
             packet.key.dport = Be16(u16::from_ne_bytes([bytes[2], bytes[3]]));
-            if proto == PROTO_TCP {
-                packet.tcp_flags = match packet.l4 {
-                    V4_PLAIN => read::<u8>(ctx, V4_PLAIN + 13)?,
-                    V6_PLAIN => read::<u8>(ctx, V6_PLAIN + 13)?,
-                    offset => ctx.load(offset + 13).map_err(|_| DropReason::Malformed)?,
-                };
-            }
-            if proto == PROTO_SCTP {
-                packet.tcp_flags = sctp_flags(ctx.load(packet.l4 + 12).map_err(|_| DropReason::Malformed)?);
-            }
-            Ok(Parsed::Packet(packet))
+            packet.tcp_flags = match proto {
+                PROTO_TCP => load(ctx, l4 + 13)?,
+                PROTO_SCTP => sctp_flags(load(ctx, l4 + 12)?),
+                _ => 0,
+            };
+            Ok(Parsed::Packet)
         }
-        PROTO_ICMP if packet.v4 && matches!(bytes[0], 0 | 8) => Ok(Parsed::Packet(echo(packet, bytes))),
-        PROTO_ICMPV6 if !packet.v4 && matches!(bytes[0], 128 | 129) => {
-            Ok(Parsed::Packet(echo(packet, bytes)))
-        }
+        PROTO_ICMP if packet.v4 && matches!(bytes[0], 0 | 8) => Ok(echo(packet, bytes)),
+        PROTO_ICMPV6 if !packet.v4 && matches!(bytes[0], 128 | 129) => Ok(echo(packet, bytes)),
         // Behind options or extensions, an error is too rare to be looked into.
-        PROTO_ICMP | PROTO_ICMPV6
-            if matches!(packet.l4, V4_PLAIN | V6_PLAIN) && icmp::is_error(packet.v4, bytes[0]) =>
-        {
-            Ok(Parsed::Error(packet.key.src, packet.key.dst))
+        PROTO_ICMP | PROTO_ICMPV6 if PLAIN.contains(&packet.l4) && icmp::is_error(packet.v4, bytes[0]) => {
+            Ok(Parsed::Error)
         }
-        _ => Ok(Parsed::Opaque(packet.key.src, packet.key.dst)),
+        _ => Ok(Parsed::Opaque),
     }
+}
+
+/// Reads from anywhere in the packet.
+#[inline(always)]
+fn load<T>(ctx: &TcContext, offset: usize) -> Result<T, DropReason> {
+    ctx.load(offset).map_err(|_| DropReason::Malformed)
 }
 
 /// What a packet's first chunk (RFC 9260 section 3.2) is to a connection: INIT begins one, ABORT and SHUTDOWN
@@ -331,13 +364,6 @@ pub const V4_PLAIN: usize = ETH_LEN + IPV4_LEN;
 /// Offset of the layer-4 header behind an IPv6 header without extensions.
 pub const V6_PLAIN: usize = ETH_LEN + IPV6_LEN;
 
-#[inline(always)]
-fn read<T: Copy>(ctx: &TcContext, offset: usize) -> Result<T, DropReason> {
-    let value = header::<T>(ctx, offset)?;
-    // SAFETY: `header` has checked that it is there.
-    Ok(unsafe { value.read_unaligned() })
-}
-
 /// Whether a protocol's packets have an identifier in the place of ports.
 #[inline(always)]
 pub fn is_echo(proto: u32) -> bool {
@@ -346,9 +372,9 @@ pub fn is_echo(proto: u32) -> bool {
 
 /// An echo's identifier stands for both ports, so that request and reply are each other's inverse.
 #[inline(always)]
-fn echo(mut packet: Packet, bytes: [u8; 8]) -> Packet {
+fn echo(packet: &mut Packet, bytes: [u8; 8]) -> Parsed {
     let id = Be16(u16::from_ne_bytes([bytes[4], bytes[5]]));
     packet.key.sport = id;
     packet.key.dport = id;
-    packet
+    Parsed::Packet
 }

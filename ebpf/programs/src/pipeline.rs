@@ -1,7 +1,9 @@
 //! The order of the stages.
 
-use aya_ebpf::programs::TcContext;
-use sluice_ebpf_common::{Addr, DropReason, Flow};
+#![expect(unsafe_code, reason = "a function that the verifier looks at by itself takes raw pointers")]
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use sluice_ebpf_common::{Addr, DropReason};
 
 use crate::{
     flow, forward, icmp, kernel, maps,
@@ -34,25 +36,30 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
     if matches!(hook, Hook::ToWire | Hook::FromHost) && kernel::is_translated(ctx) {
         return Ok(PASS);
     }
-    let packet = match packet::parse(ctx)? {
-        Parsed::Packet(packet) => packet,
-        Parsed::Foreign => return Ok(PASS),
-        Parsed::Error(src, dst) => {
-            if hook == Hook::FromPod {
-                check_source(ctx, &src)?;
-            }
-            return icmp::translate(ctx, src.is_v4(), hook).unwrap_or_else(|| untranslated(ctx, &dst, hook));
-        }
-        Parsed::Opaque(src, dst) => return opaque(ctx, &src, &dst, hook),
-    };
+    let mut packet = Packet::default();
+    let parsed = packet::parse(ctx, &mut packet)?;
+    if parsed == Parsed::Foreign {
+        return Ok(PASS);
+    }
     if hook == Hook::FromPod {
         check_source(ctx, &packet.key.src)?;
+    }
+    match parsed {
+        Parsed::Packet => {}
+        Parsed::Error => {
+            let translated = icmp::translate(ctx, packet.v4, hook);
+            return translated.unwrap_or_else(|| untranslated(ctx, &packet.key.dst, hook));
+        }
+        _ => return untranslated(ctx, &packet.key.dst, hook),
     }
     let known = match flow::known(&packet) {
         Some(flow) => flow,
         None if packet.later => return untranslated(ctx, &packet.key.dst, hook),
         None => match begin(ctx, &packet, hook) {
-            Ok(Beginning::Flow(flow)) => flow,
+            Ok(Beginning::Flow) => {
+                // What was just entered: by this packet, or by another of the same connection on another CPU.
+                maps::flow(&packet.key).ok_or(DropReason::FlowTableFull)?
+            }
             Ok(Beginning::Local) => return Ok(PASS),
             Ok(Beginning::None) if hook == Hook::FromHost && is_refused(ctx, &packet) => {
                 return reject::answer(ctx, &packet, hook, DropReason::NoService);
@@ -66,34 +73,63 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
 }
 
 /// What a packet that belongs to no known flow begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Beginning {
     /// A connection, now entered into the table.
-    Flow(&'static Flow),
+    Flow = 0,
     /// A conversation with a server that holds the address itself.
-    Local,
+    Local = 1,
     /// Nothing of the datapath's.
-    None,
+    None = 2,
 }
+
+/// What is added to a drop reason, in the one word that a function can return.
+const REASONS: u32 = 16;
 
 /// Begins a connection: to a service's backend, or, on its way out, from the node's address.
 #[inline(always)]
 fn begin(ctx: &TcContext, packet: &Packet, hook: Hook) -> Result<Beginning, DropReason> {
+    const FLOW: u32 = Beginning::Flow as u32;
+    const LOCAL: u32 = Beginning::Local as u32;
+    const NONE: u32 = Beginning::None as u32;
+    match begin_flow(ctx.skb.skb, packet, hook as u32) {
+        FLOW => Ok(Beginning::Flow),
+        LOCAL => Ok(Beginning::Local),
+        NONE => Ok(Beginning::None),
+        code => Err(DropReason::from_number(code - REASONS).unwrap_or(DropReason::Malformed)),
+    }
+}
+
+/// Returns a [`Beginning`], or a [`DropReason`] above [`REASONS`]. Global in the sense of BTF: looked at once by the
+/// verifier, with a share of the stack of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn begin_flow(skb: *mut __sk_buff, packet: *const Packet, hook: u32) -> u32 {
+    // SAFETY: the caller passes a reference; that the verifier does not know it costs a comparison.
+    let Some(packet) = (unsafe { packet.as_ref() }) else { return REASONS };
+    match try_begin(&TcContext::new(skb), packet, hook) {
+        Ok(beginning) => beginning as u32,
+        Err(reason) => REASONS + reason as u32,
+    }
+}
+
+#[inline(always)]
+fn try_begin(ctx: &TcContext, packet: &Packet, hook: u32) -> Result<Beginning, DropReason> {
     let mut target = Target::unchanged(&packet.key);
-    if hook == Hook::ToWire {
+    if hook == Hook::ToWire as u32 {
         if !source::masquerade(ctx, &packet.key, &mut target)? && !flow::clashes(packet) {
             return Ok(Beginning::None);
         }
     } else {
-        match service::choose(ctx, packet, hook, &mut target)? {
+        match service::choose(ctx, &packet.key, hook, &mut target)? {
             Choice::Backend => {}
             Choice::Local => return Ok(Beginning::Local),
-            Choice::None if hook != Hook::FromWire && flow::clashes(packet) => {}
+            Choice::None if hook != Hook::FromWire as u32 && flow::clashes(packet) => {}
             Choice::None => return Ok(Beginning::None),
         }
     }
     nat::establish(ctx, packet, &target)?;
-    // What was just entered: by this packet, or by another of the same connection on another CPU.
-    maps::flow(&packet.key).map(|flow| Beginning::Flow(flow)).ok_or(DropReason::FlowTableFull)
+    Ok(Beginning::Flow)
 }
 
 /// A pod sends from its own addresses only.
@@ -118,15 +154,6 @@ fn untranslated(ctx: &TcContext, dst: &Addr, hook: Hook) -> Verdict {
         Hook::FromHost if kernel::ifindex(ctx) == maps::service_ifindex() => Err(DropReason::NoService),
         _ => Ok(PASS),
     }
-}
-
-/// IP that is not translated: fragments, ICMP other than echo, other protocols.
-#[inline(always)]
-fn opaque(ctx: &TcContext, src: &Addr, dst: &Addr, hook: Hook) -> Verdict {
-    if hook == Hook::FromPod {
-        check_source(ctx, src)?;
-    }
-    untranslated(ctx, dst, hook)
 }
 
 /// Whether a packet on the service device has a service's address, but none of its ports (row 21 of the behaviour

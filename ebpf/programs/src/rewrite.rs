@@ -4,8 +4,8 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
-    Be16, DropReason, Flow, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, crc32c_replace, csum_add,
-    csum_fold, csum_replace_addr, csum_replace_u16,
+    Be16, DropReason, Flow, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, crc32c_multiply, crc32c_replace,
+    csum_add, csum_fold, csum_replace_addr, csum_replace_u16,
 };
 
 use crate::{
@@ -66,10 +66,10 @@ fn transport_checksum(
         return sctp_checksum(ctx, packet, flow);
     }
     let (offset, flags, covers_addresses) = match key.proto as u8 {
-        PROTO_TCP => (packet.l4 + 16, 0, true),
-        PROTO_UDP => (packet.l4 + 6, UDP_ZERO, true),
-        PROTO_ICMPV6 => (packet.l4 + 2, 0, true),
-        _ => (packet.l4 + 2, 0, false),
+        PROTO_TCP => (packet.l4() + 16, 0, true),
+        PROTO_UDP => (packet.l4() + 6, UDP_ZERO, true),
+        PROTO_ICMPV6 => (packet.l4() + 2, 0, true),
+        _ => (packet.l4() + 2, 0, false),
     };
     if covers_addresses {
         let family = if packet.v4 { 0 } else { maps::csum_v6_flag() };
@@ -98,7 +98,7 @@ fn sctp_checksum(ctx: &TcContext, packet: &Packet, flow: &Flow) -> Result<(), Dr
     }
     let word = |sport: Be16, dport: Be16| u32::from(sport.0) | u32::from(dport.0) << 16;
     let (old, new) = (word(key.sport, key.dport), word(flow.sport, flow.dport));
-    match change_sctp_checksum(ctx.skb.skb, packet.l4 as u32, old, new) {
+    match change_sctp_checksum(ctx.skb.skb, packet.l4() as u32, old, new) {
         0 => Err(DropReason::RewriteFailed),
         _ => Ok(()),
     }
@@ -117,8 +117,15 @@ extern "C" fn change_sctp_checksum(skb: *mut __sk_buff, l4: u32, old: u32, new: 
         return 1;
     }
     let Some(length) = transport_length(&ctx, l4) else { return 0 };
-    let checksum = checksum ^ crc32c_replace(old, new, length);
+    let checksum = checksum ^ crc32c_replace(old, new, length, |a, b| multiply(a, b));
     u32::from(ctx.store(offset, &checksum, 0).is_ok())
+}
+
+/// Global, too: looked at once, and not for each bit of the length.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn multiply(a: u32, b: u32) -> u32 {
+    crc32c_multiply(a, b)
 }
 
 /// How long the packet is from the layer-4 header on, by what its IP header says.
@@ -139,10 +146,10 @@ fn ports(ctx: &TcContext, packet: &Packet, flow: &Flow) -> Result<(), DropReason
         return Ok(());
     }
     if is_echo(key.proto) {
-        return ctx.store(packet.l4 + 4, &flow.sport.0, 0).map_err(|_| DropReason::RewriteFailed);
+        return ctx.store(packet.l4() + 4, &flow.sport.0, 0).map_err(|_| DropReason::RewriteFailed);
     }
     let both = [flow.sport.0, flow.dport.0];
-    let place = match packet.l4 {
+    let place = match packet.l4() {
         V4_PLAIN => at::<[u16; 2]>(ctx, V4_PLAIN),
         V6_PLAIN => at::<[u16; 2]>(ctx, V6_PLAIN),
         offset => return ctx.store(offset, &both, 0).map_err(|_| DropReason::RewriteFailed),

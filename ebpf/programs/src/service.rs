@@ -13,7 +13,6 @@ use sluice_ebpf_common::{
 use crate::{
     kernel, maps,
     nat::Target,
-    packet::Packet,
     pipeline::Hook,
     source::{self, Source},
 };
@@ -32,19 +31,14 @@ pub enum Choice {
 /// Looks the packet's destination up among the frontends: its very address first, then, where the address
 /// is the node's, the node ports and the host ports.
 #[inline(always)]
-pub fn choose(
-    ctx: &TcContext,
-    packet: &Packet,
-    hook: Hook,
-    target: &mut Target,
-) -> Result<Choice, DropReason> {
-    if !is_transport(packet.key.proto as u8) {
+pub fn choose(ctx: &TcContext, key: &FlowKey, hook: u32, target: &mut Target) -> Result<Choice, DropReason> {
+    if !is_transport(key.proto as u8) {
         return Ok(Choice::None);
     }
     const BACKEND: u32 = Choice::Backend as u32;
     const LOCAL: u32 = Choice::Local as u32;
     const NONE: u32 = Choice::None as u32;
-    match choose_backend(ctx.skb.skb, &packet.key, hook as u32, target) {
+    match choose_backend(ctx.skb.skb, key, hook, target) {
         BACKEND => Ok(Choice::Backend),
         LOCAL => Ok(Choice::Local),
         NONE => Ok(Choice::None),
