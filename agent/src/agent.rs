@@ -337,8 +337,6 @@ impl Agent {
 
 impl Work for Agent {
     fn update(&mut self, update: Update) {
-        self.health.queued(update.seen);
-        self.dirty.seen.get_or_insert(update.seen);
         self.metrics.set_faults(update.faults);
         let (mut endpoints, mut services) = (0, 0);
         for delta in update.deltas {
@@ -359,6 +357,11 @@ impl Work for Agent {
         }
         self.metrics.queued(endpoints, services, SystemTime::now());
         self.add_default_service();
+        // Much of what the API tells (a node's conditions, say) changes nothing here: then there is no pass to wait for.
+        if !self.dirty.changes.is_empty() {
+            self.health.queued(update.seen);
+            self.dirty.seen.get_or_insert(update.seen);
+        }
         let changes = &self.dirty.changes;
         self.dirty.node |= !changes.nodes.is_empty()
             || !changes.service_cidrs.is_empty()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sluice_model::ObjectName;
 
 /// What a notice is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum About {
     /// A service.
     Service(ObjectName),
@@ -14,7 +14,7 @@ pub enum About {
 }
 
 /// Something that an object's owner should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Notice {
     /// The object.
     pub about: About,

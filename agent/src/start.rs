@@ -35,6 +35,7 @@ use crate::{
     lock::{self, LockError},
     metrics::Metrics,
     names::Names,
+    notice::Notices,
     records::{self, RecordsError, pod_addresses},
     run::{self, Event},
 };
@@ -88,10 +89,10 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     let (events, inbox) = mpsc::channel();
 
     serve_http(&runtime, &config, &health, &metrics, &dns_metrics, &events)?;
-    start_sources(&config, source, &metrics, &health, &events)?;
+    let notices = start_sources(&config, source, &metrics, &health, &events)?;
     let names = config.dns.then(|| Names::new(runtime.handle().clone(), dns_metrics));
     let health_ports = config.proxy.then(|| HealthPorts::new(runtime.handle().clone(), health.clone()));
-    let ended = start_loop(config, names, health_ports, metrics, health, inbox)?;
+    let ended = start_loop(config, names, health_ports, notices, metrics, health, inbox)?;
     let result = runtime.block_on(wait(ended, &events));
     info!("ended; the datapath goes on");
     result
@@ -131,33 +132,32 @@ fn serve_http(
     Ok(())
 }
 
-/// Starts everything that tells the loop what happens.
+/// Starts everything that tells the loop what happens; gives where the loop may leave notices, if anywhere.
 fn start_sources(
     config: &Config,
     source: Source,
     metrics: &Metrics,
     health: &Health,
     events: &mpsc::Sender<Event>,
-) -> Result<(), StartError> {
+) -> Result<Option<Notices>, StartError> {
     let updates = events.clone();
     let send = move |update| updates.send(Event::Update(update)).is_ok();
-    let pods = match source {
+    let (pods, notices) = match source {
         Source::Folder(folder) => {
             let (folder, pods) =
                 FolderSource::open(&folder, config.node_name.clone(), config.publish_pod_status)?;
             folder.run(send)?;
-            Some(pods)
+            (Some(pods), None)
         }
         Source::Api(source) => {
-            let api = ApiSource::new(
-                Access::new(source)?,
-                &wanted(config),
-                Timing::usual(config.api_idle_timeout),
-            )?;
+            let timing = Timing::usual(config.api_idle_timeout);
+            let api =
+                ApiSource::new(Access::new(source)?, config.node_name.clone(), &wanted(config), timing)?;
             metrics.registry.register(Box::new(Shared(api.contacts())))?;
             health.set_contacts(api.contacts());
+            let notices = api.notices();
             api.run(send)?;
-            None
+            (None, Some(notices))
         }
     };
     let attachments = events.clone();
@@ -170,7 +170,7 @@ fn start_sources(
     })?;
     let changes = events.clone();
     links::watch(move || changes.send(Event::NodeChanged).is_ok())?;
-    Ok(())
+    Ok(notices)
 }
 
 /// What the parts that are switched on need of the API. DNS tells whether a namespace exists, and for the pods of
@@ -185,6 +185,7 @@ fn start_loop(
     config: Config,
     names: Option<Names>,
     health_ports: Option<HealthPorts>,
+    notices: Option<Notices>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     inbox: mpsc::Receiver<Event>,
@@ -193,6 +194,9 @@ fn start_loop(
     let mut agent = Agent::new(config, Netlink::open()?, names, metrics, health, tell_ready);
     if let Some(health_ports) = health_ports {
         agent = agent.with_health_ports(health_ports);
+    }
+    if let Some(notices) = notices {
+        agent = agent.with_notices(notices);
     }
     let (sender, ended) = oneshot::channel();
     thread::Builder::new().name("loop".into()).spawn(move || {

@@ -14,15 +14,16 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{StatusCode, header::AUTHORIZATION},
+    http::{Method, StatusCode, header::AUTHORIZATION},
     response::{IntoResponse, Response},
 };
 use sluice_agent::{
     api::{Access, ApiSource, Contacts, Kind, Pods, Timing, Wanted},
     config::ApiSettings,
+    notice::{About, Notice, Notices},
     source::{Delta, Update},
 };
-use sluice_model::{Changes, Snapshot};
+use sluice_model::{Changes, ObjectName, Snapshot};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -68,6 +69,8 @@ struct Script {
     /// What was asked of Nodes.
     asked: Vec<Asked>,
     answers: VecDeque<Answer>,
+    /// Events that were written, with the paths that they were written to.
+    events: Vec<(String, serde_json::Value)>,
 }
 
 /// A server. Of Nodes it says what the test tells it to; of all else, that there is none.
@@ -140,6 +143,12 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
     let pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let parameters = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let token = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    if request.method() == Method::POST {
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        let event = serde_json::from_slice(&body).unwrap();
+        script.lock().unwrap().events.push((path, event));
+        return (StatusCode::CREATED, body).into_response();
+    }
     let asked = Asked { path, parameters, token };
     if asked.path != "/api/v1/nodes" {
         // Nothing there, and nothing ever happens.
@@ -209,6 +218,7 @@ struct Source {
     updates: mpsc::Receiver<Update>,
     snapshot: Snapshot,
     contacts: Arc<Contacts>,
+    notices: Notices,
     faults: usize,
 }
 
@@ -233,11 +243,12 @@ impl Source {
 
     fn with(settings: ApiSettings, timing: Timing) -> Self {
         let wanted = Wanted { namespaces: false, pods: Pods::None };
-        let source = ApiSource::new(Access::new(settings).unwrap(), &wanted, timing).unwrap();
-        let contacts = source.contacts();
+        let access = Access::new(settings).unwrap();
+        let source = ApiSource::new(access, "one".into(), &wanted, timing).unwrap();
+        let (contacts, notices) = (source.contacts(), source.notices());
         let (sender, updates) = mpsc::channel();
         source.run(move |update| sender.send(update).is_ok()).unwrap();
-        Self { updates, snapshot: Snapshot::default(), contacts, faults: 0 }
+        Self { updates, snapshot: Snapshot::default(), contacts, notices, faults: 0 }
     }
 
     fn take(&mut self, update: Update) {
@@ -490,4 +501,33 @@ fn a_kind_that_the_api_does_not_have_keeps_nothing_waiting() {
     assert_eq!(kinds.map(Kind::is_optional), [false, false, false, true]);
     assert!(source.contacts.oldest(Instant::now(), jiff::Timestamp::now()).is_some());
     drop(server.runtime);
+}
+
+#[test]
+fn events_are_written_once_for_the_object_that_they_concern() {
+    let server = Server::start();
+    let _watch = server.watch(&[end_of_list("Node", "3")]);
+    let source = Source::start(&[&server]);
+    let notice = |service: &str| Notice {
+        about: About::Service(ObjectName::new("shop", service)),
+        reason: "FailedToStartServiceHealthcheck",
+        action: "Listen",
+        note: "taken".to_owned(),
+    };
+    for service in ["web", "web", "api"] {
+        (source.notices)(notice(service));
+    }
+    let events = wait("events", || {
+        let events = server.script.lock().unwrap().events.clone();
+        (events.len() >= 3).then_some(events)
+    });
+    let about: Vec<_> =
+        events.iter().map(|(_, event)| event["regarding"]["name"].as_str().unwrap()).collect();
+    assert_eq!(about, ["one", "web", "api"]);
+    let (path, first) = &events[0];
+    assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/default/events");
+    assert_eq!((&first["reason"], &first["type"]), (&"Starting".into(), &"Normal".into()));
+    let (path, second) = &events[1];
+    assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/shop/events");
+    assert_eq!((&second["type"], &second["reportingInstance"]), (&"Warning".into(), &"one".into()));
 }

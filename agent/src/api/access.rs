@@ -99,8 +99,11 @@ impl Access {
             None if self.source.in_cluster.is_some() => service_account(server, Path::new(SERVICE_ACCOUNT)),
             None => plain(server, None, AuthInfo::default()),
         };
+        // A proxy that the environment names is one to the world outside, not to the node's own cluster.
+        let proxied = cluster_of(&kubeconfig).is_some_and(|cluster| cluster.proxy_url.is_some());
         let options = KubeConfigOptions::default();
         let mut config = ClientConfig::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?;
+        config.proxy_url = config.proxy_url.filter(|_| proxied);
         config.connect_timeout = Some(CONNECT);
         // Failures are to be seen, counted and waited for here, not below.
         config.default_retry = false;
@@ -126,10 +129,14 @@ fn current_cluster(kubeconfig: &Kubeconfig) -> Option<&str> {
     Some(&context.context.as_ref()?.cluster)
 }
 
-fn server_of(kubeconfig: &Kubeconfig) -> Option<String> {
+/// The cluster of the current context.
+fn cluster_of(kubeconfig: &Kubeconfig) -> Option<&Cluster> {
     let name = current_cluster(kubeconfig)?;
-    let cluster = kubeconfig.clusters.iter().find(|named| named.name == name)?;
-    cluster.cluster.as_ref()?.server.clone()
+    kubeconfig.clusters.iter().find(|named| named.name == name)?.cluster.as_ref()
+}
+
+fn server_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    cluster_of(kubeconfig)?.server.clone()
 }
 
 fn with_server(mut kubeconfig: Kubeconfig, server: &str) -> Kubeconfig {

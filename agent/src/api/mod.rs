@@ -16,6 +16,7 @@ mod access;
 mod backoff;
 mod contact;
 mod error;
+mod events;
 mod feed;
 mod hub;
 mod json;
@@ -27,7 +28,7 @@ mod timing;
 
 use std::{io, sync::Arc, thread};
 
-use tokio::{runtime, task::JoinSet};
+use tokio::{runtime, sync::mpsc::Receiver, task::JoinSet};
 use tracing::{error, info};
 
 pub use access::{Access, AccessError, SERVICE_ACCOUNT};
@@ -35,7 +36,11 @@ pub use contact::{Contacts, Shared};
 pub use kind::Kind;
 pub use timing::Timing;
 
-use crate::source::Update;
+use crate::{
+    notice::{Notice, Notices},
+    source::Update,
+};
+use events::Writer;
 use feed::Feed;
 use hub::Hub;
 use servers::Servers;
@@ -85,19 +90,32 @@ pub struct ApiSource {
     servers: Arc<Servers>,
     contacts: Arc<Contacts>,
     timing: Timing,
+    node: Arc<str>,
+    notices: (Notices, Receiver<Notice>),
 }
 
 impl ApiSource {
-    /// Asks nobody yet.
-    pub fn new(access: Access, wanted: &Wanted, timing: Timing) -> Result<Self, prometheus::Error> {
+    /// Asks nobody yet. `node` is this node's name.
+    pub fn new(
+        access: Access,
+        node: Arc<str>,
+        wanted: &Wanted,
+        timing: Timing,
+    ) -> Result<Self, prometheus::Error> {
         let kinds = wanted.kinds();
         let contacts = Arc::new(Contacts::new(kinds.iter().map(|(kind, _)| *kind))?);
-        Ok(Self { kinds, servers: Arc::new(Servers::new(access)), contacts, timing })
+        let notices = events::inbox(contacts.clone());
+        Ok(Self { kinds, servers: Arc::new(Servers::new(access)), contacts, timing, node, notices })
     }
 
     /// What is told of it.
     pub fn contacts(&self) -> Arc<Contacts> {
         self.contacts.clone()
+    }
+
+    /// Where to leave what is to be written as an Event.
+    pub fn notices(&self) -> Notices {
+        self.notices.0.clone()
     }
 
     /// Runs until `send` says that nobody listens any more. The first update is sent when every kind has been
@@ -113,7 +131,15 @@ impl ApiSource {
     async fn follow(self, send: impl Fn(Update) -> bool + Send + Sync + 'static) {
         let hub = Arc::new(Hub::new(self.kinds.iter().map(|(kind, _)| *kind), send));
         info!(kinds = ?self.kinds.iter().map(|(kind, _)| kind.name()).collect::<Vec<_>>(), "watching the API");
-        let mut feeds = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        let writer = Writer {
+            node: self.node,
+            servers: self.servers.clone(),
+            contacts: self.contacts.clone(),
+            timing: self.timing.clone(),
+        };
+        let (_, notices) = self.notices;
+        tasks.spawn(writer.run(notices));
         for (kind, selector) in self.kinds {
             let feed = Feed {
                 kind,
@@ -123,9 +149,9 @@ impl ApiSource {
                 contacts: self.contacts.clone(),
                 timing: self.timing.clone(),
             };
-            feeds.spawn(feed.run());
+            tasks.spawn(feed.run());
         }
-        while let Some(ended) = feeds.join_next().await {
+        while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 // A mistake of ours. Half a source would look like a quiet cluster: a new process begins anew.
                 error!(%error, "a watch has stopped; a supervisor should start the agent again");
