@@ -3,7 +3,10 @@
 
 mod change;
 mod clusterip;
+mod connections;
+mod endings;
 mod foreign;
+mod frontends;
 mod hairpin;
 mod health;
 mod leftovers;
@@ -11,8 +14,10 @@ mod masquerade;
 mod metrics;
 mod names;
 mod nodeport;
+mod paths;
 mod pods;
 mod policies;
 mod restart;
 mod site;
+mod slices;
 mod udp;
