@@ -1,22 +1,27 @@
-//! A cluster on a bed: nodes that run the agent and share a folder of manifests, a switch between them, and a
-//! host outside.
+//! A cluster on a bed: nodes that run the agent and share a folder of manifests or an API server, a switch between
+//! them, and a host outside.
 //!
 //! ```text
 //!   outside 192.168.77.100, fd77::100   (and 203.0.113.1, 2001:db8:1::1: the wide world)
 //!      |
 //!   lan ---- node1 192.168.77.1, fd77::1   pods 10.244.1.0/24, fd00:244:1::/64
-//!       \--- node2 192.168.77.2, fd77::2   pods 10.244.2.0/24, fd00:244:2::/64
+//!      |\--- node2 192.168.77.2, fd77::2   pods 10.244.2.0/24, fd00:244:2::/64
+//!       \--- api 192.168.77.200, fd77::c8  if the nodes are fed by an API server
 //!
 //!   services 10.96.0.0/16, fd00:96::/108   DNS 10.96.0.10, fd00:96::a
 //! ```
 
+mod api;
 mod manifests;
 mod node;
 mod pod;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use manifests::{Workload, service};
+pub use api::{API, Api};
+pub use manifests::{Workload, service, slices};
 pub use node::Node;
 pub use pod::Pod;
 
@@ -39,13 +44,15 @@ pub struct Options {
     pub nodes: u8,
     /// Whether connections to services are translated at connect() where that is possible.
     pub fast_path: bool,
+    /// Whether the agents learn of the cluster from an API server; otherwise from the folder of manifests.
+    pub api: bool,
     /// More lines for the agents' configuration.
     pub agent: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 2, fast_path: true, agent: String::new() }
+        Self { nodes: 2, fast_path: true, api: false, agent: String::new() }
     }
 }
 
@@ -55,9 +62,12 @@ pub struct Cluster {
     // Dropped in this order: what runs before what it runs in.
     _upstream: Running,
     nodes: Vec<Node>,
+    api: Option<Api>,
     outside: Host,
     manifests: PathBuf,
-    _lan: Switch,
+    /// What was put on the API server, by the name of the manifest.
+    applied: RefCell<BTreeMap<String, String>>,
+    lan: Switch,
     bed: Testbed,
 }
 
@@ -90,9 +100,23 @@ impl Cluster {
         let mut upstream = outside.command(&programs::built("sluice-testbed")?.to_string_lossy())?;
         upstream.args(["upstream", world4, world6]);
         let upstream = Running::start(&mut upstream, &outside.log_path("dns"))?;
-        let nodes = (1..=options.nodes).map(|index| Node::make(bed, &lan, index, &manifests, options));
+        let api = if options.api { Some(Api::make(bed, &lan)?) } else { None };
+        let source = match &api {
+            None => format!("manifests: {}\npublishPodStatus: true", manifests.display()),
+            Some(api) => format!("kubeconfig: {}", api.kubeconfig().display()),
+        };
+        let nodes = (1..=options.nodes).map(|index| Node::make(bed, &lan, index, &source, options));
         let nodes = nodes.collect::<Result<Vec<_>>>()?;
-        let cluster = Self { _upstream: upstream, nodes, outside, manifests, _lan: lan, bed: bed.clone() };
+        let cluster = Self {
+            _upstream: upstream,
+            nodes,
+            api,
+            outside,
+            manifests,
+            applied: RefCell::default(),
+            lan,
+            bed: bed.clone(),
+        };
         cluster.apply("cluster.yaml", &manifests::nodes(&cluster.nodes))?;
         Ok(cluster)
     }
@@ -126,8 +150,28 @@ impl Cluster {
         &self.manifests
     }
 
-    /// Writes a manifest, whole at once, in the place of one of the same name.
+    /// The API server.
+    ///
+    /// # Panics
+    ///
+    /// Where the cluster has none.
+    #[expect(clippy::expect_used, reason = "as for a node that is not there")]
+    pub fn api(&self) -> &Api {
+        self.api.as_ref().expect("a cluster with an API server")
+    }
+
+    /// The switch between the nodes, for faults.
+    pub fn lan(&self) -> &Switch {
+        &self.lan
+    }
+
+    /// Writes a manifest, whole at once, in the place of one of the same name; or puts its objects on the API server,
+    /// and deletes those that the one in its place had besides.
     pub fn apply(&self, file: &str, text: &str) -> Result<()> {
+        if let Some(api) = &self.api {
+            let old = self.applied.borrow_mut().insert(file.to_owned(), text.to_owned());
+            return api.server().replace(old.as_deref().unwrap_or_default(), text);
+        }
         let beside = self.bed.folder().join(format!("{file}.new"));
         std::fs::write(&beside, text).map_err(Error::file("write", &beside))?;
         let path = self.manifests.join(file);
@@ -136,6 +180,11 @@ impl Cluster {
 
     /// Removes a manifest.
     pub fn withdraw(&self, file: &str) -> Result<()> {
+        if let Some(api) = &self.api {
+            let old = self.applied.borrow_mut().remove(file);
+            let old = old.ok_or_else(|| Error::Missing(format!("manifest {file}")))?;
+            return api.server().replace(&old, "");
+        }
         let path = self.manifests.join(file);
         std::fs::remove_file(&path).map_err(Error::file("remove", path))
     }

@@ -24,8 +24,8 @@ pub struct Behaviour {
     pub unknown: BTreeSet<String>,
     /// Every request waits this long for its answer.
     pub delay: Duration,
-    /// The second page of every list is gone when it is asked for.
-    pub pages_expire: bool,
+    /// So many times, the next page of a list is gone when it is asked for.
+    pub pages_expire: usize,
     /// The bearer tokens that are accepted.
     pub tokens: BTreeSet<String>,
     /// Whether a client certificate of this server's authority is accepted.
@@ -41,7 +41,7 @@ impl Default for Behaviour {
             silent: BTreeSet::new(),
             unknown: BTreeSet::new(),
             delay: Duration::ZERO,
-            pages_expire: false,
+            pages_expire: 0,
             tokens: BTreeSet::from([TOKEN.to_owned()]),
             client_certificates: true,
         }
@@ -66,6 +66,8 @@ pub enum Blow {
     End,
     /// Say that the version is gone.
     Gone,
+    /// Stay open and say nothing any more; streams that begin later are as usual.
+    Silence,
 }
 
 /// Requests that are refused, whatever they want.
@@ -107,6 +109,16 @@ impl Faults {
 
     pub(super) fn blows(&self) -> broadcast::Receiver<(String, Blow)> {
         self.blows.subscribe()
+    }
+
+    /// Whether a page of a list is to be gone, once more.
+    pub(super) fn page_expires(&self) -> bool {
+        let left = |behaviour: &mut Behaviour| {
+            let any = behaviour.pages_expire > 0;
+            behaviour.pages_expire -= usize::from(any);
+            any
+        };
+        self.behaviour.send_if_modified(left)
     }
 
     /// Hits the streams that are running; `kind` is a plural, or `*`.

@@ -80,7 +80,7 @@ async fn answer(
             let query = parts.uri.query().unwrap_or_default();
             let options = Options::read(query, &target, behaviour.streaming_lists)?;
             if !options.watch {
-                let text = list::list(&shared.store, target.resource, &options, behaviour.pages_expire)?;
+                let text = list::list(&shared.store, target.resource, &options, &shared.faults)?;
                 return Ok(json_text(text));
             }
             let open = Open::new(shared, target.resource, seen);

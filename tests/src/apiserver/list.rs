@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Resource;
 use super::answer::Refusal;
+use super::fault::Faults;
 use super::object::Key;
 use super::request::Options;
 use super::store::{Objects, Store};
@@ -16,7 +17,7 @@ pub(super) fn list(
     store: &Store,
     resource: &'static Resource,
     options: &Options,
-    pages_expire: bool,
+    faults: &Faults,
 ) -> Result<String, Refusal> {
     let (objects, version, start, kept) = match &options.continued {
         None => {
@@ -30,7 +31,7 @@ pub(super) fn list(
         Some(token) => {
             let (id, after) =
                 read_token(token).ok_or_else(|| Refusal::bad_request("continue key is not valid"))?;
-            let kept = store.kept_list(id).filter(|_| !pages_expire).ok_or_else(|| {
+            let kept = store.kept_list(id).filter(|_| !faults.page_expires()).ok_or_else(|| {
                 let message =
                     "The provided continue parameter is too old to display a consistent list result.";
                 Refusal::new(410, "Expired", message)

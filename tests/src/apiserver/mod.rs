@@ -230,9 +230,16 @@ impl ApiServer {
         documents(manifest)?.into_iter().try_for_each(|object| self.put(object))
     }
 
-    /// Deletes all objects of a manifest.
-    pub fn withdraw(&self, manifest: &str) -> Result<()> {
-        documents(manifest)?.iter().try_for_each(|object| self.delete(object))
+    /// Puts all objects of a manifest, and deletes those that only the old one has.
+    pub fn replace(&self, old: &str, new: &str) -> Result<()> {
+        let new = documents(new)?;
+        let kept = new.iter().map(identify).collect::<Result<Vec<_>>>()?;
+        for object in documents(old)? {
+            if !kept.contains(&identify(&object)?) {
+                self.delete(&object)?;
+            }
+        }
+        new.into_iter().try_for_each(|object| self.put(object))
     }
 
     /// All objects of a kind, by its plural.

@@ -45,6 +45,8 @@ struct Stream {
     /// Whether the bookmark that ends them is to be sent.
     announce: bool,
     bookmarks: bool,
+    /// Nothing will be said any more.
+    silenced: bool,
 }
 
 /// The body of a watch's answer. A version that is gone is told in the stream, as the real server does.
@@ -68,6 +70,7 @@ pub(super) fn body(shared: &Arc<Shared>, resource: &'static Resource, options: O
         initial,
         announce: options.initial_events && options.bookmarks,
         bookmarks: options.bookmarks,
+        silenced: false,
     };
     if let Some((version, forgotten)) = gone {
         let status = Refusal::expired(version, forgotten.oldest).status();
@@ -95,7 +98,7 @@ impl Stream {
         let mut bookmarked = Instant::now();
         loop {
             let behaviour = behaviours.borrow_and_update().clone();
-            let silent = behaviour.is_silent(self.resource);
+            let silent = self.silenced || behaviour.is_silent(self.resource);
             changes.mark_unchanged();
             if !silent && self.next(&behaviour).await? {
                 // One event at a time: a fault that is set meanwhile strikes between two.
@@ -168,6 +171,10 @@ impl Stream {
         }
         match blow {
             Blow::End => Err(End::Over),
+            Blow::Silence => {
+                self.silenced = true;
+                Ok(())
+            }
             Blow::Gone => {
                 self.error(&Refusal::expired(self.known, self.known + 1)).await?;
                 Err(End::Over)

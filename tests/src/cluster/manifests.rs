@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::Node;
+use serde_json::json;
+
+use super::{Node, Pod};
 
 /// Nodes and namespaces.
 pub(super) fn nodes(nodes: &[Node]) -> String {
@@ -63,4 +65,31 @@ pub fn service(name: &str, spec: &str) -> String {
         let _infallible = writeln!(text, "  {line}");
     }
     text + "---\n"
+}
+
+/// The slices of a service, one for each family, as the controller makes them where there is one. `ports` is the value
+/// of the slices' field, such as `[{name: http, port: 80}]`.
+pub fn slices(service: &str, ports: &str, pods: &[&Pod]) -> String {
+    let mut text = String::new();
+    for (family, kind) in ["IPv4", "IPv6"].into_iter().enumerate() {
+        let endpoints = pods.iter().filter_map(|pod| {
+            let address = pod.addresses().get(family)?;
+            Some(json!({
+                "addresses": [address],
+                "conditions": { "ready": true, "serving": true, "terminating": false },
+                "nodeName": pod.node_name(),
+                "targetRef": { "kind": "Pod", "namespace": "default", "name": pod.name() },
+            }))
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        let name = format!("{service}-{}", kind.to_lowercase());
+        let _infallible = write!(
+            text,
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}\n  namespace: default\n  \
+             labels: {{kubernetes.io/service-name: {service}}}\naddressType: {kind}\nports: {ports}\n\
+             endpoints: {}\n---\n",
+            json!(endpoints)
+        );
+    }
+    text
 }

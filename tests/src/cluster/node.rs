@@ -28,7 +28,7 @@ impl Node {
         bed: &Testbed,
         lan: &Switch,
         index: u8,
-        manifests: &Path,
+        source: &str,
         options: &Options,
     ) -> Result<Self> {
         let host = bed.host(&format!("node{index}"))?;
@@ -43,19 +43,18 @@ impl Node {
         let [gateway4, gateway6] = OUTSIDE;
         node.host.ip(&format!("route add default via {gateway4}\nroute add default via {gateway6}\n"))?;
         node.host.etc("resolv.conf", &format!("nameserver {gateway4}\n"))?;
-        node.write_config(manifests, options)?;
+        node.write_config(source, options)?;
         Ok(node)
     }
 
-    fn write_config(&self, manifests: &Path, options: &Options) -> Result<()> {
+    fn write_config(&self, source: &str, options: &Options) -> Result<()> {
         let [services4, services6] = SERVICE_CIDRS;
         let [dns4, dns6] = DNS_ADDRESSES;
         let text = format!(
-            "nodeName: {}\nmanifests: {}\npublishPodStatus: true\nstateDir: {}\nbpffsDir: {}\ncgroupRoot: {}\n\
+            "nodeName: {}\n{source}\nstateDir: {}\nbpffsDir: {}\ncgroupRoot: {}\n\
              flowEntries: 65536\nserviceCIDRs: [{services4}, '{services6}']\nclusterDNS: [{dns4}, '{dns6}']\n\
              fastPath: {}\nhealthzAddress: 127.0.0.1:10256\nlogLevel: debug\n{}",
             self.name(),
-            manifests.display(),
             self.state.display(),
             self.bpffs.join("sluice").display(),
             self.host.cgroup().display(),
@@ -118,7 +117,12 @@ impl Node {
 
     /// Waits until the agent says that it is ready.
     pub fn wait_ready(&self) -> Result<()> {
-        let waited = wait_for(&format!("the agent on {}", self.name()), READY, || {
+        self.wait_ready_within(READY)
+    }
+
+    /// Waits so long until the agent says that it is ready.
+    pub fn wait_ready_within(&self, limit: Duration) -> Result<()> {
+        let waited = wait_for(&format!("the agent on {}", self.name()), limit, || {
             if !self.agent.borrow_mut().as_mut().is_some_and(Running::is_running) {
                 return Ok(Some(false));
             }

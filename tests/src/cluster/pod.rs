@@ -112,6 +112,11 @@ impl Pod {
         &self.name
     }
 
+    /// The name of its node.
+    pub fn node_name(&self) -> &str {
+        &self.node.hostname
+    }
+
     /// Its namespace.
     pub fn host(&self) -> &Host {
         &self.host

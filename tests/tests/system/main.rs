@@ -1,6 +1,8 @@
 //! The whole system on the testbed: real agents, the real plugin, real clients and servers. A file for each
 //! family of behaviour; one binary, as linking ten takes longer than running them.
 
+mod api;
+mod api_faults;
 mod change;
 mod clusterip;
 mod connections;
