@@ -27,6 +27,13 @@ pub enum Command {
     /// The agent must not run. Pods that are attached keep their devices and addresses, and lose their way to
     /// services; the bridge goes once no pod is attached to it.
     Cleanup(Options),
+    /// Put the CNI plugin that lies beside this program into a folder
+    ///
+    /// Whole at once, and only if another one is there; as `loopback`, too, if nobody else's is.
+    InstallPlugin {
+        /// The container runtime's folder of plugins
+        folder: PathBuf,
+    },
 }
 
 /// A configuration file, and flags that go before it.

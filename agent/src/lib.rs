@@ -23,6 +23,7 @@ pub mod folder;
 pub mod health;
 pub mod health_ports;
 pub mod http;
+pub mod install;
 pub mod links;
 pub mod lock;
 pub mod metrics;

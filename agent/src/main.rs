@@ -8,7 +8,7 @@ use sluice_agent::{
     cli::{Cli, Command},
     config::{Config, LogFormat},
     failure::Chain,
-    start,
+    install, start,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let (options, run): (_, fn(Config) -> ExitCode) = match Cli::parse().command {
         Command::Agent(options) => (options, run_agent),
         Command::Cleanup(options) => (options, run_cleanup),
+        Command::InstallPlugin { folder } => return install_plugin(&folder),
     };
     let config = match options.load() {
         Ok(config) => config,
@@ -57,6 +58,25 @@ fn run_cleanup(config: Config) -> ExitCode {
         tracing::error!("{}", Chain(error));
     }
     if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn install_plugin(folder: &std::path::Path) -> ExitCode {
+    match install::install_own(folder) {
+        Ok(done) => {
+            let word = |done| if done { "installed" } else { "was there" };
+            println!(
+                "{}: sluice-cni {}, loopback {}",
+                folder.display(),
+                word(done.plugin),
+                word(done.loopback)
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("sluice: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Logs go to the standard error.

@@ -75,6 +75,9 @@ pub enum StartError {
 /// Runs the agent until it is told to end.
 pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_name, "sluice agent");
+    if let Some(folder) = &config.sysctl_dir {
+        sluice_netlink::sysctl::look_below(folder);
+    }
     if config.proxy && config.fast_path && config.cgroup_root.is_none() {
         warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
     }

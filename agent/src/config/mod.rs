@@ -39,6 +39,7 @@ pub struct Config {
     pub bpffs_dir: PathBuf,
     /// `None` where no cgroup2 is mounted: there is no fast path then.
     pub cgroup_root: Option<PathBuf>,
+    pub sysctl_dir: Option<PathBuf>,
     pub datapath_object: Option<PathBuf>,
     pub flow_entries: u32,
     pub bridge: String,
@@ -143,6 +144,7 @@ impl Config {
             state_dir: settings.state_dir.unwrap_or_else(|| "/var/lib/sluice".into()),
             bpffs_dir: settings.bpffs_dir.unwrap_or_else(|| "/sys/fs/bpf/sluice".into()),
             cgroup_root: settings.cgroup_root.or_else(mounted_cgroup2),
+            sysctl_dir: settings.sysctl_dir,
             datapath_object: settings.datapath_object,
             flow_entries: settings.flow_entries.unwrap_or(262_144),
             bridge: settings.bridge.unwrap_or_else(|| sluice_netlink::owned::DEFAULT_BRIDGE.to_owned()),

@@ -48,6 +48,9 @@ pub struct Settings {
     /// The cgroup v2 folder of all sockets of this node [default: where cgroup2 is mounted]
     #[arg(long, value_name = "FOLDER")]
     pub cgroup_root: Option<PathBuf>,
+    /// The folder that stands for /proc/sys, where that is read-only, as in a container [default: /proc/sys]
+    #[arg(long, value_name = "FOLDER")]
+    pub sysctl_dir: Option<PathBuf>,
     /// The datapath's object file, in the place of the built-in one
     #[arg(long, value_name = "FILE")]
     pub datapath_object: Option<PathBuf>,
@@ -181,7 +184,7 @@ impl Settings {
     /// These settings, and those of `other` where these say nothing.
     pub fn or(self, other: Self) -> Self {
         first_set!(self, other;
-            node_name, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, datapath_object,
+            node_name, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
             flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, cluster_domain,
             cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, proxy, dns, routes, fast_path,
             healthz_address, metrics_address, program_stats, resync_period, log_format, log_level,

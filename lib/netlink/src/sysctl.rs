@@ -3,11 +3,22 @@
 //! Names are paths below `/proc/sys`, with slashes (an interface name may hold a dot).
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::{Error, Result};
 
-fn path(name: &str) -> String {
-    format!("/proc/sys/{name}")
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes this folder stand for `/proc/sys` in the whole process: in a container that may change settings, `/proc/sys`
+/// is read-only and the host's lies elsewhere. Only the first call counts.
+pub fn look_below(folder: &Path) {
+    // A second call asks for what cannot be any more; nobody makes one.
+    let _first = FOLDER.set(folder.to_owned());
+}
+
+fn path(name: &str) -> PathBuf {
+    FOLDER.get().map_or(Path::new("/proc/sys"), PathBuf::as_path).join(name)
 }
 
 /// The value, without the newline at its end.

@@ -1,0 +1,165 @@
+//! What a cluster applies, held against the types of the API and against the programs it is for.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use clap::Parser;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sluice_agent::cli::{Cli, Command};
+use sluice_agent::config::{Config, Settings};
+
+/// What the agent lists and watches: groups and resources.
+const WATCHED: [(&str, &str); 6] = [
+    ("", "services"),
+    ("", "nodes"),
+    ("", "pods"),
+    ("", "namespaces"),
+    ("discovery.k8s.io", "endpointslices"),
+    ("networking.k8s.io", "servicecidrs"),
+];
+
+fn text(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All objects of all manifests.
+fn objects() -> Vec<Value> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let manifests = files.filter(|file| file.ends_with(".yaml"));
+    manifests.flat_map(|file| serde_saphyr::from_multiple::<Value>(&text(&file)).unwrap()).collect()
+}
+
+/// The object of a kind, as its type; no field of the manifest may be unknown to the type.
+fn object<K: DeserializeOwned + Serialize>(kind: &str) -> K {
+    let found: Vec<Value> = objects().into_iter().filter(|object| object["kind"] == kind).collect();
+    let [object] = &found[..] else { panic!("{} objects of kind {kind}", found.len()) };
+    let typed: K = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+    known(object, &serde_json::to_value(&typed).unwrap(), kind);
+    typed
+}
+
+fn known(written: &Value, typed: &Value, path: &str) {
+    match (written, typed) {
+        (Value::Object(written), Value::Object(typed)) => {
+            for (name, value) in written {
+                let path = format!("{path}.{name}");
+                known(value, typed.get(name).unwrap_or_else(|| panic!("{path} is no field")), &path);
+            }
+        }
+        (Value::Array(written), Value::Array(typed)) => {
+            assert_eq!(written.len(), typed.len(), "{path}");
+            written.iter().zip(typed).enumerate().for_each(|(at, (written, typed))| {
+                known(written, typed, &format!("{path}[{at}]"));
+            });
+        }
+        _ => assert_eq!(written, typed, "{path}"),
+    }
+}
+
+fn settings() -> Settings {
+    let map: ConfigMap = object("ConfigMap");
+    serde_saphyr::from_str(&map.data.unwrap()["agent.yaml"]).unwrap()
+}
+
+#[test]
+fn every_object_is_of_a_kind_that_is_checked_here() {
+    let kinds: BTreeSet<String> =
+        objects().iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect();
+    let checked = ["ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"];
+    assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), checked);
+}
+
+#[test]
+fn the_role_allows_what_is_watched_and_events_and_nothing_else() {
+    let role: ClusterRole = object("ClusterRole");
+    let mut granted = BTreeSet::new();
+    for rule in role.rules.unwrap() {
+        for group in rule.api_groups.unwrap() {
+            for resource in rule.resources.clone().unwrap() {
+                for verb in &rule.verbs {
+                    assert!(granted.insert((group.clone(), resource.clone(), verb.clone())));
+                }
+            }
+        }
+    }
+    let mut expected = BTreeSet::new();
+    for (group, resource) in WATCHED {
+        for verb in ["get", "list", "watch"] {
+            expected.insert((group.to_owned(), resource.to_owned(), verb.to_owned()));
+        }
+    }
+    for group in ["", "events.k8s.io"] {
+        for verb in ["create", "patch"] {
+            expected.insert((group.to_owned(), "events".to_owned(), verb.to_owned()));
+        }
+    }
+    assert_eq!(granted, expected);
+
+    let account: ServiceAccount = object("ServiceAccount");
+    let binding: ClusterRoleBinding = object("ClusterRoleBinding");
+    let subject = &binding.subjects.unwrap()[0];
+    assert_eq!(
+        (&subject.name, &subject.namespace),
+        (&account.metadata.name.unwrap(), &account.metadata.namespace)
+    );
+    assert_eq!(Some(binding.role_ref.name), role.metadata.name);
+}
+
+#[test]
+fn the_agent_accepts_its_configuration_and_its_arguments() {
+    let set: DaemonSet = object("DaemonSet");
+    let pod = set.spec.unwrap().template.spec.unwrap();
+    let line = |container: &k8s_openapi::api::core::v1::Container| {
+        let arguments = container.args.clone().unwrap().into_iter();
+        let arguments = arguments.map(|argument| argument.replace("$(NODE_NAME)", "node1"));
+        Cli::try_parse_from(["sluice".to_owned()].into_iter().chain(arguments)).unwrap().command
+    };
+    let install = &pod.init_containers.as_ref().unwrap()[0];
+    let Command::InstallPlugin { folder } = line(install) else { panic!("the first container installs") };
+    assert_eq!(folder, Path::new("/host/opt/cni/bin"));
+
+    let agent = &pod.containers[0];
+    let Command::Agent(options) = line(agent) else { panic!("the main container is the agent") };
+    assert_eq!(options.config.as_deref(), Some(Path::new("/etc/sluice/agent.yaml")));
+    let config = Config::new(options.settings.or(settings())).unwrap();
+    assert_eq!(&*config.node_name, "node1");
+
+    // What it writes to is mounted from the host, and nothing is mounted from nowhere.
+    let mounts = agent.volume_mounts.clone().unwrap();
+    let mounted = |path: &Path| mounts.iter().any(|mount| path.starts_with(&mount.mount_path));
+    let sysctl = config.sysctl_dir.unwrap();
+    for path in [&config.state_dir, &config.bpffs_dir, &config.cgroup_root.unwrap(), &sysctl.join("net")] {
+        assert!(mounted(path), "{} is not mounted", path.display());
+    }
+    assert_eq!(sysctl, Path::new("/host/proc/sys"));
+    let volumes: BTreeSet<String> = pod.volumes.unwrap().into_iter().map(|volume| volume.name).collect();
+    let containers =
+        pod.containers.iter().chain(&pod.init_containers.clone().unwrap()).cloned().collect::<Vec<_>>();
+    let used = containers.into_iter().flat_map(|container| container.volume_mounts.unwrap());
+    assert_eq!(used.map(|mount| mount.name).collect::<BTreeSet<_>>(), volumes);
+
+    // The probes ask where the agent answers.
+    let port = config.healthz_address.unwrap().port();
+    assert_eq!(agent.ports.as_ref().unwrap()[0].container_port, i32::from(port));
+    assert_eq!(pod.host_network, Some(true));
+}
+
+#[test]
+fn both_ways_to_run_the_agent_give_it_the_same_capabilities() {
+    let set: DaemonSet = object("DaemonSet");
+    let agent = &set.spec.unwrap().template.spec.unwrap().containers[0];
+    let capabilities = agent.security_context.clone().unwrap().capabilities.unwrap();
+    assert_eq!(capabilities.drop.unwrap(), ["ALL"]);
+    let of_pod: BTreeSet<String> =
+        capabilities.add.unwrap().into_iter().map(|name| format!("CAP_{name}")).collect();
+    let unit = text("sluice.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    assert_eq!(line.split(' ').map(ToOwned::to_owned).collect::<BTreeSet<_>>(), of_pod);
+}
