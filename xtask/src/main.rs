@@ -6,6 +6,7 @@ mod build;
 mod command;
 mod debian;
 mod demo;
+mod dist;
 mod error;
 mod lint;
 mod setup;
@@ -40,6 +41,8 @@ enum Verb {
     Test(test::Args),
     /// Measure, print a table, and write the numbers as JSON (needs root).
     Bench(bench::Args),
+    /// Build static programs and make the release archive.
+    Dist(dist::Args),
     /// Check formatting and lints.
     Lint(lint::Args),
     /// Check what no compiler checks: file sizes, purity, paths in documents, crate dependencies.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&workspace, &args),
         Verb::Test(args) => test::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
+        Verb::Dist(args) => dist::run(&workspace, &args),
         Verb::Lint(args) => lint::run(&workspace, &args),
         Verb::Tidy(args) => tidy::run(&workspace, &args),
     });
