@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::{HeaderValue, header::USER_AGENT};
 use kube::{
     Client, Config as ClientConfig,
     config::{
@@ -105,6 +106,10 @@ impl Access {
         let mut config = ClientConfig::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?;
         config.proxy_url = config.proxy_url.filter(|_| proxied);
         config.connect_timeout = Some(CONNECT);
+        // So that a server's log says who asks.
+        config
+            .headers
+            .push((USER_AGENT, HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")))));
         // Failures are to be seen, counted and waited for here, not below.
         config.default_retry = false;
         let server = server.to_owned();

@@ -69,7 +69,7 @@ fn sysctls<'a>(devices: impl Iterator<Item = &'a String>) -> BTreeMap<String, St
             names.push(format!("net/ipv6/conf/{name}/{setting}"));
         }
         if name == SERVICE_DEVICE {
-            for setting in ["rp_filter", "accept_local"] {
+            for setting in ["rp_filter", "accept_local", "route_localnet"] {
                 names.push(format!("net/ipv4/conf/{name}/{setting}"));
             }
         }

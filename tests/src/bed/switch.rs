@@ -1,6 +1,6 @@
 //! A switch: a namespace with a bridge, and wires from its ports to hosts.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::{Host, Testbed};
 use crate::Result;
@@ -12,7 +12,8 @@ const BRIDGE: &str = "lan";
 #[derive(Debug)]
 pub struct Switch {
     host: Host,
-    ports: Cell<u32>,
+    /// The hosts at its ports, by the ports' numbers.
+    ports: RefCell<Vec<String>>,
 }
 
 impl Switch {
@@ -21,14 +22,14 @@ impl Switch {
         // Spanning tree and its delay are off by default; multicast snooping would swallow neighbour discovery
         // until the first query.
         host.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0\nlink set {BRIDGE} up\n"))?;
-        Ok(Self { host, ports: Cell::new(0) })
+        Ok(Self { host, ports: RefCell::default() })
     }
 
     /// A wire to `host`, which gets `device` with these addresses (with prefix lengths).
     pub fn connect(&self, host: &Host, device: &str, addresses: &[&str]) -> Result<()> {
-        let number = self.ports.get();
-        self.ports.set(number + 1);
-        let port = format!("port{number}");
+        let mut ports = self.ports.borrow_mut();
+        let port = format!("port{}", ports.len());
+        ports.push(host.name().to_owned());
         let mut here = format!("link add {port} type veth peer name {device} netns {}\n", host.netns());
         here += &format!("link set {port} master {BRIDGE}\nlink set {port} up\n");
         self.host.ip(&here)?;
@@ -42,6 +43,16 @@ impl Switch {
         }
         host.ip(&format!("{there}link set {device} up\n"))?;
         Ok(())
+    }
+
+    /// Swallows everything from and to a host, whose devices stay up, or does not any more.
+    pub fn sever(&self, host: &Host, severed: bool) -> Result<()> {
+        // States of spanning tree: a port that is disabled, or forwards.
+        let state = if severed { 0 } else { 3 };
+        let ports = self.ports.borrow();
+        let of_host = ports.iter().enumerate().filter(|(_, name)| *name == host.name());
+        let lines = of_host.map(|(port, _)| format!("link set port{port} type bridge_slave state {state}\n"));
+        self.host.ip(&lines.collect::<String>()).map(|_| ())
     }
 
     /// The switch itself, for captures and faults.
