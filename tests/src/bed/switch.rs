@@ -48,11 +48,13 @@ impl Switch {
     /// Swallows everything from and to a host, whose devices stay up, or does not any more.
     pub fn sever(&self, host: &Host, severed: bool) -> Result<()> {
         // States of spanning tree: a port that is disabled, or forwards.
-        let state = if severed { 0 } else { 3 };
+        let state = if severed { "0" } else { "3" };
         let ports = self.ports.borrow();
         let of_host = ports.iter().enumerate().filter(|(_, name)| *name == host.name());
-        let lines = of_host.map(|(port, _)| format!("link set port{port} type bridge_slave state {state}\n"));
-        self.host.ip(&lines.collect::<String>()).map(|_| ())
+        for (port, _) in of_host {
+            self.host.succeed("bridge", &["link", "set", "dev", &format!("port{port}"), "state", state])?;
+        }
+        Ok(())
     }
 
     /// The switch itself, for captures and faults.
