@@ -154,8 +154,12 @@ fn start_sources(
         }
         Source::Api(source) => {
             let timing = Timing::usual(config.api_idle_timeout);
-            let api =
-                ApiSource::new(Access::new(source)?, config.node_name.clone(), &wanted(config), timing)?;
+            let api = ApiSource::new(
+                Access::new(source, place(&config.node_name))?,
+                config.node_name.clone(),
+                &wanted(config),
+                timing,
+            )?;
             metrics.registry.register(Box::new(Shared(api.contacts())))?;
             health.set_contacts(api.contacts());
             let notices = api.notices();
@@ -174,6 +178,11 @@ fn start_sources(
     let changes = events.clone();
     links::watch(move || changes.send(Event::NodeChanged).is_ok())?;
     Ok(notices)
+}
+
+/// A number that is another one on each node, and the same one each time.
+fn place(node: &str) -> usize {
+    node.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
 /// What the parts that are switched on need of the API. DNS tells whether a namespace exists, and for the pods of

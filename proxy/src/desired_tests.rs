@@ -84,6 +84,16 @@ fn frontends(service: Service, node: &NodeView) -> Vec<String> {
 }
 
 #[test]
+fn slices_for_dns_only_are_nobody_elses_business() {
+    let of = |headless| EndpointSlice {
+        headless,
+        ..slice("web-1", 80, vec![endpoint("10.0.0.1", true, true, false)])
+    };
+    assert_eq!(backends(vec![of(false)]).0, ["10.0.0.1:80"]);
+    assert!(backends(vec![of(true)]).0.is_empty());
+}
+
+#[test]
 fn a_node_port_service_has_its_addresses_in_both_families() {
     assert_eq!(
         frontends(web(), &NodeView::default()),

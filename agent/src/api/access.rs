@@ -65,12 +65,15 @@ pub enum AccessError {
 #[derive(Clone, Debug)]
 pub struct Access {
     source: ApiSettings,
+    /// Which of the configured addresses goes first.
+    first: usize,
 }
 
 impl Access {
-    /// Checks that what is needed is there, as far as it can be told without a server.
-    pub fn new(source: ApiSettings) -> Result<Self, AccessError> {
-        let access = Self { source };
+    /// Checks that what is needed is there, as far as it can be told without a server. `place` is another number for
+    /// each node, so that nodes with the same configuration spread over the servers.
+    pub fn new(source: ApiSettings, place: usize) -> Result<Self, AccessError> {
+        let access = Self { first: place % source.servers.len().max(1), source };
         access.servers()?;
         Ok(access)
     }
@@ -78,6 +81,7 @@ impl Access {
     /// The addresses, in the order in which they are tried.
     pub fn servers(&self) -> Result<Vec<String>, AccessError> {
         let mut servers = self.source.servers.clone();
+        servers.rotate_left(self.first);
         match (&self.source.kubeconfig, &self.source.in_cluster) {
             (Some(path), _) => {
                 let own = server_of(&read(path)?);

@@ -12,6 +12,7 @@ use std::{
 use sluice_model::ObjectKey;
 
 use super::{
+    intern::Interner,
     json,
     kind::{Identity, Kind},
 };
@@ -27,6 +28,7 @@ pub(super) struct Known {
     /// Faults that have not been told yet.
     untold: Vec<String>,
     hasher: RandomState,
+    interner: Interner,
     /// The list that is being taken, or was last.
     round: u32,
     /// What the list that is being taken has changed so far.
@@ -61,6 +63,7 @@ impl Known {
             faults: BTreeMap::new(),
             untold: Vec::new(),
             hasher: RandomState::new(),
+            interner: Interner::default(),
             round: 0,
             pending: Vec::new(),
         }
@@ -163,15 +166,16 @@ impl Known {
             None => false,
         };
         match self.kind.convert(identity, text) {
-            Ok(Some(object)) => {
+            Ok(Some(mut object)) => {
+                self.interner.share(&mut object);
                 self.faults.remove(&key);
                 // The loop's own names, so that they are in memory once.
-                self.hold(object.key(), Held { hash, round, passed_on: true });
+                self.objects.insert(object.key(), Held { hash, round, passed_on: true });
                 Some(Delta::Put(object))
             }
             Ok(None) => {
                 self.faults.remove(&key);
-                self.hold(key.clone(), Held { hash, round, passed_on: false });
+                self.objects.insert(key.clone(), Held { hash, round, passed_on: false });
                 before.then_some(Delta::Remove(key))
             }
             Err(fault) => {
@@ -180,14 +184,10 @@ impl Known {
                 if self.faults.insert(key.clone(), text.clone()).as_ref() != Some(&text) {
                     self.untold.push(text);
                 }
-                self.hold(key, Held { hash, round, passed_on: before });
+                self.objects.insert(key, Held { hash, round, passed_on: before });
                 None
             }
         }
-    }
-
-    fn hold(&mut self, key: ObjectKey, held: Held) {
-        self.objects.insert(key, held);
     }
 
     fn remove(&mut self, identity: &Identity) -> Option<Delta> {

@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod feed;
 mod hub;
+mod intern;
 mod json;
 mod kind;
 mod known;

@@ -214,6 +214,28 @@ fn a_slice_in_full() {
 }
 
 #[test]
+fn slices_for_dns_only_are_known_by_their_label() {
+    let labels = json!({"kubernetes.io/service-name": "web", "service.kubernetes.io/headless": ""});
+    let metadata = json!({"name": "web-1", "namespace": "shop", "labels": labels});
+    assert!(of_slice(json!({"metadata": metadata})).unwrap().unwrap().headless);
+    assert!(!of_slice(json!({})).unwrap().unwrap().headless);
+}
+
+#[test]
+fn the_networks_of_services() {
+    let of = |cidrs: Value| {
+        service_cidr(&object(json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}})))
+    };
+    let networks: Vec<_> = of(json!(["10.96.0.1/12", "fd00:96::/108"])).unwrap().cidrs;
+    assert_eq!(
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.96.0.0/12", "fd00:96::/108"]
+    );
+    let said = of(json!(["10.96.0.0/12", "x"])).unwrap_err().to_string();
+    assert!(said.starts_with("ServiceCIDR kubernetes: spec.cidrs[1]: \"x\" is not a network"), "{said}");
+}
+
+#[test]
 fn slices_that_are_left_out_or_refused() {
     assert_eq!(of_slice(json!({"addressType": "FQDN"})).unwrap(), None);
     assert_eq!(of_slice(json!({"metadata": {"name": "a"}})).unwrap(), None, "it belongs to no service");

@@ -17,8 +17,9 @@ use crate::{EndpointSlice, Namespace, Node, ObjectName, Pod, Service, ServiceCid
 pub struct Snapshot {
     /// Services by name.
     pub services: BTreeMap<ObjectName, Arc<Service>>,
-    /// Slices by the service they belong to, then by their own name.
-    pub slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
+    /// Slices by the service they belong to, in the order of their own names. A list: almost all services have one
+    /// or two, for which a map would take more memory than they do.
+    pub slices: BTreeMap<ObjectName, Vec<Arc<EndpointSlice>>>,
     /// Nodes by name.
     pub nodes: BTreeMap<Arc<str>, Arc<Node>>,
     /// Pods by name.
@@ -116,7 +117,7 @@ impl Snapshot {
                     self.remove_slice(&name, changes);
                 }
                 self.slice_services.insert(name.clone(), service.clone());
-                if put(self.slices.entry(service.clone()).or_default(), name, o) {
+                if put_slice(self.slices.entry(service.clone()).or_default(), o) {
                     changes.services.insert(service);
                 }
             }
@@ -186,13 +187,13 @@ impl Snapshot {
 
     /// The slices of a service, by the slices' names.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten()
     }
 
     fn remove_slice(&mut self, slice: &ObjectName, changes: &mut Changes) {
         let Some(service) = self.slice_services.remove(slice) else { return };
         if let Some(held) = self.slices.get_mut(&service) {
-            held.remove(slice);
+            held.retain(|held| held.name != *slice);
             if held.is_empty() {
                 self.slices.remove(&service);
             }
@@ -210,6 +211,19 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: K, value: V) ->
             true
         }
     }
+}
+
+/// The same for a slice in its service's list.
+fn put_slice(list: &mut Vec<Arc<EndpointSlice>>, slice: EndpointSlice) -> bool {
+    match list.binary_search_by(|held| held.name.cmp(&slice.name)) {
+        Ok(at) if *list[at] == slice => return false,
+        Ok(at) => list[at] = Arc::new(slice),
+        Err(at) => {
+            list.reserve_exact(1);
+            list.insert(at, Arc::new(slice));
+        }
+    }
+    true
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The cluster of a sequence: its objects, their random changes, and the proxy that programs them.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
 use sluice_model::{
@@ -41,7 +41,7 @@ impl fmt::Debug for World {
         let zone = self.snapshot.nodes.get(HERE).map(|node| &node.zone);
         writeln!(f, "zone {zone:?}")?;
         self.snapshot.services.values().try_for_each(|service| writeln!(f, "{service:?}"))?;
-        let slices = self.snapshot.slices.values().flat_map(BTreeMap::values);
+        let slices = self.snapshot.slices.values().flatten();
         slices.into_iter().try_for_each(|slice| {
             writeln!(f, "{} of {}: {:?} {:?}", slice.name, slice.service, slice.family, slice.ports)?;
             slice.endpoints.iter().try_for_each(|endpoint| writeln!(f, "    {endpoint:?}"))
@@ -143,8 +143,7 @@ impl World {
             }
             _ => {
                 let slot = random.below(2);
-                let other =
-                    self.snapshot.slices.get(&name(index)).and_then(|held| held.get(&slice(1 - slot)));
+                let other = self.snapshot.slices_of(&name(index)).find(|held| held.name == slice(1 - slot));
                 let other = other.map(|other| other.endpoints.clone()).unwrap_or_default();
                 let new = endpoint_slice(slice(slot), index, family, &other, random);
                 let text = format!("slice {}", new.name);
