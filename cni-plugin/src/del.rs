@@ -29,6 +29,10 @@ fn del_own(config: &Config, target: &Target) -> Result<()> {
     if let Some(held) = network.hold(&target.container_id, &target.ifname)? {
         return take_apart(config, &network, held);
     }
+    // It may have been attached by the plugins that were here before.
+    if let Some(host_local) = config.host_local() {
+        host_local.release(&target.container_id, &target.ifname)?;
+    }
     // No record: nothing was made, or the state directory was lost. What carries this attachment's name is its
     // own, unless another attachment happens to have the same name.
     let host_veth = owned::host_veth_name(&target.container_id, &target.ifname);

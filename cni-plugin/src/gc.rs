@@ -40,6 +40,15 @@ pub(crate) fn gc(config: &Config, delegate: Option<&Delegate>) -> Result<()> {
             failures.push(format!("{container_id}:{ifname}: {error}"));
         }
     }
+    if let Some(Err(error)) = config.host_local().map(|host_local| {
+        host_local.release_others(|id, ifname| {
+            valid
+                .iter()
+                .any(|valid| valid.container_id == id && ifname.is_none_or(|ifname| valid.ifname == ifname))
+        })
+    }) {
+        failures.push(error.to_string());
+    }
     if let Err(error) = network.drop_orphans() {
         failures.push(error.to_string());
     }

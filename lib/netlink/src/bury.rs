@@ -5,7 +5,7 @@
 //! could not be done before. There is no way to ask for the one without the other, so a child process asks, and
 //! the caller waits for the news that the link is gone instead of for the child.
 
-#![expect(unsafe_code, reason = "fork, with a child that makes three system calls")]
+#![expect(unsafe_code, reason = "fork, with a child that makes a few system calls")]
 
 use std::{
     os::fd::{AsFd, AsRawFd},
@@ -65,15 +65,17 @@ impl Netlink {
 
 /// Sends a request to the kernel from a child process. Says whether there is one.
 fn send_from_child(socket: libc::c_int, request: &[u8]) -> bool {
-    // SAFETY: the child calls nothing but `close`, `send` and `_exit`, which a child may call whatever locks other
+    // SAFETY: the child calls nothing but `close_range`, `send` and `_exit`, which a child may call whatever locks other
     // threads of its parent held; it touches no memory but `request`, which it has a copy of.
     unsafe {
         match libc::fork() {
             0 => {
-                // Whoever reads our output to its end is not to wait for the child.
-                for stream in 0..3 {
-                    libc::close(stream);
+                // Whoever reads our output to its end, or wants a file that we have locked, is not to wait for the child.
+                let number = socket.cast_unsigned();
+                if let Some(below) = number.checked_sub(1) {
+                    libc::syscall(libc::SYS_close_range, 0, below, 0);
                 }
+                libc::syscall(libc::SYS_close_range, number + 1, libc::c_uint::MAX, 0);
                 // The kernel is addressed by a socket that is not connected. What it answers nobody reads: the
                 // link was deleted, or somebody else was faster.
                 libc::send(socket, request.as_ptr().cast(), request.len(), 0);

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{DNS_ADDRESSES, OUTSIDE, Options, Pod, SERVICE_CIDRS, with_length};
 use crate::bed::{Host, Switch};
 use crate::{Error, Result, Running, Testbed, programs, wait_for};
@@ -103,7 +105,12 @@ impl Node {
 
     /// A new pod on this node, wired by the plugin.
     pub fn pod(&self, name: &str) -> Result<Pod> {
-        Pod::add(self, name)
+        Pod::add(self, name, Value::Null)
+    }
+
+    /// A new pod for which the runtime asks for something: the object `runtimeConfig`.
+    pub fn pod_that_wants(&self, name: &str, wishes: Value) -> Result<Pod> {
+        Pod::add(self, name, wishes)
     }
 
     /// Starts the agent.

@@ -23,6 +23,8 @@ pub struct Pod {
     node: Runtime,
     container: String,
     name: String,
+    /// What the runtime adds to the configuration.
+    wishes: Value,
     addresses: Vec<IpAddr>,
     wired_in: Duration,
 }
@@ -37,7 +39,7 @@ struct Runtime {
 }
 
 impl Pod {
-    pub(super) fn add(node: &Node, name: &str) -> Result<Self> {
+    pub(super) fn add(node: &Node, name: &str, wishes: Value) -> Result<Self> {
         let host = node.host().bed().host_on(node.host(), name)?;
         let runtime = Runtime {
             netns: node.host().netns().to_owned(),
@@ -54,6 +56,7 @@ impl Pod {
             node: runtime,
             container,
             name: name.to_owned(),
+            wishes,
             addresses: Vec::new(),
             wired_in: Duration::ZERO,
         };
@@ -94,6 +97,7 @@ impl Pod {
             "name": "sluice",
             "type": "sluice-cni",
             "stateDir": self.node.state,
+            "runtimeConfig": self.wishes,
         });
         let text = feed(&mut command, &config.to_string())?;
         if text.trim().is_empty() {

@@ -3,6 +3,7 @@
 
 mod api;
 mod api_faults;
+mod bandwidth;
 mod change;
 mod clusterip;
 mod connections;
@@ -11,6 +12,7 @@ mod foreign;
 mod frontends;
 mod hairpin;
 mod health;
+mod host_ports;
 mod leftovers;
 mod masquerade;
 mod metrics;
