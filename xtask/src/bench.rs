@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::command::run as run_command;
-use crate::debian::is_root;
+use crate::command::{run as run_command, step};
+use crate::debian::{self, is_root};
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 use crate::{build, setup};
 
+/// What the suite `cni` is measured against, and what that runs.
+const CNI_PEERS: [&str; 2] = ["containernetworking-plugins", "iptables"];
+
 /// Measure, print a table, and write the numbers as JSON (needs root).
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The suite to run; all of them without one. Suites: path.
+    /// The suite to run; all of them without one. Suites: path, cni.
     suite: Option<String>,
     /// Write the numbers to this file, as a list of
     /// {"suite","name","value","unit","peer","peer_value","ratio"}.
@@ -29,6 +32,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         return Err(Error::NotRoot { verb: "bench", reason: "it measures between network namespaces" });
     }
     setup::everything(workspace)?;
+    if args.suite.as_deref().is_none_or(|suite| suite == "cni") {
+        let missing = debian::missing(&CNI_PEERS);
+        if !missing.is_empty() {
+            step("reference plugins", "up to a minute", || debian::install(&missing, "the suite cni"))?;
+        }
+    }
     build::run(workspace, &build::Args { ebpf_only: false, debug: false })?;
     let mut command = Command::new(workspace.target().join("release/sluice-bench"));
     command.arg("run").args(&args.suite);

@@ -46,10 +46,20 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         ];
         run_command(&mut user_space(workspace, &arguments))
     })?;
+    if !args.debug {
+        step("the plugin, static", "a minute the first time", || plugin(workspace))?;
+    }
     for binary in ["sluice", "sluice-cni"] {
         eprintln!("    {}", workspace.target().join(folder).join(binary).display());
     }
     Ok(())
+}
+
+/// Builds the plugin in release without shared libraries: it is started anew for every command, and loading them
+/// would take as long as a third of its work.
+fn plugin(workspace: &Workspace) -> Result<()> {
+    let arguments = ["rustc", "--release", "-p", "sluice-cni", "--bin", "sluice-cni", "--"];
+    run_command(cargo(workspace.root(), arguments).args(["-C", "target-feature=+crt-static"]))
 }
 
 /// Builds the eBPF programs.

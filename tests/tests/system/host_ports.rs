@@ -61,7 +61,7 @@ fn a_host_port_is_reached_from_everywhere() -> Result<()> {
     assert_answers(one.host(), "127.0.0.1", "web")?;
     web.delete()?;
     let url = format!("http://{}:8080/", one.addresses()[0]);
-    let gone = cluster.outside().curl(&url).map_or_else(|error| error.to_string(), |answer| answer);
+    let gone = cluster.outside().curl(&url).unwrap_or_else(|error| error.to_string());
     // curl's number for a connection that was refused; for one that is not answered it has another.
     assert!(gone.contains("curl: (7)"), "a host port goes with its pod: {gone}");
     Ok(())

@@ -1,5 +1,6 @@
 //! The benchmarks: `run` measures and prints; `serve`, `rr` and `crr` are its load, started in namespaces.
 
+mod cni;
 mod load;
 mod path;
 mod report;
@@ -41,6 +42,8 @@ enum Cli {
         #[arg(long, default_value_t = 1000)]
         milliseconds: u64,
     },
+    /// Call plugins as a runtime does, as standard input says, and print what it took.
+    CniCalls,
 }
 
 /// What can be measured.
@@ -48,11 +51,14 @@ enum Cli {
 enum Suite {
     /// Requests, connections and throughput between two pods of a node.
     Path,
+    /// ADD and DEL of the CNI plugin, of the reference plugins, and of the bare kernel.
+    Cni,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse() {
-        Cli::Run { suite: None | Some(Suite::Path), json, rounds } => run(json, rounds),
+        Cli::Run { suite, json, rounds } => run(suite, json, rounds),
+        Cli::CniCalls => cni::calls(),
         Cli::Serve { port } => load::serve(port).map_err(Error::file("serve on", port.to_string())),
         Cli::Load { exchange, target, milliseconds } => {
             let rate = load::measure(exchange, target, Duration::from_millis(milliseconds));
@@ -68,8 +74,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(json: Option<PathBuf>, rounds: u32) -> Result<()> {
-    let report = path::run(rounds)?;
-    report.print();
-    json.map_or(Ok(()), |file| report::write(&file, &[report]))
+fn run(suite: Option<Suite>, json: Option<PathBuf>, rounds: u32) -> Result<()> {
+    let suites = suite.map_or(vec![Suite::Path, Suite::Cni], |suite| vec![suite]);
+    let mut reports = Vec::new();
+    for suite in suites {
+        let report = match suite {
+            Suite::Path => path::run(rounds),
+            Suite::Cni => cni::run(rounds),
+        }?;
+        report.print();
+        reports.push(report);
+    }
+    json.map_or(Ok(()), |file| report::write(&file, &reports))
 }

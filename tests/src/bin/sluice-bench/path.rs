@@ -10,12 +10,12 @@ use sluice_tests::bed::Host;
 use sluice_tests::cluster::{Options, Workload, service};
 use sluice_tests::{Cluster, Error, Result, Running, Testbed, programs, wait_for};
 
-use crate::report::{Case, Measure, Report};
+use crate::report::{Better, Case, Measure, Report};
 
 const MEASURES: &[Measure] = &[
-    Measure { name: "requests", unit: "1/s" },
-    Measure { name: "connections", unit: "1/s" },
-    Measure { name: "throughput", unit: "Mbit/s" },
+    Measure { name: "requests", unit: "1/s", better: Better::Higher },
+    Measure { name: "connections", unit: "1/s", better: Better::Higher },
+    Measure { name: "throughput", unit: "Mbit/s", better: Better::Higher },
 ];
 const CASES: &[Case] = &[
     Case { name: "plain bridge", peers: &[] },

@@ -25,6 +25,17 @@ pub(crate) struct Measure {
     pub(crate) name: &'static str,
     /// Of the values.
     pub(crate) unit: &'static str,
+    /// Which of two values is the better one.
+    pub(crate) better: Better,
+}
+
+/// Which of two values is the better one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    /// The higher one: a rate.
+    Higher,
+    /// The lower one: a time, an amount of memory.
+    Lower,
 }
 
 /// A way of doing the measured thing, compared to others by their places in the list of cases.
@@ -69,23 +80,24 @@ impl Report {
     fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for (&(measure, case), values) in &self.series {
-            let Measure { name, unit } = self.measures[measure];
+            let Measure { name, unit, better } = self.measures[measure];
             let Case { name: what, peers } = self.cases[case];
             let row = |peer| Row {
                 name: format!("{name}: {what}"),
                 unit,
                 value: median(values),
-                best: best(values),
+                best: better.best(values),
                 peer,
             };
             if peers.is_empty() {
                 rows.push(row(None));
             }
             for &peer in peers {
-                let theirs = self.series.get(&(measure, peer)).map_or(&[][..], Vec::as_slice);
+                // A peer that this is not measured of is no peer.
+                let Some(theirs) = self.series.get(&(measure, peer)) else { continue };
                 let ratios: Vec<f64> = values.iter().zip(theirs).map(|(own, theirs)| own / theirs).collect();
                 let name = self.cases[peer].name;
-                let best_ratio = best(values) / best(theirs);
+                let best_ratio = better.best(values) / better.best(theirs);
                 rows.push(row(Some(Peer {
                     name,
                     value: median(theirs),
@@ -100,11 +112,11 @@ impl Report {
     /// The table.
     pub(crate) fn print(&self) {
         println!(
-            "{:40} {:>10} {:>10} {:>7}  {:22} {:>10} {:>6} {:>10}",
+            "{:52} {:>10} {:>10} {:>7}  {:22} {:>10} {:>6} {:>10}",
             self.suite, "median", "best", "unit", "against", "median", "ratio", "best ratio"
         );
         for row in self.rows() {
-            let own = format!("{:40} {:>10.0} {:>10.0} {:>7}", row.name, row.value, row.best, row.unit);
+            let own = format!("{:52} {:>10.0} {:>10.0} {:>7}", row.name, row.value, row.best, row.unit);
             match row.peer {
                 None => println!("{own}"),
                 Some(Peer { name, value, ratio, best_ratio }) => {
@@ -139,8 +151,13 @@ pub(crate) fn write(path: &Path, reports: &[Report]) -> Result<()> {
     std::fs::write(path, text + "\n").map_err(Error::file("write", path))
 }
 
-fn best(values: &[f64]) -> f64 {
-    values.iter().copied().fold(0.0, f64::max)
+impl Better {
+    fn best(self, values: &[f64]) -> f64 {
+        match self {
+            Self::Higher => values.iter().copied().fold(0.0, f64::max),
+            Self::Lower => values.iter().copied().fold(f64::INFINITY, f64::min),
+        }
+    }
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -163,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_ratio_is_the_median_of_the_rounds_ratios() {
-        const MEASURES: &[Measure] = &[Measure { name: "rate", unit: "1/s" }];
+        const MEASURES: &[Measure] = &[Measure { name: "rate", unit: "1/s", better: Better::Higher }];
         const CASES: &[Case] = &[Case { name: "old", peers: &[] }, Case { name: "new", peers: &[0] }];
         let mut report = Report::new("suite", MEASURES, CASES);
         // In the second round the machine was busy with something else.
