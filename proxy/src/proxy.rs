@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_ebpf_common::{FRONTEND_ADDRESS, FrontendKey};
+use sluice_ebpf_common::{Addr, Be16, FRONTEND_ADDRESS, FrontendKey};
 use sluice_model::{Changes, IpFamily, ObjectName, Protocol, Snapshot};
 
 use crate::{
@@ -153,6 +153,13 @@ impl<S: MapStore> Proxy<S> {
         for key in &gone {
             self.release(key);
         }
+        // What a traffic policy asks for no longer stays for datagrams under way, while the service does: nothing but
+        // the end of its endpoint takes a flow away from it (row 27 of the behaviour table).
+        let remains: BTreeMap<&ServiceKey, DesiredService> = gone
+            .iter()
+            .filter(|key| key.scope == Scope::Local)
+            .filter_map(|key| Some((key, self.remains(key, wanted.get(&in_scope(key, Scope::Cluster))?)?)))
+            .collect();
         // Ids for all, then this node's endpoints before the frontends that name them (the order of the keys);
         // and an address that moves to another service is taken over before its old service goes.
         let mut planned = Vec::new();
@@ -180,17 +187,30 @@ impl<S: MapStore> Proxy<S> {
             }
         }
         // Backwards: the frontends before the endpoints of this node that they name.
-        for key in gone.into_iter().rev() {
-            let id = self.id(&key);
+        for key in gone.iter().rev() {
+            let id = self.id(key);
+            let desired = remains.get(key);
             if failed.contains(&key.service)
-                || !self.apply(&key, PlannedIds { id, local: 0, affinity: 0 }, None, report)
+                || !self.apply(key, PlannedIds { id, local: 0, affinity: 0 }, desired, report)
             {
-                failed.insert(key.service);
+                failed.insert(key.service.clone());
                 continue;
             }
-            self.known.remove(&key);
-            self.taken.remove(&id);
+            if desired.is_none() {
+                self.known.remove(key);
+                self.taken.remove(&id);
+            }
         }
+    }
+
+    /// What is left of a service's endpoints of this node when no policy asks for them any more: those that are held
+    /// and still serve.
+    fn remains(&self, key: &ServiceKey, cluster: &DesiredService) -> Option<DesiredService> {
+        let held = self.observed.backends_of(self.id(key)).filter_map(|id| self.observed.backends.get(&id));
+        let serving = |at: &(Addr, Be16)| cluster.backends.contains(at) || cluster.draining.contains(at);
+        let draining: BTreeSet<_> =
+            held.map(|backend| (backend.addr, backend.port)).filter(serving).collect();
+        (!draining.is_empty()).then(|| DesiredService { draining, ..DesiredService::default() })
     }
 
     /// The id of a service that has one; 0 otherwise.

@@ -10,7 +10,7 @@ use sluice_model::{IpFamily, ObjectName, PortName, Protocol};
 use sluice_proxy::Hook;
 use sluice_tests::{
     datapath::{Bench, Fate, NODE_V4, NODE_V6},
-    packet::{Packet, flag},
+    packet::{Packet, Transport, flag},
 };
 
 use crate::{
@@ -74,9 +74,21 @@ fn place(from: From, through: Through) -> (Hook, &'static str) {
     }
 }
 
-fn packet(tcp: bool, from: SocketAddr, to: SocketAddr, flags: u8) -> Packet {
+fn packet(protocol: Protocol, from: SocketAddr, to: SocketAddr, flags: u8) -> Packet {
     let (from, to) = (from.to_string(), to.to_string());
-    if tcp { Packet::tcp(&from, &to, flags) } else { Packet::udp(&from, &to) }
+    match protocol {
+        Protocol::Tcp => Packet::tcp(&from, &to, flags),
+        Protocol::Udp => Packet::udp(&from, &to),
+        Protocol::Sctp => {
+            // INIT, INIT ACK, DATA (RFC 9260 section 3.2).
+            let chunk = match flags {
+                flag::SYN => 1,
+                flag::ACK => 0,
+                _ => 2,
+            };
+            Packet { transport: Transport::Sctp(chunk), ..Packet::sctp(&from, &to) }
+        }
+    }
 }
 
 /// Source and destination of what came out.
@@ -137,8 +149,8 @@ impl Clients {
         target: &Target,
     ) -> Result<(), String> {
         let (hook, device) = place(from, target.through);
-        let tcp = reference::is_tcp(target);
-        let fate = bench.send(hook, device, &packet(tcp, client, target.at, flag::SYN));
+        let protocol = target.port.protocol;
+        let fate = bench.send(hook, device, &packet(protocol, client, target.at, flag::SYN));
         let expected = reference::expected(&world.snapshot, from, client.ip(), target);
         let wrong = || Err(format!("expected {expected:?}, found {fate:?}"));
         self.meet(match &expected {
@@ -154,7 +166,7 @@ impl Clients {
             }
             (Expected::NotServed, _) => return Ok(()),
             (Expected::Refused, Fate::Answer(text)) => {
-                let sign = if tcp { "reset" } else { "unreachable" };
+                let sign = if protocol == Protocol::Tcp { "reset" } else { "unreachable" };
                 return if text.contains(sign) { Ok(()) } else { wrong() };
             }
             (Expected::Dropped, Fate::Drop("no_local_endpoints" | "source_range")) => return Ok(()),
@@ -174,7 +186,7 @@ impl Clients {
             self.meet("meets itself");
         }
         self.remember(world, client.ip(), target, backend, to)?;
-        answer(bench, tcp, source, backend, (target.at, client))?;
+        answer(bench, protocol, source, backend, (target.at, client))?;
         self.connections.push(Connection {
             from,
             client,
@@ -232,13 +244,13 @@ impl Clients {
         let connection = self.connections[index].clone();
         let Connection { from, client, target, backend, interrupted } = &connection;
         let (hook, device) = place(*from, target.through);
-        let tcp = reference::is_tcp(target);
-        let fate = bench.send(hook, device, &packet(tcp, *client, target.at, flag::ACK));
+        let fate = bench.send(hook, device, &packet(target.port.protocol, *client, target.at, flag::ACK));
         let went = match &fate {
             Fate::Pass(text) | Fate::Redirect(text) => ends(text).map(|(_, to)| to),
             _ => None,
         };
-        let stays = tcp || !interrupted;
+        // Only datagrams look for another endpoint.
+        let stays = target.port.protocol != Protocol::Udp || !interrupted;
         if went == Some(*backend) && (stays || reference::serves(&world.snapshot, target, *backend)) {
             self.meet(if *interrupted { "drains" } else { "goes on" });
             return Ok(());
@@ -271,7 +283,7 @@ impl Clients {
 /// answer by other ways.
 fn answer(
     bench: &mut Bench,
-    tcp: bool,
+    protocol: Protocol,
     source: SocketAddr,
     backend: SocketAddr,
     (from, to): (SocketAddr, SocketAddr),
@@ -283,7 +295,7 @@ fn answer(
         _ => return Ok(()),
     };
     let hook = if device == "wire" { Hook::FromWire } else { Hook::FromPod };
-    let fate = bench.send(hook, device, &packet(tcp, backend, source, flag::SYN | flag::ACK));
+    let fate = bench.send(hook, device, &packet(protocol, backend, source, flag::SYN | flag::ACK));
     match &fate {
         Fate::Pass(text) | Fate::Redirect(text) if ends(text) == Some((from, to)) => Ok(()),
         _ => Err(format!("the answer of {backend} to {source} should be {from} > {to}, found {fate:?}")),

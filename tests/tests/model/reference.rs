@@ -7,7 +7,7 @@ use std::{
 };
 
 use sluice_model::{
-    Endpoint, IpFamily, ObjectName, Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
+    Endpoint, IpFamily, ObjectName, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
 };
 
 use crate::world::HERE;
@@ -222,9 +222,4 @@ pub(crate) fn serves(snapshot: &Snapshot, target: &Target, at: SocketAddr) -> bo
         && endpoints(snapshot, service, &target.port, IpFamily::of(at.ip()))
             .get(&at)
             .is_some_and(|e| e.serving)
-}
-
-/// A protocol's name.
-pub(crate) fn is_tcp(target: &Target) -> bool {
-    target.port.protocol == Protocol::Tcp
 }

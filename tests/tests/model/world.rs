@@ -17,8 +17,12 @@ pub(crate) const HERE: &str = "n1";
 /// How many services there may be.
 const SERVICES: usize = 3;
 /// A service's ports: name, protocol, number, and what is added to its node port.
-const PORTS: [(&str, Protocol, u16, u16); 3] =
-    [("a", Protocol::Tcp, 80, 0), ("b", Protocol::Udp, 80, 0), ("c", Protocol::Tcp, 81, 1)];
+const PORTS: [(&str, Protocol, u16, u16); 4] = [
+    ("a", Protocol::Tcp, 80, 0),
+    ("b", Protocol::Udp, 80, 0),
+    ("c", Protocol::Tcp, 81, 1),
+    ("d", Protocol::Sctp, 80, 0),
+];
 /// Where endpoints can be: in IPv4, in IPv6, and the node. Two pods here, a server of this node itself, two pods
 /// there, a server of that node itself.
 const PLACES: [(&str, &str, &str); 6] = [
