@@ -8,7 +8,7 @@ use netlink_packet_route::{
 };
 
 use crate::{
-    Error, MacAddress, Namespace, Netlink, Result,
+    Error, MacAddress, Namespace, Netlink, Result, Vxlan,
     attributes::{self, Malformed},
     socket::Action,
     watch::{Event, Topic, Watch},
@@ -25,6 +25,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
 
 /// State of a link, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -111,6 +112,8 @@ pub struct Link {
     pub peer_namespace: Option<i32>,
     /// The alias that somebody gave it.
     pub alias: Option<String>,
+    /// What it is made of, where it is a VXLAN device.
+    pub vxlan: Option<Vxlan>,
 }
 
 impl Link {
@@ -133,8 +136,11 @@ impl Link {
                 IFLA_IFALIAS => link.alias = Some(attributes::text(value)),
                 IFLA_LINK_NETNSID => link.peer_namespace = Some(attributes::i32(value)?),
                 IFLA_LINKINFO => attributes::for_each(value, |kind, value| {
-                    if kind == IFLA_INFO_KIND {
-                        link.kind = Some(attributes::text(value));
+                    match kind {
+                        IFLA_INFO_KIND => link.kind = Some(attributes::text(value)),
+                        // The kind comes first.
+                        IFLA_INFO_DATA if link.is_kind("vxlan") => link.vxlan = Some(Vxlan::parse(value)?),
+                        _ => {}
                     }
                     Ok(())
                 })?,

@@ -1,6 +1,6 @@
 //! Link-layer addresses as people write them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 /// A 48-bit link-layer address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -12,6 +12,12 @@ impl MacAddress {
     pub const fn from_seed(seed: u64) -> Self {
         let [a, b, c, d, e, f, ..] = seed.to_le_bytes();
         Self([(a & 0xfc) | 0x02, b, c, d, e, f])
+    }
+
+    /// The IPv6 address that is derived from it (RFC 4291, appendix A): on its own link, everybody can tell it.
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
     }
 
     /// Whether it can be a device's own address: not multicast, not all zero.
@@ -86,6 +92,12 @@ mod tests {
             let mac = MacAddress::from_seed(seed);
             prop_assert!(mac.is_unicast() && mac.0[0] & 2 == 2);
         }
+    }
+
+    #[test]
+    fn the_link_local_address_is_the_standards() {
+        let mac = MacAddress([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
+        assert_eq!(mac.link_local().to_string(), "fe80::3656:78ff:fe9a:bcde");
     }
 
     #[test]

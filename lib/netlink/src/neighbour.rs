@@ -50,6 +50,32 @@ impl Neighbour {
     }
 }
 
+/// Behind which remote node a link-layer address is, on an overlay device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Forwarding {
+    /// The link-layer address.
+    pub mac: MacAddress,
+    /// The remote node.
+    pub remote: IpAddr,
+}
+
+impl Forwarding {
+    fn parse(payload: &[u8], index: u32) -> Result<Option<Self>, Malformed> {
+        let (header, rest) = attributes::split_header(payload, 12)?;
+        let (mut mac, mut remote) = (None, None);
+        attributes::for_each(rest, |kind, value| {
+            match kind {
+                NDA_DST => remote = Some(attributes::address(value)?),
+                NDA_LLADDR => mac = attributes::mac(value),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let ours = attributes::u32(&header[4..8])? == index;
+        Ok(mac.zip(remote).filter(|_| ours).map(|(mac, remote)| Self { mac, remote }))
+    }
+}
+
 fn message(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address.is_ipv4());
@@ -100,6 +126,17 @@ impl Netlink {
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// What [`Self::set_forwarding`] has told a link.
+    pub fn forwardings(&mut self, index: u32) -> Result<Vec<Forwarding>> {
+        let mut request = NeighbourMessage::default();
+        request.header.family = AddressFamily::Bridge;
+        request.header.ifindex = index;
+        let action = Action { verb: "list", object: &"forwarding entries" };
+        self.dump(&RouteNetlinkMessage::GetNeighbour(request), action, |_, payload| {
+            Forwarding::parse(payload, index)
+        })
     }
 
     /// Tells an overlay device behind which remote node a link-layer address is.

@@ -12,6 +12,9 @@ pub const ROUTE_PROTOCOL: u8 = 83;
 /// The bridge that pods are attached to unless the configuration names another.
 pub const DEFAULT_BRIDGE: &str = "sluice0";
 
+/// The device through which packets to other nodes go where the network between does not know pods.
+pub const OVERLAY_DEVICE: &str = "sluice-vxlan";
+
 /// The nf_tables table, of each family, in which the plugin keeps what a node without a datapath needs.
 pub const FILTER_TABLE: &str = "sluice-cni";
 
@@ -56,6 +59,12 @@ pub fn bridge_mac(name: &str, gateway: &str) -> MacAddress {
     MacAddress::from_seed(attachment_hash(name, gateway))
 }
 
+/// The link-layer address of a node's overlay device, from the node's name. Every node makes the others' itself,
+/// so that nobody has to publish his.
+pub fn overlay_mac(node: &str) -> MacAddress {
+    MacAddress::from_seed(attachment_hash(OVERLAY_DEVICE, node))
+}
+
 /// A hash that stays the same over releases, machines and compilers (64-bit FNV-1a, then mixed): names on a
 /// running node are made from it.
 pub fn attachment_hash(first: &str, second: &str) -> u64 {
@@ -84,6 +93,7 @@ mod tests {
             "sluice0",
             "sluice-svc",
             "sluice-svp",
+            "sluice-vxlan",
             "sluice123456789",
             "sluiceABCDEF01",
             "slu1ce12345678",
@@ -97,6 +107,7 @@ mod tests {
     fn names_stay_the_same_over_releases() {
         assert_eq!(host_veth_name("pod-1", "eth0"), host_veth_name("pod-1", "eth0"));
         assert_eq!(attachment_hash("pod-1", "eth0"), 14_385_809_171_820_652_719);
+        assert_eq!(overlay_mac("node1").to_string(), "aa:13:c9:10:10:db");
     }
 
     #[test]
