@@ -6,10 +6,11 @@
 //! 4. programs, attached to devices (on a restart they are, and get their successors in place);
 //! 5. routes, which send packets to them;
 //! 6. DNS, which tells names of addresses that work by now;
-//! 7. the plugin's description of the node, by which pods may come.
+//! 7. the plugin's description of the node, by which pods may come, and the container runtime's of the plugin.
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,6 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::Config,
+    conflist,
     failure::{Chain, Failure},
     health::{Eligibility, Health},
     health_ports::{HealthPorts, Place},
@@ -52,11 +54,15 @@ pub struct Agent {
     snapshot: Snapshot,
     attachments: Vec<Attachment>,
     node: Option<(Found, Facts)>,
+    /// What is to go once the routes no longer lead there.
+    remains: Vec<node::NodeOp>,
     dirty: Dirty,
     /// Something failed that is to be tried again.
     unfinished: bool,
     /// Problems that were told, so that they are told once.
     told: BTreeSet<String>,
+    /// Network configurations of others that were told.
+    told_files: BTreeSet<PathBuf>,
     /// What failed in the last pass.
     failing: BTreeSet<String>,
 }
@@ -95,9 +101,11 @@ impl Agent {
             snapshot: Snapshot::default(),
             attachments: Vec::new(),
             node: None,
+            remains: Vec::new(),
             dirty: Dirty::default(),
             unfinished: false,
             told: BTreeSet::new(),
+            told_files: BTreeSet::new(),
             failing: BTreeSet::new(),
         }
     }
@@ -152,8 +160,14 @@ impl Agent {
                 failures.push(Failure::Node { operation: op.to_string(), source });
             }
         }
-        let found = if done { found } else { node::observe(&mut self.netlink).map_err(Failure::Observe)? };
-        self.node = Some((found, facts));
+        self.remains = node::remains(&wanted, &found);
+        self.node = Some(if done {
+            (found, facts)
+        } else {
+            let found = node::observe(&mut self.netlink).map_err(Failure::Observe)?;
+            let facts = node::facts(&self.config, &self.snapshot, &found);
+            (found, facts)
+        });
         Ok(())
     }
 
@@ -182,7 +196,13 @@ impl Agent {
         let fresh = self.services.is_none();
         let services = match &mut self.services {
             Some(services) => services,
-            None => self.services.insert(Services::open(&self.config, device)?),
+            None => {
+                let services = Services::open(&self.config, device)?;
+                for feature in &services.features().features {
+                    self.metrics.set_feature(feature.name, feature.present);
+                }
+                self.services.insert(services)
+            }
         };
         let whole = fresh || depth == Depth::Repair;
         // Nothing that fails here keeps the services from being served.
@@ -219,7 +239,7 @@ impl Agent {
     /// Step 5.
     fn route(&mut self, failures: &mut Vec<Failure>) {
         let Some((found, facts)) = &self.node else { return };
-        let (wanted, mut problems) = routes::desired(&self.config, &self.snapshot, facts, found);
+        let (wanted, mut problems) = routes::desired(&self.config, &self.snapshot, facts);
         let (mut ops, others) = routes::plan(&wanted, &found.routes);
         if self.services.is_none() {
             // Without a datapath, service addresses would be sent where nobody takes them. Routes that are there
@@ -228,9 +248,15 @@ impl Agent {
         }
         problems.extend(others);
         let mut problems: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
-        if !self.snapshot.nodes.contains_key(&self.config.node_name) {
-            let name = &self.config.node_name;
-            problems.insert(format!("there is no Node {name}: this node has no networks for pods"));
+        let name = &self.config.node_name;
+        match self.snapshot.nodes.get(name) {
+            None => {
+                problems.insert(format!("there is no Node {name}: this node has no networks for pods"));
+            }
+            Some(node) if node.pod_cidrs.is_empty() => {
+                problems.insert(format!("Node {name} has no spec.podCIDRs yet: no pod is attached before"));
+            }
+            Some(_) => {}
         }
         for problem in problems.difference(&self.told) {
             warn!("{problem}");
@@ -242,10 +268,16 @@ impl Agent {
                 failures.push(Failure::Node { operation: op.to_string(), source });
             }
         }
+        for op in std::mem::take(&mut self.remains) {
+            info!(%op, "node");
+            if let Err(source) = node::apply(&mut self.netlink, &op) {
+                failures.push(Failure::Node { operation: op.to_string(), source });
+            }
+        }
     }
 
     /// Step 7.
-    fn describe_node(&self) -> Result<(), Failure> {
+    fn describe_node(&mut self) -> Result<(), Failure> {
         let Some((_, facts)) = &self.node else { return Ok(()) };
         if facts.pod_cidrs.is_empty() {
             return Ok(());
@@ -257,6 +289,30 @@ impl Agent {
         };
         if description.write(&self.config.state_dir)? {
             info!(networks = ?facts.pod_cidrs, "pods may be attached");
+        }
+        if self.services.is_some() || !self.config.proxy {
+            self.tell_runtime()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the container runtime of the plugin, and its owner who else does.
+    fn tell_runtime(&mut self) -> Result<(), Failure> {
+        let Some(folder) = &self.config.cni_conf_dir else { return Ok(()) };
+        let others = conflist::others(folder)?;
+        self.metrics.set_foreign_cni(others.len());
+        for conflist::Other { path, wins } in others {
+            if self.told_files.insert(path.clone()) {
+                let path = path.display();
+                if wins {
+                    warn!("{path} goes before ours: the container runtime does not call this plugin");
+                } else {
+                    warn!("{path} is there beside ours; the container runtime passes over it");
+                }
+            }
+        }
+        if conflist::ensure(folder, &conflist::text(&self.config))? {
+            info!(file = %folder.join(conflist::FILE).display(), "the container runtime is told");
         }
         Ok(())
     }

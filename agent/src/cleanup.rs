@@ -5,13 +5,15 @@ use std::{fs, io, path::PathBuf};
 
 use sluice_cni::node::FILE;
 use sluice_ebpf_common::SERVICE_DEVICE;
-use sluice_netlink::{Netlink, RouteFilter};
+use sluice_netlink::{Netlink, RouteFilter, masquerade};
 use sluice_proxy::Pins;
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    conflist::{self, ConflistError},
     lock::{self, LockError},
+    routes::OVERLAY_DEVICE,
 };
 
 /// Something that cannot be removed.
@@ -23,6 +25,12 @@ pub enum CleanupError {
     /// A device or a route.
     #[error(transparent)]
     Netlink(#[from] sluice_netlink::Error),
+    /// A program on a device.
+    #[error(transparent)]
+    Datapath(#[from] sluice_proxy::DatapathError),
+    /// The container runtime's configuration.
+    #[error(transparent)]
+    Conflist(#[from] ConflistError),
     /// A file or a folder.
     #[error("cannot remove {path}: {source}")]
     File {
@@ -40,9 +48,45 @@ pub fn cleanup(config: &Config) -> Vec<CleanupError> {
         Err(error) => return vec![error.into()],
     };
     // Routes first: service addresses must not lead to a device without programs.
-    let steps: [&dyn Fn(&Config) -> Result<(), CleanupError>; 5] =
-        [&remove_routes, &remove_pins, &remove_service_device, &remove_bridge, &remove_description];
+    let steps: [&dyn Fn(&Config) -> Result<(), CleanupError>; 8] = [
+        &remove_conflist,
+        &remove_routes,
+        &remove_overlay,
+        &remove_filters,
+        &remove_pins,
+        &remove_service_device,
+        &remove_bridge,
+        &remove_description,
+    ];
     steps.iter().filter_map(|step| step(config).err()).collect()
+}
+
+/// First, so that the runtime sends no more pods.
+fn remove_conflist(config: &Config) -> Result<(), CleanupError> {
+    let Some(folder) = &config.cni_conf_dir else { return Ok(()) };
+    if conflist::remove(folder)? {
+        info!(folder = %folder.display(), "removing the container runtime's configuration");
+    }
+    Ok(())
+}
+
+fn remove_overlay(_: &Config) -> Result<(), CleanupError> {
+    let mut netlink = Netlink::open()?;
+    // A device of another kind is somebody else's.
+    if let Some(link) = netlink.find_link(OVERLAY_DEVICE)?.filter(|link| link.vxlan.is_some()) {
+        info!(device = OVERLAY_DEVICE, "removing a device");
+        netlink.delete_link(link.index)?;
+    }
+    Ok(())
+}
+
+/// Where programs are attached by filters, the pins keep nothing.
+fn remove_filters(config: &Config) -> Result<(), CleanupError> {
+    let pins = Pins::new(&config.bpffs_dir);
+    if pins.root().join("links").is_dir() {
+        sluice_proxy::remove_filters(&pins)?;
+    }
+    Ok(())
 }
 
 fn remove_routes(_: &Config) -> Result<(), CleanupError> {
@@ -77,12 +121,16 @@ fn remove_service_device(_: &Config) -> Result<(), CleanupError> {
 
 fn remove_bridge(config: &Config) -> Result<(), CleanupError> {
     let mut netlink = Netlink::open()?;
-    let Some(bridge) = netlink.find_link(&config.bridge)? else { return Ok(()) };
-    let ports = netlink.links()?.iter().filter(|link| link.master == Some(bridge.index)).count();
+    let bridge = netlink.find_link(&config.bridge)?;
+    let index = bridge.as_ref().map(|bridge| bridge.index);
+    let ports = netlink.links()?.iter().filter(|link| index.is_some() && link.master == index).count();
     if ports > 0 {
         warn!(bridge = config.bridge, ports, "the bridge stays: pods are attached to it");
         return Ok(());
     }
+    // Left by pods from a time without a datapath.
+    masquerade::remove_all()?;
+    let Some(bridge) = bridge else { return Ok(()) };
     info!(device = config.bridge, "removing a device");
     netlink.delete_link(bridge.index)?;
     Ok(())

@@ -8,6 +8,7 @@ use sluice_model::IpFamily;
 use sluice_proxy::{DatapathError, StoreError, SyncError};
 
 use crate::{
+    conflist::ConflistError,
     health_ports::HealthPortError,
     notice::{About, Notice},
 };
@@ -47,6 +48,9 @@ pub enum Failure {
     /// What the plugin is told of the node.
     #[error(transparent)]
     NodeFile(#[from] NodeError),
+    /// The container runtime's network configuration.
+    #[error(transparent)]
+    Conflist(#[from] ConflistError),
     /// An uplink that is configured and not there.
     #[error("uplink {0} is not there")]
     NoUplink(String),
@@ -67,7 +71,7 @@ impl Failure {
             Self::Store(_) | Self::Sync(_) => "services",
             Self::HealthPort(_) => "health",
             Self::Dns(_) => "dns",
-            Self::NodeFile(_) | Self::Records(_) => "plugin",
+            Self::NodeFile(_) | Self::Records(_) | Self::Conflist(_) => "plugin",
         }
     }
 }

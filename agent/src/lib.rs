@@ -16,6 +16,7 @@ pub mod api;
 pub mod cleanup;
 pub mod cli;
 pub mod config;
+pub mod conflist;
 pub mod convert;
 pub mod endpoints;
 pub mod failure;

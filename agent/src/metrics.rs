@@ -47,6 +47,8 @@ pub struct Metrics {
     map_capacity: IntGaugeVec,
     failures: IntCounterVec,
     faults: IntGauge,
+    foreign_cni: IntGauge,
+    features: IntGaugeVec,
     ready: IntGauge,
     started: Gauge,
     change_duration: Histogram,
@@ -217,6 +219,15 @@ impl Metrics {
                 "what failed and was or will be tried again",
                 "part",
             )?,
+            foreign_cni: make.put(IntGauge::new(
+                "sluice_foreign_cni_configurations",
+                "network configurations of others in the container runtime's folder",
+            )?)?,
+            features: make.gauges(
+                "sluice_kernel_feature",
+                "1 for each feature of the kernel that is there, 0 for each that is done without",
+                "feature",
+            )?,
             faults: make.put(IntGauge::new(
                 "sluice_manifest_faults",
                 "manifest files, or objects of the API, that have a mistake in them",
@@ -351,6 +362,16 @@ impl Metrics {
     /// How many manifest files have a mistake in them.
     pub fn set_faults(&self, faults: usize) {
         self.faults.set(faults as i64);
+    }
+
+    /// So many network configurations of others lie beside ours.
+    pub fn set_foreign_cni(&self, count: usize) {
+        self.foreign_cni.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The kernel has a feature, or not.
+    pub fn set_feature(&self, name: &str, present: bool) {
+        self.features.with_label_values(&[name]).set(present.into());
     }
 
     /// The node serves.

@@ -11,15 +11,17 @@ use sluice_ebpf_common::{Backend, Endpoint, FrontendKey, SERVICE_DEVICE, map_nam
 use sluice_model::{Changes, IpFamily, Snapshot};
 use sluice_netlink::Netlink;
 use sluice_proxy::{
-    Datapath, DatapathConfig, DatapathError, FlowCensus, Hook, PinnedStore, Proxy, ProxyConfig,
+    AttachKind, Datapath, DatapathConfig, DatapathError, Features, FlowCensus, Hook, PinnedStore, Proxy,
+    ProxyConfig,
 };
 use tracing::{debug, info};
 
 use crate::{
-    config::Config,
+    config::{AttachMode, Config},
     failure::Failure,
     metrics::Metrics,
     node::{Facts, Found},
+    routes::OVERLAY_DEVICE,
 };
 
 /// The loaded datapath.
@@ -41,7 +43,19 @@ impl Services {
             object: config.datapath_object.clone(),
             flow_entries: config.flow_entries,
             service_ifindex,
+            attach: match config.attach {
+                AttachMode::Auto => None,
+                AttachMode::Tcx => Some(AttachKind::Tcx),
+                AttachMode::Clsact => Some(AttachKind::Clsact),
+            },
         })?;
+        let features = datapath.features();
+        info!("kernel: {features}");
+        for feature in features.features.iter().filter(|feature| !feature.present) {
+            if let Some(without) = feature.without {
+                info!(feature = feature.name, "the kernel does without: {without}");
+            }
+        }
         let view = ProxyConfig {
             name: config.node_name.clone(),
             local_dns: config.dns.then(|| config.dns_service.clone()),
@@ -152,7 +166,9 @@ impl Services {
             Err(error) => return vec![error.into()],
         };
         for (target, index) in wanted {
-            if self.attached.get(target) == Some(index) && (!again || pinned.contains(target)) {
+            if self.attached.get(target) == Some(index)
+                && (!again || pinned.contains(target) && self.holds(target))
+            {
                 continue;
             }
             match self.datapath.attach(target.0, &target.1) {
@@ -169,6 +185,16 @@ impl Services {
             }
         }
         failures
+    }
+
+    /// Whether a program is at work where it is pinned for. If that cannot be told, attaching it once more does no harm.
+    fn holds(&self, (hook, device): &(Hook, String)) -> bool {
+        self.datapath.holds(*hook, device).unwrap_or(false)
+    }
+
+    /// What the kernel can do.
+    pub fn features(&self) -> &Features {
+        self.datapath.features()
     }
 
     fn attach_sockets(&mut self, config: &Config) -> Result<(), DatapathError> {
@@ -243,10 +269,9 @@ pub fn wanted_hooks(
     let loopback = found.devices.iter().find(|(_, device)| device.loopback).map(|(name, _)| name.as_str());
     let own = [Some(SERVICE_DEVICE), loopback, Some(config.bridge.as_str())];
     let hosts = own.into_iter().flatten().map(|device| (Hook::FromHost, device));
-    let wires = facts
-        .uplinks
-        .iter()
-        .flat_map(|device| [(Hook::FromWire, device.as_str()), (Hook::ToWire, device.as_str())]);
+    let overlay = facts.ways.overlay.as_ref().map(|_| OVERLAY_DEVICE);
+    let wires = facts.uplinks.iter().map(String::as_str).chain(overlay);
+    let wires = wires.flat_map(|device| [(Hook::FromWire, device), (Hook::ToWire, device)]);
     let pods = attachments
         .iter()
         .filter(|attachment| attachment.state == State::Ready)
@@ -291,7 +316,7 @@ mod tests {
     use sluice_netlink::MacAddress;
 
     use super::*;
-    use crate::{config::Settings, node::Device};
+    use crate::{config::Settings, node::Device, routes::Ways};
 
     fn attachment(state: State, host_veth: &str, address: &str) -> Attachment {
         Attachment {
@@ -354,6 +379,8 @@ mod tests {
             networks: BTreeMap::new(),
             pod_cidrs: Vec::new(),
             mtu: 1500,
+            overlay_mtu: 1450,
+            ways: Ways::default(),
         };
         let wanted = wanted_hooks(&config, &facts, &attachments(), &found);
         let said: Vec<_> = wanted

@@ -73,7 +73,7 @@ fn set_up(config: &Config, netlink: &mut Netlink) -> Vec<String> {
         done.push(op.to_string());
     }
     let found: Found = node::observe(netlink).unwrap();
-    let (wanted, problems) = routes::desired(config, &snapshot, &facts, &found);
+    let (wanted, problems) = routes::desired(config, &snapshot, &facts);
     assert!(problems.is_empty(), "{problems:?}");
     let (ops, foreign) = routes::plan(&wanted, &found.routes);
     assert!(foreign.is_empty(), "{foreign:?}");

@@ -3,11 +3,12 @@
 use std::{
     fs, io,
     net::IpAddr,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use sluice_ebpf_common::{Addr, Backend, Endpoint, FrontendKey, LAYOUT, map_name, program_name};
+use sluice_netlink::{Direction, Netlink};
 
 use crate::{
     bpf::{self, Map, Plain},
@@ -24,6 +25,8 @@ pub(crate) struct Datapath {
     directory: PathBuf,
     endpoints: Endpoints,
     from_pod: OwnedFd,
+    /// The agent attaches programs by filters.
+    by_filters: bool,
 }
 
 fn failed(verb: &str, path: &Path, error: &io::Error) -> Error {
@@ -51,18 +54,26 @@ impl Datapath {
         let from_pod = directory.join("programs").join(program_name::FROM_POD);
         let Some(from_pod) = open(&from_pod, bpf::open)? else { return Ok(None) };
         let Some(endpoints) = open_map(&directory, map_name::ENDPOINTS)? else { return Ok(None) };
-        Ok(Some(Self { directory, endpoints, from_pod }))
+        let by_filters = directory.join("clsact").is_dir();
+        Ok(Some(Self { directory, endpoints, from_pod, by_filters }))
     }
 
     /// Brings a pod in: the program on its packets first, then the entries by which packets find it.
     pub(crate) fn enter(&self, record: &Attachment, ifindex: u32) -> Result<()> {
-        let link = bpf::attach_ingress(&self.from_pod, ifindex).map_err(|error| {
-            Error::new(Code::Datapath, format!("cannot attach from_pod to {}: {error}", record.host_veth))
-        })?;
         let path = link_path(&self.directory, &record.host_veth);
         // Left by an attachment of the same name that was never deleted: its device is gone, or we would not be here.
         remove_file(&path)?;
-        bpf::pin(&link, &path).map_err(|error| failed("pin", &path, &error))?;
+        if self.by_filters {
+            let name = program_name::FROM_POD;
+            Netlink::open()?.set_filter(ifindex, Direction::Ingress, name, self.from_pod.as_fd())?;
+            // It keeps nothing attached: the filter goes with the device. It says that the filter is there.
+            bpf::pin(&self.from_pod, &path).map_err(|error| failed("pin", &path, &error))?;
+        } else {
+            let link = bpf::attach_ingress(&self.from_pod, ifindex).map_err(|error| {
+                Error::new(Code::Datapath, format!("cannot attach from_pod to {}: {error}", record.host_veth))
+            })?;
+            bpf::pin(&link, &path).map_err(|error| failed("pin", &path, &error))?;
+        }
         let endpoint = record.endpoint(ifindex);
         for address in &record.addresses {
             self.endpoints.put(&Addr::from(address.addr()), &endpoint).map_err(|error| {

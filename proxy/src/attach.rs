@@ -1,6 +1,10 @@
-//! Links between programs and devices, pinned and taken over.
+//! Programs on devices, pinned and taken over.
+//!
+//! By links (TCX) where the kernel has them. Elsewhere by filters of the qdisc `clsact`; then the pin in the place of the
+//! link's is the program itself. It keeps nothing attached, but it says to the plugin and to the next agent
+//! that the program is there.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, os::fd::AsFd, path::Path};
 
 use aya::{
     Ebpf,
@@ -11,6 +15,7 @@ use aya::{
     },
 };
 use sluice_ebpf_common::program_name;
+use sluice_netlink::{Direction, Netlink};
 
 use crate::{DatapathError, Pins, load, pin};
 
@@ -38,12 +43,32 @@ impl Hook {
         }
     }
 
-    const fn direction(self) -> TcAttachType {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::FromPod, Self::FromWire, Self::ToWire, Self::FromHost];
+
+    const fn direction(self) -> Direction {
         match self {
-            Self::FromPod | Self::FromWire => TcAttachType::Ingress,
-            Self::ToWire | Self::FromHost => TcAttachType::Egress,
+            Self::FromPod | Self::FromWire => Direction::Ingress,
+            Self::ToWire | Self::FromHost => Direction::Egress,
         }
     }
+
+    const fn attach_type(self) -> TcAttachType {
+        match self.direction() {
+            Direction::Ingress => TcAttachType::Ingress,
+            Direction::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
+/// How programs are put on devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachKind {
+    /// By links (Linux 6.6).
+    #[default]
+    Tcx,
+    /// By filters of the qdisc `clsact`.
+    Clsact,
 }
 
 /// The socket programs.
@@ -53,22 +78,78 @@ pub(crate) const SOCKET_PROGRAMS: [&str; 4] =
 /// The second part of the socket links' pins.
 pub(crate) const SOCKET_TARGET: &str = "cgroup";
 
-/// Attaches a program to a device of the caller's network namespace. A pinned link that still holds gets the
-/// program in place, without a moment in which there is none; one whose device is gone is made anew.
-pub(crate) fn attach(ebpf: &mut Ebpf, pins: &Pins, hook: Hook, device: &str) -> Result<(), DatapathError> {
+/// Attaches a program to a device of the caller's network namespace, in the place of the one that is there. No packet
+/// passes between the two.
+pub(crate) fn attach(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    kind: AttachKind,
+    hook: Hook,
+    device: &str,
+) -> Result<(), DatapathError> {
+    match kind {
+        AttachKind::Tcx => attach_link(ebpf, pins, hook, device),
+        AttachKind::Clsact => attach_filter(ebpf, pins, hook, device),
+    }
+}
+
+/// A pinned link that still holds gets the program in place; one whose device is gone is made anew.
+fn attach_link(ebpf: &mut Ebpf, pins: &Pins, hook: Hook, device: &str) -> Result<(), DatapathError> {
     let object = format!("{} to {device}", hook.program());
     let path = pins.link(hook.program(), device);
     let program = load::classifier(ebpf, hook.program())?;
     if path.exists() && update(program, &path).is_ok() {
         return Ok(());
     }
+    let was_pinned = path.exists();
     pin::remove(&path)?;
     let id = program
-        .attach_with_options(device, hook.direction(), TcAttachOptions::TcxOrder(LinkOrder::default()))
+        .attach_with_options(device, hook.attach_type(), TcAttachOptions::TcxOrder(LinkOrder::default()))
         .map_err(DatapathError::program("attach", &object))?;
     let link = program.take_link(id).map_err(DatapathError::program("take link of", &object))?;
     let link = FdLink::try_from(link).map_err(DatapathError::link("take link of", &object))?;
     link.pin(&path).map_err(DatapathError::link("pin", path.display().to_string()))?;
+    if was_pinned {
+        // Of an agent that worked by filters, perhaps. Until here, packets met both: the second finds them translated.
+        remove_filter(hook, device)?;
+    }
+    Ok(())
+}
+
+fn attach_filter(ebpf: &mut Ebpf, pins: &Pins, hook: Hook, device: &str) -> Result<(), DatapathError> {
+    let program = load::classifier(ebpf, hook.program())?;
+    let object = format!("{} to {device}", hook.program());
+    let mut netlink = Netlink::open()?;
+    let index = netlink.link(device)?.index;
+    let fd = program.fd().map_err(DatapathError::program("attach", &object))?;
+    netlink.set_filter(index, hook.direction(), hook.program(), fd.as_fd())?;
+    // In the place of a link, too, which ends with its pin.
+    pin::replace(&pins.link(hook.program(), device), |path| program.pin(path))
+}
+
+/// Removes the filter of a program, if its device has one.
+pub(crate) fn remove_filter(hook: Hook, device: &str) -> Result<(), DatapathError> {
+    let mut netlink = Netlink::open()?;
+    if let Some(link) = netlink.find_link(device)? {
+        netlink.delete_filter(link.index, hook.direction())?;
+    }
+    Ok(())
+}
+
+/// Whether the filter of a program is on a device.
+pub(crate) fn has_filter(hook: Hook, device: &str) -> Result<bool, DatapathError> {
+    let mut netlink = Netlink::open()?;
+    let Some(link) = netlink.find_link(device)? else { return Ok(false) };
+    Ok(netlink.filter(link.index, hook.direction())?.is_some_and(|filter| filter.name == hook.program()))
+}
+
+/// Removes the filters of everything that is pinned: what only links would do by themselves when their pins go.
+pub fn remove_filters(pins: &Pins) -> Result<(), DatapathError> {
+    for (program, device) in pins.links()? {
+        if let Some(hook) = Hook::ALL.into_iter().find(|hook| hook.program() == program) {
+            remove_filter(hook, &device)?;
+        }
+    }
     Ok(())
 }
 

@@ -14,10 +14,11 @@ use ipnet::IpNet;
 use sluice_ebpf_common::{Addr, Backend, DropReason, Endpoint, FrontendKey, Network, Uplink, map_name};
 
 use crate::{
-    DatapathError, Hook, Observed, Pins, attach,
+    AttachKind, DatapathError, Features, Hook, Observed, Pins, attach,
     counters::{self, MapUsage, ProgramRuns},
     flows::{FlowCensus, FlowCollector},
     load,
+    probe::TCX,
     tables::{self, Table},
 };
 
@@ -35,12 +36,16 @@ pub struct DatapathConfig {
     pub flow_entries: u32,
     /// Index of the service device in this namespace.
     pub service_ifindex: u32,
+    /// How programs are put on devices; `None`: by what the kernel has.
+    pub attach: Option<AttachKind>,
 }
 
 /// The loaded datapath. Dropping it leaves everything pinned and attached.
 pub struct Datapath {
     ebpf: Ebpf,
     pins: Pins,
+    kind: AttachKind,
+    features: Features,
     cgroup_root: Option<PathBuf>,
     endpoints: Table<Addr, Endpoint>,
     host_ports: Table<FrontendKey, Backend>,
@@ -55,8 +60,19 @@ impl Datapath {
     /// with the programs that they have until [`Self::attach`] gives them these.
     pub fn open(config: &DatapathConfig) -> Result<Self, DatapathError> {
         let pins = Pins::new(&config.bpffs);
+        let features = Features::probe();
+        let missing = features.missing();
+        if !missing.is_empty() {
+            let (kernel, missing) = (features.kernel, missing.join(", "));
+            return Err(DatapathError::Kernel { kernel, missing });
+        }
+        let kind =
+            config.attach.unwrap_or(if features.has(TCX) { AttachKind::Tcx } else { AttachKind::Clsact });
         let ebpf = load::load(config, &pins, config.service_ifindex)?;
+        pins.set_kind(kind)?;
         Ok(Self {
+            kind,
+            features,
             endpoints: Table::open(&pins, map_name::ENDPOINTS)?,
             host_ports: Table::open(&pins, map_name::HOST_PORTS)?,
             node_addresses: Table::open(&pins, map_name::NODE_ADDRESSES)?,
@@ -77,7 +93,7 @@ impl Datapath {
     /// Attaches a program to a device of the caller's network namespace, or puts it behind the link that is
     /// pinned. May be called again at any time; a device that was made anew gets a new link.
     pub fn attach(&mut self, hook: Hook, device: &str) -> Result<(), DatapathError> {
-        attach::attach(&mut self.ebpf, &self.pins, hook, device)
+        attach::attach(&mut self.ebpf, &self.pins, self.kind, hook, device)
     }
 
     /// Attaches the socket programs to the node's cgroup, if there is one in the configuration.
@@ -97,7 +113,27 @@ impl Datapath {
 
     /// Takes a program away from a device.
     pub fn detach(&self, hook: Hook, device: &str) -> Result<(), DatapathError> {
+        attach::remove_filter(hook, device)?;
         attach::detach(&self.pins, hook.program(), device)
+    }
+
+    /// Whether a program that is pinned for a device is at work there. A link is as long as it is pinned; a filter,
+    /// somebody may have removed.
+    pub fn holds(&self, hook: Hook, device: &str) -> Result<bool, DatapathError> {
+        match self.kind {
+            AttachKind::Tcx => Ok(true),
+            AttachKind::Clsact => attach::has_filter(hook, device),
+        }
+    }
+
+    /// What the kernel can do.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// How programs are put on devices.
+    pub fn attach_kind(&self) -> AttachKind {
+        self.kind
     }
 
     /// The devices that a program has pinned links to.

@@ -29,6 +29,17 @@ pub enum DatapathError {
     /// The kernel refused the object file.
     #[error("loading the datapath: {0}")]
     Load(#[source] Box<aya::EbpfError>),
+    /// The kernel is too old.
+    #[error("this kernel ({kernel}) lacks what the datapath cannot do without: {missing}")]
+    Kernel {
+        /// Its release.
+        kernel: String,
+        /// What it lacks.
+        missing: String,
+    },
+    /// A device, or a filter on it.
+    #[error(transparent)]
+    Netlink(#[from] sluice_netlink::Error),
     /// A pinned map does not fit this version of the programs.
     #[error(
         "pinned map {map} has {what} {found}, this version needs {wanted}: remove {path} while no agent runs"

@@ -6,14 +6,13 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, MapInfo},
     programs::{CgroupSockAddr, Program, SchedClassifier},
-    util::KernelVersion,
 };
 use sluice_ebpf_common::{
     Addr, Affinity, AffinityKey, Backend, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend,
     FrontendKey, LAYOUT, MemberKey, Network, Service, SlotKey, SourceRangeKey, Uplink, map_name,
 };
 
-use crate::{DatapathConfig, DatapathError, Pins, pin};
+use crate::{DatapathConfig, DatapathError, Pins, pin, probe::knows_checksum_v6};
 
 /// The object file, built into this binary; empty where it was built without one.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
@@ -38,8 +37,7 @@ pub(crate) fn load(
         None if OBJECT.is_empty() => return Err(DatapathError::NoObject),
         None => OBJECT,
     };
-    let knows_flag = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 16, 0));
-    let csum_v6_flag = if knows_flag { BPF_F_IPV6 } else { 0 };
+    let csum_v6_flag = if knows_checksum_v6() { BPF_F_IPV6 } else { 0 };
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(pins.maps())
         .map_max_entries(map_name::FLOWS, config.flow_entries)

@@ -3,7 +3,8 @@
 //! ```text
 //! <bpffs>/v1/maps/<map>
 //! <bpffs>/v1/programs/<program>
-//! <bpffs>/v1/links/<program>-<device>
+//! <bpffs>/v1/links/<program>-<device>       a link; where programs are attached by filters, the program
+//! <bpffs>/v1/clsact/                        there if programs are attached by filters
 //! ```
 //!
 //! The version is the layout of the maps. An agent with another layout does not touch what is here; one with
@@ -17,10 +18,13 @@ use std::{
 use nix::sys::statfs::{FsType, statfs};
 use sluice_ebpf_common::LAYOUT;
 
-use crate::DatapathError;
+use crate::{AttachKind, DatapathError};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+
+/// A folder (a BPF file system has no files of its own) that is there if programs are attached by filters.
+const ATTACHED_BY_FILTERS: &str = "clsact";
 
 /// The pins of one node.
 #[derive(Clone, Debug)]
@@ -70,6 +74,21 @@ impl Pins {
     /// The pin of the link between a program and what it is attached to.
     pub fn link(&self, program: &str, target: &str) -> PathBuf {
         self.root.join("links").join(format!("{program}-{target}"))
+    }
+
+    /// Tells the plugin how programs are attached to the devices of pods.
+    pub(crate) fn set_kind(&self, kind: AttachKind) -> Result<(), DatapathError> {
+        let sign = self.root.join(ATTACHED_BY_FILTERS);
+        let done = match kind {
+            AttachKind::Clsact => fs::create_dir_all(&sign),
+            AttachKind::Tcx => fs::remove_dir(&sign),
+        };
+        match done {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(DatapathError::io("set", &sign)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The pinned links, as (program, target).

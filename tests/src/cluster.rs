@@ -8,6 +8,7 @@
 //!      |\--- node2 192.168.77.2, fd77::2   pods 10.244.2.0/24, fd00:244:2::/64
 //!       \--- api 192.168.77.200, fd77::c8  if the nodes are fed by an API server
 //!
+//!   A node that is apart: node3 192.168.103.1, fd77:3::1, behind outside, 192.168.103.100, fd77:3::100
 //!   services 10.96.0.0/16, fd00:96::/108   DNS 10.96.0.10, fd00:96::a
 //! ```
 
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use api::{API, Api};
-pub use manifests::{Workload, service, slices};
+pub use manifests::{Workload, node as node_manifest, service, slices};
 pub use node::Node;
 pub use pod::Pod;
 
@@ -46,13 +47,15 @@ pub struct Options {
     pub fast_path: bool,
     /// Whether the agents learn of the cluster from an API server; otherwise from the folder of manifests.
     pub api: bool,
+    /// The numbers of nodes that are on networks of their own, behind the outside host, which routes.
+    pub apart: Vec<u8>,
     /// More lines for the agents' configuration.
     pub agent: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 2, fast_path: true, api: false, agent: String::new() }
+        Self { nodes: 2, fast_path: true, api: false, apart: Vec::new(), agent: String::new() }
     }
 }
 
@@ -68,6 +71,8 @@ pub struct Cluster {
     /// What was put on the API server, by the name of the manifest.
     applied: RefCell<BTreeMap<String, String>>,
     lan: Switch,
+    /// The networks of nodes that are apart.
+    _apart: Vec<Switch>,
     bed: Testbed,
 }
 
@@ -105,7 +110,12 @@ impl Cluster {
             None => format!("manifests: {}\npublishPodStatus: true", manifests.display()),
             Some(api) => format!("kubeconfig: {}", api.kubeconfig().display()),
         };
-        let nodes = (1..=options.nodes).map(|index| Node::make(bed, &lan, index, &source, options));
+        let apart = options.apart.iter().map(|index| network_apart(bed, &outside, *index));
+        let apart = apart.collect::<Result<Vec<_>>>()?;
+        let nodes = (1..=options.nodes).map(|index| {
+            let place = options.apart.iter().position(|apart| *apart == index);
+            Node::make(bed, place.map_or(&lan, |place| &apart[place]), index, &source, options)
+        });
         let nodes = nodes.collect::<Result<Vec<_>>>()?;
         let cluster = Self {
             _upstream: upstream,
@@ -115,6 +125,7 @@ impl Cluster {
             manifests,
             applied: RefCell::default(),
             lan,
+            _apart: apart,
             bed: bed.clone(),
         };
         cluster.apply("cluster.yaml", &manifests::nodes(&cluster.nodes))?;
@@ -195,6 +206,15 @@ impl Cluster {
         std::mem::forget(self);
         Ok(())
     }
+}
+
+/// A network for one node, with the outside host as its router.
+fn network_apart(bed: &Testbed, outside: &Host, index: u8) -> Result<Switch> {
+    let lan = bed.switch(&format!("lan{index}"))?;
+    let gateways = node::gateways_apart(index).map(|address| with_length(&address));
+    lan.connect(outside, &format!("eth{index}"), &gateways.each_ref().map(String::as_str))?;
+    outside.sysctl(&["net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=1"])?;
+    Ok(lan)
 }
 
 /// An address of the switch's networks with their prefix length.

@@ -95,6 +95,7 @@ impl Bench {
             object: None,
             flow_entries: 4096,
             service_ifindex: devices[SERVICE_DEVICE],
+            attach: None,
         };
         let mut datapath = Datapath::open(&config).unwrap_or_else(|error| panic!("{}", chain(&error)));
         let pins = datapath.pins().clone();

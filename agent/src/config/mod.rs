@@ -18,9 +18,9 @@ use std::{
 use ipnet::IpNet;
 use sluice_model::{IpFamily, ObjectName, Snapshot};
 
-pub use settings::{Listen, LogFormat, Settings};
+pub use settings::{AttachMode, Listen, LogFormat, OverlayMode, Settings};
 pub use source::{ApiSettings, Source};
-pub use value::{InvalidPeriod, Period, ServiceName};
+pub use value::{InvalidNodePortAddress, InvalidPeriod, NodePortAddress, Period, ServiceName};
 
 /// The configuration with nothing left open. The fields are those of [`Settings`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ pub struct Config {
     pub mtu: Option<u32>,
     pub service_cidrs: Vec<IpNet>,
     pub non_masquerade_cidrs: Vec<IpNet>,
+    pub overlay: OverlayMode,
+    pub vxlan_id: u32,
+    pub vxlan_port: u16,
+    pub node_port_addresses: Vec<NodePortAddress>,
+    /// `None`: none is written.
+    pub cni_conf_dir: Option<PathBuf>,
+    pub attach: AttachMode,
     pub cluster_domain: String,
     /// Empty: those of the service.
     pub cluster_dns: Vec<IpAddr>,
@@ -133,6 +140,14 @@ impl Config {
                 .trim()
                 .to_lowercase(),
         };
+        let cni_conf_dir = match (settings.cni_conflist, settings.cni_conf_dir) {
+            (Some(false), _) => None,
+            (_, Some(folder)) => Some(folder),
+            // Whoever runs from a folder of manifests may have no container runtime, and has not asked for one to be
+            // told anything.
+            (None, None) if settings.manifests.is_some() => None,
+            (_, None) => Some("/etc/cni/net.d".into()),
+        };
         let config = Self {
             set,
             node_name: node_name.into(),
@@ -157,6 +172,14 @@ impl Config {
                 .iter()
                 .map(IpNet::trunc)
                 .collect(),
+            overlay: settings.overlay.unwrap_or_default(),
+            vxlan_id: settings.vxlan_id.unwrap_or(83),
+            vxlan_port: settings.vxlan_port.unwrap_or(8472),
+            node_port_addresses: settings
+                .node_port_addresses
+                .unwrap_or_else(|| vec![NodePortAddress::Primary]),
+            cni_conf_dir,
+            attach: settings.attach.unwrap_or_default(),
             cluster_domain: settings.cluster_domain.unwrap_or_else(|| "cluster.local".to_owned()),
             cluster_dns: settings.cluster_dns.unwrap_or_default(),
             dns_service: settings
@@ -205,6 +228,15 @@ impl Config {
         }
         if self.mtu.is_some_and(|mtu| !(1280..=65_535).contains(&mtu)) {
             return wrong("mtu", "must be 1280 to 65535: IPv6 needs 1280".to_owned());
+        }
+        if self.vxlan_id == 0 || self.vxlan_id >= 1 << 24 {
+            return wrong("vxlanId", format!("{} is not between 1 and 16777215", self.vxlan_id));
+        }
+        if self.vxlan_port == 0 {
+            return wrong("vxlanPort", "0 is no port".to_owned());
+        }
+        if self.node_port_addresses.is_empty() {
+            return wrong("nodePortAddresses", "is an empty list; leave it out for the default".to_owned());
         }
         if self.dns_ttl > 3600 {
             return wrong("dnsTtl", format!("{} is more than 3600 seconds", self.dns_ttl));
@@ -255,7 +287,7 @@ mod tests {
     fn a_file_sets_what_it_names_and_flags_win() {
         let text = "nodeName: one\nmanifests: /m\nserviceCIDRs: [10.96.0.0/12, 'fd00::/108']\nclusterDNS: [10.96.0.10]\n\
                     dnsUpstreams: ['192.0.2.1', '[2001:db8::1]:5353']\nresyncPeriod: 5s\nhealthzAddress: none\nlogFormat: json\n\
-                    dnsService: dns/coredns\n";
+                    dnsService: dns/coredns\noverlay: vxlan\nnodePortAddresses: [primary, 192.0.2.7/24]\n";
         let file = parse(text).unwrap();
         let flags = Settings { node_name: Some("two".into()), mtu: Some(1400), ..Settings::default() };
         let config = Config::new(flags.or(file)).unwrap();
@@ -271,6 +303,9 @@ mod tests {
         let again: Settings = serde_json::from_str(&said).unwrap();
         assert_eq!(again, config.set, "what is told of the configuration reads back: {said}");
         assert!(config.proxy && config.dns && config.routes && config.fast_path);
+        let network = NodePortAddress::Network("192.0.2.0/24".parse().unwrap());
+        assert_eq!(config.node_port_addresses, [NodePortAddress::Primary, network]);
+        assert_eq!((config.overlay, config.cni_conf_dir), (OverlayMode::Vxlan, None));
     }
 
     #[test]
@@ -280,6 +315,7 @@ mod tests {
             ("mtu: big\n", "line 1", "mtu"),
             ("serviceCIDRs:\n- 10.96.0.0/12\n- 10.96\n", "line 3", ""),
             ("resyncPeriod: soon\n", "line 1", "soon"),
+            ("nodePortAddresses: [first]\n", "line 1", "first"),
         ];
         for (text, line, word) in table {
             let said = parse(text).unwrap_err().to_string();
@@ -298,6 +334,8 @@ mod tests {
             (Settings { mtu: Some(100), ..base() }, "mtu"),
             (Settings { bridge: Some("a-name-that-is-too-long".into()), ..base() }, "bridge"),
             (Settings { uplinks: Some(vec![]), ..base() }, "uplinks"),
+            (Settings { vxlan_id: Some(1 << 24), ..base() }, "vxlanId"),
+            (Settings { node_port_addresses: Some(vec![]), ..base() }, "nodePortAddresses"),
             (Settings { dns_upstreams: Some(vec!["a.example".into()]), ..base() }, "dnsUpstreams"),
             (
                 Settings { cluster_dns: Some(vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()]), ..base() },

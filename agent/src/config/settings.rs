@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::value::{Period, ServiceName};
+use super::value::{NodePortAddress, Period, ServiceName};
 
 /// Everything that can be set, each field as yet unset or set. In a file the names are in camelCase
 /// (`nodeName`), as flags in kebab-case (`--node-name`); a flag wins over the file.
@@ -75,6 +75,30 @@ pub struct Settings {
     #[arg(long = "non-masquerade-cidrs", value_name = "CIDR,..", value_delimiter = ',')]
     #[serde(rename = "nonMasqueradeCIDRs")]
     pub non_masquerade_cidrs: Option<Vec<IpNet>>,
+    /// How packets get to the pods of other nodes [default: auto]
+    #[arg(long, value_name = "WAY")]
+    pub overlay: Option<OverlayMode>,
+    /// The number of the overlay's network (VNI), the same on all nodes [default: 83]
+    #[arg(long, value_name = "NUMBER")]
+    pub vxlan_id: Option<u32>,
+    /// The UDP port of the overlay, the same on all nodes [default: 8472]
+    #[arg(long, value_name = "PORT")]
+    pub vxlan_port: Option<u16>,
+    /// The node's addresses at which node ports are served: networks, "primary" (those of the Node object),
+    /// "localhost", "all" [default: primary]
+    #[arg(long, value_name = "CIDR|WORD,..", value_delimiter = ',')]
+    pub node_port_addresses: Option<Vec<NodePortAddress>>,
+    /// The folder of the container runtime's network configurations; the one for the plugin is written there once
+    /// pods can be attached [default: /etc/cni/net.d; with --manifests none]
+    #[arg(long, value_name = "FOLDER")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Write the container runtime's network configuration [default: true; with --manifests, if --cni-conf-dir is set]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub cni_conflist: Option<bool>,
+    /// How programs are put on devices: by links of the kernel (tcx, from 6.6), by filters (clsact), or by what the
+    /// kernel has [default: auto]
+    #[arg(long, value_name = "KIND")]
+    pub attach: Option<AttachMode>,
     /// The domain of the cluster's names [default: cluster.local]
     #[arg(long, value_name = "DOMAIN")]
     pub cluster_domain: Option<String>,
@@ -140,6 +164,34 @@ pub enum LogFormat {
     Json,
 }
 
+/// How packets get to the pods of other nodes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OverlayMode {
+    /// Directly to nodes on a common network, inside UDP to the others.
+    #[default]
+    Auto,
+    /// Directly; nodes on no common network cannot be reached.
+    Direct,
+    /// Inside UDP to all nodes.
+    Vxlan,
+    /// Somebody else sees to it.
+    None,
+}
+
+/// How programs are put on devices.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// By what the kernel has.
+    #[default]
+    Auto,
+    /// By links (kernel 6.6).
+    Tcx,
+    /// By filters of the qdisc clsact.
+    Clsact,
+}
+
 /// An address to listen on, or nowhere.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -185,7 +237,8 @@ impl Settings {
     pub fn or(self, other: Self) -> Self {
         first_set!(self, other;
             node_name, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
-            flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, cluster_domain,
+            flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, overlay, vxlan_id,
+            vxlan_port, node_port_addresses, cni_conf_dir, cni_conflist, attach, cluster_domain,
             cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, proxy, dns, routes, fast_path,
             healthz_address, metrics_address, program_stats, resync_period, log_format, log_level,
         )

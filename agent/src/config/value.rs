@@ -2,6 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 use sluice_model::{InvalidName, ObjectName};
 
@@ -63,5 +64,59 @@ impl TryFrom<String> for ServiceName {
 impl Serialize for ServiceName {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&self.0)
+    }
+}
+
+/// Which of the node's addresses serve node ports (row 11 of the behaviour table).
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub enum NodePortAddress {
+    /// The first internal address of each family that the Node object lists.
+    Primary,
+    /// The loopback addresses.
+    Localhost,
+    /// Every address, those of the loopback device too.
+    All,
+    /// The addresses in a network.
+    Network(IpNet),
+}
+
+/// A text that is none of these.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a network such as 192.0.2.0/24, nor primary, localhost or all")]
+pub struct InvalidNodePortAddress(String);
+
+impl FromStr for NodePortAddress {
+    type Err = InvalidNodePortAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNodePortAddress> {
+        match text {
+            "primary" => Ok(Self::Primary),
+            "localhost" => Ok(Self::Localhost),
+            "all" => Ok(Self::All),
+            network => match network.parse::<IpNet>() {
+                Ok(network) => Ok(Self::Network(network.trunc())),
+                Err(_) => Err(InvalidNodePortAddress(text.to_owned())),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for NodePortAddress {
+    type Error = InvalidNodePortAddress;
+
+    fn try_from(text: String) -> Result<Self, InvalidNodePortAddress> {
+        text.parse()
+    }
+}
+
+impl Serialize for NodePortAddress {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Primary => to.serialize_str("primary"),
+            Self::Localhost => to.serialize_str("localhost"),
+            Self::All => to.serialize_str("all"),
+            Self::Network(network) => to.collect_str(network),
+        }
     }
 }

@@ -12,8 +12,12 @@ use sluice_ebpf_common::{
 };
 use sluice_model::{IpFamily, Snapshot};
 
-use super::found::{Found, uplinks};
-use crate::{config::Config, names};
+use super::found::{Found, Tunnel, uplinks};
+use crate::{
+    config::{Config, NodePortAddress},
+    names,
+    routes::{OVERLAY_DEVICE, OverlayPeer, Ways, ways},
+};
 
 /// The largest packet where neither the configuration nor an uplink says.
 const USUAL_MTU: u32 = 1500;
@@ -40,6 +44,21 @@ pub struct ServiceDevice {
     pub addresses: BTreeSet<IpNet>,
 }
 
+/// The overlay's device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverlayDevice {
+    /// What it is made of.
+    pub tunnel: Tunnel,
+    /// Its link-layer address, by which the other nodes know it.
+    pub mac: [u8; 6],
+    /// Its maximum packet size.
+    pub mtu: u32,
+    /// Behind which node's address each link-layer address is.
+    pub forwarding: BTreeMap<[u8; 6], IpAddr>,
+    /// The next hops of routes through it, with their link-layer addresses.
+    pub next_hops: BTreeMap<IpAddr, [u8; 6]>,
+}
+
 /// What the node should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -47,6 +66,10 @@ pub struct Wanted {
     pub bridge: Option<Bridge>,
     /// The service device, where services or DNS are served.
     pub service: Option<ServiceDevice>,
+    /// The overlay's device, where there is an overlay.
+    pub overlay: Option<OverlayDevice>,
+    /// An overlay's device that is there is to go.
+    pub no_overlay: bool,
     /// Settings below `/proc/sys`.
     pub sysctls: Vec<(String, String)>,
 }
@@ -54,8 +77,10 @@ pub struct Wanted {
 /// What the datapath and the plugin are told of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The devices that lead out.
+    /// The devices that lead out, but for the overlay's.
     pub uplinks: BTreeSet<String>,
+    /// How the pods of other nodes are reached.
+    pub ways: Ways,
     /// The source addresses for masquerade, by the index of the device; at index 0 the node's primary ones.
     pub sources: BTreeMap<u32, Uplink>,
     /// The node's addresses, each with `NODE_ADDRESS_*`.
@@ -66,11 +91,14 @@ pub struct Facts {
     pub pod_cidrs: Vec<IpNet>,
     /// The largest packet of a pod.
     pub mtu: u32,
+    /// The largest packet that fits through the overlay.
+    pub overlay_mtu: u32,
 }
 
 /// What the datapath and the plugin are told of the node.
 pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
     let node = snapshot.nodes.get(&config.node_name).map(|node| &**node);
+    let ways = ways(config, snapshot, found);
     let uplinks = uplinks(found, config.uplinks.as_deref(), node, &config.bridge);
     let first = |device: &str, family: IpFamily| {
         found.addresses_of(device).map(|network| network.addr()).find(|ip| IpFamily::of(*ip) == family)
@@ -93,27 +121,90 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
             sources.insert(device.index, uplink(&|family| source(name, family)));
         }
     }
+    // What is masqueraded into the overlay is answered through it.
+    let pod_cidrs = node.map(|node| node.pod_cidrs.clone()).unwrap_or_default();
+    let gateways: Vec<IpAddr> = gateways(&pod_cidrs).iter().map(IpNet::addr).collect();
+    let in_overlay = |family| {
+        let gateway = gateways.iter().copied().find(|ip| IpFamily::of(*ip) == family);
+        gateway.filter(|_| ways.overlay.is_some())
+    };
+    if let Some(device) = found.devices.get(OVERLAY_DEVICE).filter(|_| ways.overlay.is_some()) {
+        sources.insert(device.index, uplink(&in_overlay));
+    }
     let of_node = |family: IpFamily| {
         let listed = primary.iter().copied().find(|ip| IpFamily::of(*ip) == family);
-        listed.or_else(|| uplinks.iter().find_map(|name| source(name, family)))
+        // In a family that nodes have no addresses of, other nodes are reached through the overlay alone.
+        let other = || in_overlay(family).or_else(|| uplinks.iter().find_map(|name| source(name, family)));
+        listed.or_else(other)
     };
     sources.insert(0, uplink(&of_node));
-    let on_uplinks = uplinks.iter().flat_map(|name| found.addresses_of(name)).map(|network| network.addr());
-    let listed = node.into_iter().flat_map(|node| node.addresses.iter().map(|entry| entry.address));
-    let mtu = config
-        .mtu
-        .or_else(|| uplinks.iter().filter_map(|name| found.devices.get(name)).map(|device| device.mtu).min());
+    let outer = uplinks.iter().filter_map(|name| found.devices.get(name)).map(|device| device.mtu).min();
+    let outer = outer.unwrap_or(USUAL_MTU);
+    let overlay_mtu = ways.overlay.as_ref().map(|overlay| overlay.mtu(outer));
+    let primary: Vec<IpAddr> = IpFamily::ALL.into_iter().filter_map(of_node).collect();
     Facts {
-        addresses: inner(config, snapshot)
-            .map(|address| (address, NODE_ADDRESS_INNER))
-            .chain(on_uplinks.chain(listed).map(|address| (address, NODE_ADDRESS_PORTS)))
-            .collect(),
+        addresses: addresses(config, snapshot, found, &uplinks, &primary),
         sources,
         networks: networks(config, snapshot),
-        pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
-        mtu: mtu.unwrap_or(USUAL_MTU),
+        pod_cidrs,
+        mtu: config.mtu.or(overlay_mtu).unwrap_or(outer),
+        overlay_mtu: overlay_mtu.unwrap_or(outer),
+        ways,
         uplinks,
     }
+}
+
+/// All addresses that are the node's, each with `NODE_ADDRESS_*`: those of the Node object and of the uplinks, and any
+/// other at which node ports are to be served.
+fn addresses(
+    config: &Config,
+    snapshot: &Snapshot,
+    found: &Found,
+    uplinks: &BTreeSet<String>,
+    primary: &[IpAddr],
+) -> BTreeMap<IpAddr, u32> {
+    let ports = |ip: IpAddr| {
+        let serves = serves_node_ports(&config.node_port_addresses, primary, ip);
+        if serves { NODE_ADDRESS_PORTS } else { 0 }
+    };
+    let mut addresses: BTreeMap<IpAddr, u32> = inner(config, snapshot)
+        .map(|ip| (ip, NODE_ADDRESS_INNER | if ip.is_loopback() { ports(ip) } else { 0 }))
+        .collect();
+    let node = snapshot.nodes.get(&config.node_name);
+    let listed = node.into_iter().flat_map(|node| node.addresses.iter().map(|entry| entry.address));
+    let others = found.addresses.iter().map(|(device, network)| (device, network.addr()));
+    let held = others.filter(|(device, ip)| {
+        let is_service = *device == SERVICE_DEVICE || *device == SERVICE_PEER_DEVICE;
+        uplinks.contains(*device) || !is_service && !ip.is_loopback() && ports(*ip) != 0
+    });
+    for ip in listed.chain(held.map(|(_, ip)| ip)) {
+        addresses.entry(ip).or_insert_with(|| ports(ip));
+    }
+    addresses
+}
+
+/// Whether an address of the node serves node ports (row 11 of the behaviour table).
+fn serves_node_ports(wanted: &[NodePortAddress], primary: &[IpAddr], ip: IpAddr) -> bool {
+    let family = IpFamily::of(ip);
+    let networks = || {
+        wanted.iter().filter_map(|entry| match entry {
+            NodePortAddress::Network(network) => Some(network),
+            _ => None,
+        })
+    };
+    if wanted.contains(&NodePortAddress::All) {
+        return true;
+    }
+    if ip.is_loopback() {
+        // The network of everything does not mean it.
+        let named = networks().any(|network| network.prefix_len() > 0 && network.contains(&ip));
+        return named || wanted.contains(&NodePortAddress::Localhost);
+    }
+    let is_primary = wanted.contains(&NodePortAddress::Primary) && primary.contains(&ip);
+    // Networks of one family alone say nothing of the other.
+    let only_networks = networks().count() == wanted.len();
+    let unrestricted = only_networks && !networks().any(|network| IpFamily::of(network.addr()) == family);
+    is_primary || unrestricted || networks().any(|network| network.contains(&ip))
 }
 
 /// Addresses that mean this node on this node alone.
@@ -169,8 +260,21 @@ pub fn wanted(
     });
     let service = (config.proxy || config.dns)
         .then(|| ServiceDevice { mtu: facts.mtu, addresses: dns.iter().copied().map(IpNet::from).collect() });
+    let overlay = overlay_device(facts);
     let sysctls = sysctls(facts, found, bridge.as_ref().map(|bridge| &*bridge.name), service.is_some());
-    Wanted { sysctls, bridge, service }
+    Wanted { sysctls, bridge, service, overlay, no_overlay: facts.ways.no_overlay }
+}
+
+fn overlay_device(facts: &Facts) -> Option<OverlayDevice> {
+    let overlay = facts.ways.overlay.as_ref()?;
+    let hops = |peer: &'_ OverlayPeer| peer.hops.iter().map(|hop| (*hop, peer.mac)).collect::<Vec<_>>();
+    Some(OverlayDevice {
+        tunnel: Tunnel { id: overlay.id, port: overlay.port, local: Some(overlay.local), learning: false },
+        mac: overlay.mac,
+        mtu: facts.overlay_mtu,
+        forwarding: overlay.peers.values().map(|peer| (peer.mac, peer.remote)).collect(),
+        next_hops: overlay.peers.values().flat_map(hops).collect(),
+    })
 }
 
 fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> Vec<(String, String)> {
@@ -188,6 +292,16 @@ fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> 
         put("net/ipv4/ip_forward".to_owned(), "1");
         put("net/ipv6/conf/all/forwarding".to_owned(), "1");
     }
+    // The kernel takes the stricter of a device's setting and the one for all devices, except that 2 (loose) goes
+    // before 1 (strict).
+    let strict = found.sysctls.get("net/ipv4/conf/all/rp_filter").is_some_and(|value| value == "1");
+    let loose = if strict { "2" } else { "0" };
+    if facts.ways.overlay.is_some() {
+        // What other nodes send from their own addresses would be answered past the overlay.
+        put(format!("net/ipv4/conf/{OVERLAY_DEVICE}/rp_filter"), loose);
+        put(format!("net/ipv6/conf/{OVERLAY_DEVICE}/accept_dad"), "0");
+        put(format!("net/ipv6/conf/{OVERLAY_DEVICE}/accept_ra"), "0");
+    }
     if let Some(bridge) = bridge {
         // Until its link-local address had been proven unique, for two seconds, the node could not ask for a
         // pod's link-layer address. Nobody else makes addresses on this bridge.
@@ -195,10 +309,8 @@ fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> 
     }
     if serves {
         // Replies to the node's own packets arrive here with the node's own address on them, or with a
-        // service's. The kernel takes the stricter of this setting and the one for all devices, except that
-        // 2 (loose) goes before 1 (strict).
-        let strict = found.sysctls.get("net/ipv4/conf/all/rp_filter").is_some_and(|value| value == "1");
-        put(format!("net/ipv4/conf/{SERVICE_DEVICE}/rp_filter"), if strict { "2" } else { "0" });
+        // service's.
+        put(format!("net/ipv4/conf/{SERVICE_DEVICE}/rp_filter"), loose);
         put(format!("net/ipv4/conf/{SERVICE_DEVICE}/accept_local"), "1");
         // Replies to a node port at a loopback address; nothing arrives here but by the datapath.
         put(format!("net/ipv4/conf/{SERVICE_DEVICE}/route_localnet"), "1");

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use sluice_ebpf_common::{SERVICE_DEVICE, SERVICE_PEER_DEVICE};
 use sluice_model::Node;
 
+use crate::routes::OVERLAY_DEVICE;
+
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
@@ -24,6 +26,21 @@ pub struct Device {
     pub noarp: bool,
     /// Whether it is the loopback device.
     pub loopback: bool,
+    /// What it is made of, where it is a VXLAN device.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// A VXLAN device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The network's number.
+    pub id: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// The address that the outer packets come from.
+    pub local: Option<IpAddr>,
+    /// Whether it finds out by itself who is where.
+    pub learning: bool,
 }
 
 /// A route of the main table.
@@ -52,6 +69,10 @@ pub struct Found {
     pub addresses: Vec<(String, IpNet)>,
     /// The routes of the main table.
     pub routes: Vec<FoundRoute>,
+    /// Behind which node's address each link-layer address of the overlay is.
+    pub forwarding: BTreeSet<([u8; 6], IpAddr)>,
+    /// The next hops of the overlay, with their link-layer addresses.
+    pub next_hops: BTreeMap<IpAddr, [u8; 6]>,
     /// Settings below `/proc/sys` that matter, where they exist.
     pub sysctls: BTreeMap<String, String>,
 }
@@ -62,12 +83,21 @@ impl Found {
         self.addresses.iter().filter(move |(name, _)| name == device).map(|(_, address)| *address)
     }
 
-    /// The device whose network an address is in, and our address in that network.
+    /// The device whose network an address is in, and our address in that network. Devices of ours are no neighbourhood.
     pub fn neighbour(&self, address: IpAddr) -> Option<(&str, IpAddr)> {
-        let networks = self.addresses.iter().filter(|(_, network)| network.contains(&address));
+        let networks = self
+            .addresses
+            .iter()
+            .filter(|(device, network)| network.contains(&address) && !is_ours(device))
+            .filter(|(device, _)| self.devices.get(device).is_none_or(|device| !device.loopback));
         let narrowest = networks.max_by_key(|(_, network)| network.prefix_len())?;
         Some((&narrowest.0, narrowest.1.addr()))
     }
+}
+
+/// Whether this is a device that we make, other than the bridge.
+fn is_ours(device: &str) -> bool {
+    [SERVICE_DEVICE, SERVICE_PEER_DEVICE, OVERLAY_DEVICE].contains(&device)
 }
 
 /// The devices that lead out of the node: those that are configured; otherwise those of the default routes and
@@ -93,7 +123,7 @@ pub fn uplinks(
         found.addresses.iter().filter(|(_, address)| held(address)).map(|(name, _)| name.clone());
     by_route
         .chain(by_address)
-        .filter(|name| name != bridge && name != SERVICE_DEVICE && name != SERVICE_PEER_DEVICE)
+        .filter(|name| name != bridge && !is_ours(name))
         .filter(|name| found.devices.get(name).is_some_and(|device| !device.loopback))
         .collect()
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use sluice_ebpf_common::{SERVICE_DEVICE, SERVICE_PEER_DEVICE};
 use sluice_netlink::{Link, Netlink, RouteFilter, RouteKind, TABLE_MAIN, owned, sysctl};
 
-use super::found::{Device, Found, FoundRoute};
+use super::found::{Device, Found, FoundRoute, Tunnel};
+use crate::routes::OVERLAY_DEVICE;
 
 /// Reads devices, addresses, routes and settings. A part that cannot be read is an error, never a shorter list.
 pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
@@ -32,7 +33,15 @@ pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
         })
         .collect();
     let sysctls = sysctls(devices.keys());
-    Ok(Found { devices, addresses, routes, sysctls })
+    let mut found = Found { devices, addresses, routes, sysctls, ..Found::default() };
+    let overlay = found.devices.get(OVERLAY_DEVICE).filter(|device| device.tunnel.is_some());
+    if let Some(index) = overlay.map(|device| device.index) {
+        let forwardings = netlink.forwardings(index)?.into_iter();
+        found.forwarding = forwardings.map(|entry| (entry.mac.0, entry.remote)).collect();
+        let permanent = netlink.neighbours(index)?.into_iter().filter(|neighbour| neighbour.permanent);
+        found.next_hops = permanent.filter_map(|hop| Some((hop.address, hop.mac?.0))).collect();
+    }
+    Ok(found)
 }
 
 /// Reads devices only: all that a pod that comes or goes changes.
@@ -45,6 +54,12 @@ pub fn observe_devices(netlink: &mut Netlink) -> sluice_netlink::Result<BTreeMap
             up: link.flags.is_up(),
             noarp: link.flags.is_noarp(),
             loopback: link.flags.is_loopback(),
+            tunnel: link.vxlan.map(|vxlan| Tunnel {
+                id: vxlan.id,
+                port: vxlan.port,
+                local: vxlan.local,
+                learning: vxlan.learning,
+            }),
         };
         (link.name, device)
     };
@@ -68,7 +83,7 @@ fn sysctls<'a>(devices: impl Iterator<Item = &'a String>) -> BTreeMap<String, St
         for setting in ["accept_ra", "accept_dad"] {
             names.push(format!("net/ipv6/conf/{name}/{setting}"));
         }
-        if name == SERVICE_DEVICE {
+        if name == SERVICE_DEVICE || name == OVERLAY_DEVICE {
             for setting in ["rp_filter", "accept_local", "route_localnet"] {
                 names.push(format!("net/ipv4/conf/{name}/{setting}"));
             }

@@ -3,15 +3,16 @@
 //! Devices that are not ours are never touched. Of the bridge nothing is taken away: operators put addresses
 //! of their own on it. The service device is ours alone.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use sluice_ebpf_common::{NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE};
 
 use super::{
-    desired::{Bridge, ServiceDevice, Wanted},
-    found::Found,
+    desired::{Bridge, OverlayDevice, ServiceDevice, Wanted},
+    found::{Found, Tunnel},
 };
+use crate::routes::OVERLAY_DEVICE;
 
 /// One change of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,28 @@ pub enum NodeOp {
     /// The service device, switched on, and its peer.
     CreateServicePair {
         mtu: u32,
+    },
+    /// The overlay's device, in the place of another that has its name.
+    CreateOverlay {
+        tunnel: Tunnel,
+        mac: [u8; 6],
+        mtu: u32,
+    },
+    RemoveOverlay,
+    PutForwarding {
+        mac: [u8; 6],
+        remote: IpAddr,
+    },
+    RemoveForwarding {
+        mac: [u8; 6],
+        remote: IpAddr,
+    },
+    PutNextHop {
+        hop: IpAddr,
+        mac: [u8; 6],
+    },
+    RemoveNextHop {
+        hop: IpAddr,
     },
     SetMtu {
         device: String,
@@ -59,6 +82,18 @@ impl fmt::Display for NodeOp {
         match self {
             Self::CreateBridge { name, mtu, .. } => write!(f, "create bridge {name} mtu {mtu}"),
             Self::CreateServicePair { mtu } => write!(f, "create {SERVICE_DEVICE} mtu {mtu}"),
+            Self::CreateOverlay { tunnel, mtu, .. } => {
+                write!(f, "create {OVERLAY_DEVICE} id {} port {}", tunnel.id, tunnel.port)?;
+                if let Some(local) = tunnel.local {
+                    write!(f, " from {local}")?;
+                }
+                write!(f, " mtu {mtu}")
+            }
+            Self::RemoveOverlay => write!(f, "remove {OVERLAY_DEVICE}"),
+            Self::PutForwarding { remote, .. } => write!(f, "enter {remote} into the overlay"),
+            Self::RemoveForwarding { remote, .. } => write!(f, "take {remote} out of the overlay"),
+            Self::PutNextHop { hop, .. } => write!(f, "enter next hop {hop} into the overlay"),
+            Self::RemoveNextHop { hop } => write!(f, "take next hop {hop} out of the overlay"),
             Self::SetMtu { device, mtu } => write!(f, "set mtu {mtu} of {device}"),
             Self::SetMac { device, .. } => write!(f, "set the link-layer address of {device}"),
             Self::SetNoArp { device } => write!(f, "set noarp on {device}"),
@@ -79,6 +114,9 @@ pub fn plan(wanted: &Wanted, found: &Found) -> Vec<NodeOp> {
     if let Some(service) = &wanted.service {
         service_links(service, found, &mut ops);
     }
+    if let Some(overlay) = &wanted.overlay {
+        overlay_links(overlay, found, &mut ops);
+    }
     // Settings of devices exist once the devices do, and should hold before the devices have addresses.
     for (name, value) in &wanted.sysctls {
         if found.sysctls.get(name) != Some(value) {
@@ -95,6 +133,54 @@ pub fn plan(wanted: &Wanted, found: &Found) -> Vec<NodeOp> {
         }
     }
     ops
+}
+
+/// What nothing needs any more once the routes are what they should be.
+pub fn remains(wanted: &Wanted, found: &Found) -> Vec<NodeOp> {
+    let is_there = found.devices.get(OVERLAY_DEVICE).is_some_and(|device| device.tunnel.is_some());
+    if wanted.no_overlay && is_there {
+        return vec![NodeOp::RemoveOverlay];
+    }
+    let Some(overlay) = &wanted.overlay else { return Vec::new() };
+    let hops = found.next_hops.keys().filter(|hop| !overlay.next_hops.contains_key(*hop));
+    let forwarding = found.forwarding.iter().filter(|(mac, _)| !overlay.forwarding.contains_key(mac));
+    hops.map(|&hop| NodeOp::RemoveNextHop { hop })
+        .chain(forwarding.map(|&(mac, remote)| NodeOp::RemoveForwarding { mac, remote }))
+        .collect()
+}
+
+/// Device, nodes, next hops: nothing leads to what is not there yet.
+fn overlay_links(overlay: &OverlayDevice, found: &Found, ops: &mut Vec<NodeOp>) {
+    let device = || OVERLAY_DEVICE.to_owned();
+    let held = found.devices.get(OVERLAY_DEVICE).filter(|device| device.tunnel == Some(overlay.tunnel));
+    match held {
+        None => {
+            ops.push(NodeOp::CreateOverlay { tunnel: overlay.tunnel, mac: overlay.mac, mtu: overlay.mtu });
+            ops.push(NodeOp::SetUp { device: device() });
+        }
+        Some(held) => {
+            if held.mac != Some(overlay.mac) {
+                ops.push(NodeOp::SetMac { device: device(), mac: overlay.mac });
+            }
+            if held.mtu != overlay.mtu {
+                ops.push(NodeOp::SetMtu { device: device(), mtu: overlay.mtu });
+            }
+            if !held.up {
+                ops.push(NodeOp::SetUp { device: device() });
+            }
+        }
+    }
+    // A device that is made anew knows nobody.
+    let knows = |entry: &([u8; 6], IpAddr)| held.is_some() && found.forwarding.contains(entry);
+    let forwarding = overlay.forwarding.iter().map(|(mac, remote)| (*mac, *remote));
+    ops.extend(
+        forwarding.filter(|entry| !knows(entry)).map(|(mac, remote)| NodeOp::PutForwarding { mac, remote }),
+    );
+    for (&hop, &mac) in &overlay.next_hops {
+        if held.is_none() || found.next_hops.get(&hop) != Some(&mac) {
+            ops.push(NodeOp::PutNextHop { hop, mac });
+        }
+    }
 }
 
 fn bridge_links(bridge: &Bridge, found: &Found, ops: &mut Vec<NodeOp>) {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS};
-use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, Snapshot};
+use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, ObjectKey, Snapshot};
 
 use super::*;
 use crate::{
-    config::{Config, Settings},
+    config::{Config, OverlayMode, Settings},
     node::{
         desired::{Facts, facts, gateways, wanted},
         found::{Device, FoundRoute, uplinks},
@@ -90,6 +90,29 @@ fn carry_out(found: &mut Found, ops: &[NodeOp]) {
                     found.devices.insert(name.into(), device);
                 }
             }
+            NodeOp::CreateOverlay { tunnel, mac, mtu } => {
+                let tunnel = Some(*tunnel);
+                let device = Device { index: 70, mac: Some(*mac), mtu: *mtu, tunnel, ..Device::default() };
+                found.devices.insert(OVERLAY_DEVICE.into(), device);
+                found.forwarding.clear();
+                found.next_hops.clear();
+            }
+            NodeOp::RemoveOverlay => {
+                found.devices.remove(OVERLAY_DEVICE).unwrap();
+                found.forwarding.clear();
+                found.next_hops.clear();
+            }
+            NodeOp::PutForwarding { mac, remote } => {
+                assert!(found.devices.contains_key(OVERLAY_DEVICE));
+                found.forwarding.retain(|(held, _)| held != mac);
+                found.forwarding.insert((*mac, *remote));
+            }
+            NodeOp::RemoveForwarding { mac, remote } => assert!(found.forwarding.remove(&(*mac, *remote))),
+            NodeOp::PutNextHop { hop, mac } => {
+                assert!(found.forwarding.iter().any(|(held, _)| held == mac), "the node before its next hop");
+                found.next_hops.insert(*hop, *mac);
+            }
+            NodeOp::RemoveNextHop { hop } => assert!(found.next_hops.remove(hop).is_some()),
             NodeOp::SetMtu { device, mtu } => found.devices.get_mut(device).unwrap().mtu = *mtu,
             NodeOp::SetMac { device, mac } => found.devices.get_mut(device).unwrap().mac = Some(*mac),
             NodeOp::SetNoArp { device } => found.devices.get_mut(device).unwrap().noarp = true,
@@ -153,7 +176,9 @@ fn what_the_datapath_is_told() {
         addresses.iter().filter(move |(_, flags)| **flags == wanted).map(|(ip, _)| ip.to_string()).collect()
     };
     let (ports, inner): (Vec<String>, Vec<String>) = (with(NODE_ADDRESS_PORTS), with(NODE_ADDRESS_INNER));
-    assert_eq!(ports, ["192.0.2.1", "192.0.2.77", "198.51.100.1", "2001:db8::1"]);
+    let others: Vec<String> = with(0);
+    assert_eq!(ports, ["192.0.2.1", "2001:db8::1"], "the primary ones");
+    assert_eq!(others, ["192.0.2.77", "198.51.100.1"]);
     assert_eq!(inner, ["127.0.0.1", "::1"]);
     assert_eq!(mtu, 1400);
     let flags = |text: &str| networks.get(&text.parse().unwrap()).copied();
@@ -162,6 +187,103 @@ fn what_the_datapath_is_told() {
     assert_eq!(flags("192.0.2.2/32"), Some(NETWORK_NO_MASQUERADE));
     assert_eq!(flags("192.168.0.0/16"), Some(NETWORK_NO_MASQUERADE));
     assert_eq!(networks.len(), 6);
+}
+
+#[test]
+fn node_ports_are_served_where_it_is_said() {
+    let every = ["127.0.0.1", "192.0.2.1", "192.0.2.77", "198.51.100.1", "203.0.113.1", "::1", "2001:db8::1"];
+    let table: [(&[&str], &[&str]); 8] = [
+        (&["primary"], &["192.0.2.1", "2001:db8::1"]),
+        (&["primary", "localhost"], &["127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"]),
+        (&["all"], &every),
+        (&["0.0.0.0/0", "::/0"], &["192.0.2.1", "192.0.2.77", "198.51.100.1", "203.0.113.1", "2001:db8::1"]),
+        // Networks of one family leave the other as it is.
+        (&["203.0.113.0/24"], &["203.0.113.1", "2001:db8::1"]),
+        (&["203.0.113.0/24", "2001:db8:7::/64"], &["203.0.113.1"]),
+        (&["203.0.113.0/24", "primary"], &["192.0.2.1", "203.0.113.1", "2001:db8::1"]),
+        (&["127.0.0.0/8", "::1/128"], &["127.0.0.1", "::1"]),
+    ];
+    for (wanted, expected) in table {
+        let config = config(|settings| {
+            let entries = wanted.iter().map(|text| text.parse().unwrap());
+            settings.node_port_addresses = Some(entries.collect());
+        });
+        let served: BTreeSet<_> = facts(&config, &snapshot(), &fresh())
+            .addresses
+            .into_iter()
+            .filter(|(_, flags)| flags & NODE_ADDRESS_PORTS != 0)
+            .map(|(ip, _)| ip)
+            .collect();
+        let expected: BTreeSet<_> = expected.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(served, expected, "{wanted:?}");
+    }
+}
+
+/// The state of the overlay as text.
+fn overlay(found: &Found) -> Vec<String> {
+    let nodes = found.forwarding.iter().map(|(_, remote)| format!("node {remote}"));
+    let hops = found.next_hops.keys().map(|hop| format!("hop {hop}"));
+    nodes.chain(hops).collect()
+}
+
+#[test]
+fn the_overlay_follows_the_nodes_and_goes_when_it_is_not_wanted() {
+    let mut found = fresh();
+    let mut snapshot = snapshot();
+    let put = |snapshot: &mut Snapshot, name: &str, address: &str, cidr: &str| {
+        snapshot.apply(Object::Node(node(name, address, &[cidr])), &mut Changes::default());
+    };
+    let pass = |config: &Config, snapshot: &Snapshot, found: &mut Found| {
+        let facts = facts(config, snapshot, found);
+        let wanted = wanted(config, &facts, found, &BTreeSet::new(), |_, _| [2, 0, 0, 0, 0, 7]);
+        let before = found.clone();
+        carry_out(found, &plan(&wanted, &before));
+        carry_out(found, &remains(&wanted, &before));
+        let (again, left) = (plan(&wanted, found), remains(&wanted, found));
+        assert!(again.is_empty() && left.is_empty(), "{again:?} {left:?}");
+        facts
+    };
+    let auto = config(|_| {});
+    let facts = pass(&auto, &snapshot, &mut found);
+    assert!(!found.devices.contains_key(OVERLAY_DEVICE), "all nodes are on a common network");
+    assert_eq!(facts.mtu, 1400);
+
+    put(&mut snapshot, "far", "203.0.114.9", "10.244.9.0/24");
+    let facts = pass(&auto, &snapshot, &mut found);
+    assert_eq!(overlay(&found), ["node 203.0.114.9", "hop 10.244.9.1"]);
+    assert_eq!((facts.mtu, found.devices[OVERLAY_DEVICE].mtu), (1350, 1350));
+
+    // It moves, gets another network, and another one comes.
+    put(&mut snapshot, "far", "203.0.114.10", "10.244.10.0/24");
+    put(&mut snapshot, "farther", "203.0.115.1", "10.244.11.0/24");
+    pass(&auto, &snapshot, &mut found);
+    assert_eq!(
+        overlay(&found).iter().cloned().collect::<BTreeSet<_>>(),
+        ["node 203.0.114.10", "node 203.0.115.1", "hop 10.244.10.1", "hop 10.244.11.1"]
+            .map(str::to_owned)
+            .into()
+    );
+
+    // Somebody deletes the device; somebody makes another of its name.
+    found.devices.remove(OVERLAY_DEVICE);
+    pass(&auto, &snapshot, &mut found);
+    assert_eq!(overlay(&found).len(), 4);
+    found.devices.get_mut(OVERLAY_DEVICE).unwrap().tunnel.as_mut().unwrap().port = 4789;
+    pass(&auto, &snapshot, &mut found);
+    assert_eq!((overlay(&found).len(), found.devices[OVERLAY_DEVICE].tunnel.unwrap().port), (4, 8472));
+
+    // Without a Node of this one, nobody can say whether it is needed.
+    let mut unknown = snapshot.clone();
+    unknown.remove(&ObjectKey::Node("one".into()), &mut Changes::default());
+    pass(&auto, &unknown, &mut found);
+    assert!(found.devices.contains_key(OVERLAY_DEVICE));
+
+    pass(&config(|settings| settings.overlay = Some(OverlayMode::Direct)), &snapshot, &mut found);
+    assert!(!found.devices.contains_key(OVERLAY_DEVICE));
+    pass(&config(|settings| settings.overlay = Some(OverlayMode::Vxlan)), &snapshot, &mut found);
+    assert_eq!(overlay(&found).len(), 6, "the node on the common network, too");
+    pass(&config(|settings| settings.routes = Some(false)), &snapshot, &mut found);
+    assert!(!found.devices.contains_key(OVERLAY_DEVICE));
 }
 
 #[test]

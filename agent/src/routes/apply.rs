@@ -15,6 +15,7 @@ pub fn apply(netlink: &mut Netlink, op: &RouteOp) -> Result<()> {
             };
             route.source = wanted.source;
             route.mtu = wanted.mtu;
+            route.onlink = wanted.onlink;
             netlink.replace_route(&route)
         }
         RouteOp::Remove(network) => {

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use sluice_ebpf_common::SERVICE_DEVICE;
-use sluice_model::{IpFamily, Node, Snapshot};
+use sluice_model::{IpFamily, Snapshot};
 
+use super::ways::{OVERLAY_DEVICE, Way};
 use crate::{
     config::Config,
-    node::{Facts, Found},
+    node::{Facts, gateways},
 };
 
 /// A route to be there.
@@ -22,6 +23,8 @@ pub struct WantedRoute {
     pub source: Option<IpAddr>,
     /// The largest packet.
     pub mtu: Option<u32>,
+    /// The next hop is on the device's link although no address says so.
+    pub onlink: bool,
 }
 
 /// Pods that cannot be reached.
@@ -44,6 +47,28 @@ pub enum RouteProblem {
         address: IpAddr,
         /// Its pod network.
         network: IpNet,
+    },
+    /// The overlay is needed, and this node has no address to send from.
+    #[error(
+        "node {node} is reached through the overlay, for which this node's own Node must have an address; its pod network {network} cannot be reached"
+    )]
+    NoOverlay {
+        /// The node.
+        node: Arc<str>,
+        /// Its pod network.
+        network: IpNet,
+    },
+    /// The overlay is needed, and the node has no address of its family.
+    #[error(
+        "node {node} has no address that the overlay from {local} could lead to; its pod network {network} cannot be reached"
+    )]
+    NoOuterAddress {
+        /// The node.
+        node: Arc<str>,
+        /// Its pod network.
+        network: IpNet,
+        /// This node's address in the overlay's outer packets.
+        local: IpAddr,
     },
     /// Two nodes claim the same addresses for their pods.
     #[error("the pod network {network} of node {node} overlaps that of node {other}")]
@@ -68,19 +93,34 @@ pub fn desired(
     config: &Config,
     snapshot: &Snapshot,
     facts: &Facts,
-    found: &Found,
 ) -> (BTreeMap<IpNet, WantedRoute>, Vec<RouteProblem>) {
-    let mut routes = BTreeMap::new();
-    let mut problems = Vec::new();
-    if config.routes {
-        pod_routes(config, snapshot, found, &mut routes, &mut problems);
-    }
+    let gateways = gateways(&facts.pod_cidrs);
+    let pods =
+        facts.ways.networks.iter().map(|(network, way)| (*network, pod_route(*network, way, &gateways)));
+    let mut routes: BTreeMap<IpNet, WantedRoute> = pods.collect();
     if config.proxy {
         for network in config.service_networks(snapshot) {
             routes.insert(network, service_route(network, facts));
         }
     }
-    (routes, problems)
+    (routes, facts.ways.problems.clone())
+}
+
+/// To another node's pods. What this node itself sends through the overlay bears an address of its own pod network:
+/// the one address by which the others answer through the overlay, too.
+fn pod_route(network: IpNet, way: &Way, gateways: &[IpNet]) -> WantedRoute {
+    match way {
+        Way::Direct { via, device } => {
+            WantedRoute { via: Some(*via), device: device.clone(), source: None, mtu: None, onlink: false }
+        }
+        Way::Overlay { hop } => WantedRoute {
+            via: Some(*hop),
+            device: OVERLAY_DEVICE.to_owned(),
+            source: gateways.iter().map(IpNet::addr).find(|ip| IpFamily::of(*ip) == family(network)),
+            mtu: None,
+            onlink: true,
+        },
+    }
 }
 
 /// Service addresses go to the service device, with the node's address as source: the one that the service's
@@ -95,59 +135,10 @@ fn service_route(network: IpNet, facts: &Facts) -> WantedRoute {
         device: SERVICE_DEVICE.to_owned(),
         source: primary.filter(|ip| !ip.is_unspecified() && IpFamily::of(*ip) == family(network)),
         mtu: Some(facts.mtu),
+        onlink: false,
     }
 }
 
 fn family(network: IpNet) -> IpFamily {
     IpFamily::of(network.addr())
-}
-
-fn pod_routes(
-    config: &Config,
-    snapshot: &Snapshot,
-    found: &Found,
-    routes: &mut BTreeMap<IpNet, WantedRoute>,
-    problems: &mut Vec<RouteProblem>,
-) {
-    // This node first: nobody else's claim may lead its own pods' traffic away.
-    let mut claimed: Vec<(IpNet, Arc<str>)> = Vec::new();
-    let this = snapshot.nodes.get(&config.node_name);
-    let others = snapshot.nodes.values().filter(|node| node.name != config.node_name);
-    for node in this.into_iter().chain(others) {
-        for &network in &node.pod_cidrs {
-            let overlaps = |other: &IpNet| other.contains(&network) || network.contains(other);
-            if let Some((_, other)) =
-                claimed.iter().find(|(other, name)| overlaps(other) && *name != node.name)
-            {
-                problems.push(RouteProblem::Overlap {
-                    node: node.name.clone(),
-                    network,
-                    other: other.clone(),
-                });
-                continue;
-            }
-            claimed.push((network, node.name.clone()));
-            if node.name == config.node_name {
-                continue;
-            }
-            match pod_route(node, network, found) {
-                Ok(route) => drop(routes.insert(network, route)),
-                Err(problem) => problems.push(problem),
-            }
-        }
-    }
-}
-
-fn pod_route(node: &Node, network: IpNet, found: &Found) -> Result<WantedRoute, RouteProblem> {
-    let mut addresses = node.primary_addresses();
-    let Some(address) = addresses.find(|ip| IpFamily::of(*ip) == family(network)) else {
-        return Err(RouteProblem::NoAddress { node: node.name.clone(), network });
-    };
-    match found.neighbour(address) {
-        Some((device, own)) if own != address => {
-            Ok(WantedRoute { via: Some(address), device: device.to_owned(), source: None, mtu: None })
-        }
-        // Either on no network of ours, or our own address under another node's name.
-        _ => Err(RouteProblem::NotANeighbour { node: node.name.clone(), address, network }),
-    }
 }

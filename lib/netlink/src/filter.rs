@@ -179,7 +179,11 @@ impl Netlink {
         message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
         let object = format_args!("clsact of link with index {index}");
         let action = Action { verb: "make qdisc", object: &object };
-        match self.execute(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL, action) {
+        match self.execute(
+            RouteNetlinkMessage::NewQueueDiscipline(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            action,
+        ) {
             Err(error) if !error.is_exists() => Err(error),
             _ => Ok(()),
         }

@@ -47,8 +47,7 @@ fn an_overlay_device_is_as_described_over_either_family() {
         netlink.set_forwarding(link.index, three, moved).unwrap();
         let mut listed = netlink.forwardings(link.index).unwrap();
         listed.sort();
-        let mut wanted =
-            [Forwarding { mac: two, remote: at_two }, Forwarding { mac: three, remote: moved }];
+        let mut wanted = [Forwarding { mac: two, remote: at_two }, Forwarding { mac: three, remote: moved }];
         wanted.sort();
         assert_eq!(listed, wanted);
         netlink.delete_forwarding(link.index, two, at_two).unwrap();

@@ -13,18 +13,25 @@ pub(super) fn nodes(nodes: &[Node]) -> String {
         let _infallible = write!(text, "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n");
     }
     for node in nodes {
-        let [ip4, ip6] = node.addresses();
-        let [pods4, pods6] = node.pod_cidrs();
-        let name = node.name();
-        let _infallible = write!(
-            text,
-            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {{kubernetes.io/hostname: {name}}}\n\
-             spec:\n  podCIDR: {pods4}\n  podCIDRs: [{pods4}, '{pods6}']\n\
-             status:\n  addresses:\n  - {{type: InternalIP, address: {ip4}}}\n  \
-             - {{type: InternalIP, address: '{ip6}'}}\n  - {{type: Hostname, address: {name}}}\n---\n"
-        );
+        text += &self::node(node.name(), &node.addresses(), &node.pod_cidrs());
     }
     text
+}
+
+/// A Node, with these internal addresses and pod networks.
+pub fn node(name: &str, addresses: &[String], pod_cidrs: &[String]) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {{kubernetes.io/hostname: {name}}}\nspec:\n"
+    );
+    let quoted: Vec<_> = pod_cidrs.iter().map(|cidr| format!("'{cidr}'")).collect();
+    if let Some(first) = quoted.first() {
+        let _infallible = write!(text, "  podCIDR: {first}\n  podCIDRs: [{}]\n", quoted.join(", "));
+    }
+    text += "status:\n  addresses:\n";
+    for address in addresses {
+        let _infallible = writeln!(text, "  - {{type: InternalIP, address: '{address}'}}");
+    }
+    text + &format!("  - {{type: Hostname, address: {name}}}\n---\n")
 }
 
 /// A pod's manifest.

@@ -13,12 +13,20 @@ use crate::{Error, Result, Running, Testbed, programs, wait_for};
 /// How long an agent may take until it is ready.
 const READY: Duration = Duration::from_secs(10);
 
+/// The router's addresses on the network of a node that is apart.
+pub(super) fn gateways_apart(index: u8) -> [String; 2] {
+    [format!("192.168.10{index}.100"), format!("fd77:{index}::100")]
+}
+
 /// A node; its agent is killed and its namespace removed when dropped.
 #[derive(Debug)]
 pub struct Node {
     agent: RefCell<Option<Running>>,
     host: Host,
     index: u8,
+    apart: bool,
+    /// The lines of the configuration that say where the agent learns of the cluster.
+    source: String,
     bpffs: PathBuf,
     state: PathBuf,
     config: PathBuf,
@@ -38,29 +46,34 @@ impl Node {
         let state = bed.subfolder(format!("{name}-state"))?;
         let bpffs = bed.mount_bpffs(format!("{name}-bpf"))?;
         let config = bed.folder().join(format!("{name}.yaml"));
-        let node =
-            Self { agent: RefCell::default(), index, bpffs, state, config, host, containers: Cell::new(0) };
+        let apart = options.apart.contains(&index);
+        let (agent, containers) = (RefCell::default(), Cell::new(0));
+        let source = source.to_owned();
+        let node = Self { agent, index, apart, source, bpffs, state, config, host, containers };
         let addresses = node.addresses().map(|address| with_length(&address));
         lan.connect(&node.host, "eth0", &addresses.each_ref().map(String::as_str))?;
-        let [gateway4, gateway6] = OUTSIDE;
+        let [gateway4, gateway6] = if apart { gateways_apart(index) } else { OUTSIDE.map(str::to_owned) };
         node.host.ip(&format!("route add default via {gateway4}\nroute add default via {gateway6}\n"))?;
-        node.host.etc("resolv.conf", &format!("nameserver {gateway4}\n"))?;
-        node.write_config(source, options)?;
+        node.host.etc("resolv.conf", &format!("nameserver {}\n", OUTSIDE[0]))?;
+        node.configure(options)?;
         Ok(node)
     }
 
-    fn write_config(&self, source: &str, options: &Options) -> Result<()> {
+    /// Writes its agent's configuration, which a new agent reads.
+    pub fn configure(&self, options: &Options) -> Result<()> {
+        let source = &self.source;
         let [services4, services6] = SERVICE_CIDRS;
         let [dns4, dns6] = DNS_ADDRESSES;
         let text = format!(
             "nodeName: {}\n{source}\nstateDir: {}\nbpffsDir: {}\ncgroupRoot: {}\n\
              flowEntries: 65536\nserviceCIDRs: [{services4}, '{services6}']\nclusterDNS: [{dns4}, '{dns6}']\n\
-             fastPath: {}\nhealthzAddress: 127.0.0.1:10256\nlogLevel: debug\n{}",
+             fastPath: {}\ncniConfDir: {}\nhealthzAddress: 127.0.0.1:10256\nlogLevel: debug\n{}",
             self.name(),
             self.state.display(),
             self.bpffs.join("sluice").display(),
             self.host.cgroup().display(),
             options.fast_path,
+            self.cni_conf_dir().display(),
             options.agent,
         );
         std::fs::write(&self.config, text).map_err(Error::file("write", &self.config))
@@ -78,6 +91,9 @@ impl Node {
 
     /// Its addresses on the switch, IPv4 and IPv6.
     pub fn addresses(&self) -> [String; 2] {
+        if self.apart {
+            return [format!("192.168.10{}.1", self.index), format!("fd77:{}::1", self.index)];
+        }
         [format!("192.168.77.{}", self.index), format!("fd77::{}", self.index)]
     }
 
@@ -94,6 +110,11 @@ impl Node {
     /// The folder that agent and plugin share.
     pub fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// The folder of its container runtime's network configurations.
+    pub fn cni_conf_dir(&self) -> PathBuf {
+        self.state.join("net.d")
     }
 
     /// A new id for a container of this node.
@@ -148,6 +169,13 @@ impl Node {
     /// Kills the agent with SIGKILL.
     pub fn kill_agent(&self) -> Result<()> {
         self.agent.borrow_mut().take().map_or(Ok(()), |mut agent| agent.kill())
+    }
+
+    /// Removes what the agent has made, as `sluice cleanup` does.
+    pub fn cleanup(&self) -> Result<String> {
+        let program = programs::built("sluice")?;
+        let config = self.config.display().to_string();
+        self.host.succeed(&program.to_string_lossy(), &["cleanup", "--config", &config])
     }
 
     /// What the agents of this node have logged.

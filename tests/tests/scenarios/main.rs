@@ -146,7 +146,7 @@ impl Scenario {
         let config = Config::new(settings).unwrap();
         let found = found();
         let facts = node::facts(&config, &self.snapshot, &found);
-        let (wanted, problems) = routes::desired(&config, &self.snapshot, &facts, &found);
+        let (wanted, problems) = routes::desired(&config, &self.snapshot, &facts);
         let mut text = String::new();
         for (network, route) in wanted {
             write!(text, "{network} dev {}", route.device).unwrap();
