@@ -7,14 +7,14 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use sluice_cni::store::{self, Attachment, State};
-use sluice_ebpf_common::{Backend, Endpoint, FrontendKey, SERVICE_DEVICE, map_name};
+use sluice_ebpf_common::{Backend, DropReason, Endpoint, FrontendKey, SERVICE_DEVICE, map_name};
 use sluice_model::{Changes, IpFamily, Snapshot};
 use sluice_netlink::Netlink;
 use sluice_proxy::{
     AttachKind, Datapath, DatapathConfig, DatapathError, Features, FlowCensus, Hook, PinnedStore, Proxy,
     ProxyConfig,
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
     config::{AttachMode, Config},
@@ -32,6 +32,8 @@ pub struct Services {
     /// What this process has attached, with the device's index at that time.
     attached: BTreeMap<(Hook, String), u32>,
     sockets: bool,
+    /// How many packets were refused for want of room, by reason, at the last look.
+    refused: BTreeMap<&'static str, u64>,
 }
 
 impl Services {
@@ -63,7 +65,14 @@ impl Services {
         };
         let proxy = Proxy::new(PinnedStore::open(datapath.pins())?, view)?;
         info!(pins = %datapath.pins().root().display(), "the datapath is loaded");
-        Ok(Self { datapath, proxy, service_ifindex, attached: BTreeMap::new(), sockets: false })
+        Ok(Self {
+            datapath,
+            proxy,
+            service_ifindex,
+            attached: BTreeMap::new(),
+            sockets: false,
+            refused: BTreeMap::new(),
+        })
     }
 
     /// Whether everything is pinned where the plugin and a next agent look for it.
@@ -219,9 +228,24 @@ impl Services {
 
     /// Removes connections that are over, a part of them at a time; tells when all have been looked at.
     pub fn sweep(&mut self) -> Result<Option<FlowCensus>, DatapathError> {
+        self.tell_refused()?;
         // The clock of bpf_ktime_get_ns. It cannot fail: the clock is there on every Linux.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec());
         self.datapath.collect_flows(u32::try_from(now).unwrap_or(u32::MAX))
+    }
+
+    /// Tells of connections that were refused, since the last look, for want of a source port or of room in the
+    /// table.
+    fn tell_refused(&mut self) -> Result<(), DatapathError> {
+        let want = |reason| matches!(reason, DropReason::NatExhausted | DropReason::FlowTableFull);
+        for (reason, count) in self.datapath.drops()?.into_iter().filter(|(reason, _)| want(*reason)) {
+            let before = self.refused.insert(reason.label(), count).unwrap_or(count);
+            if count > before {
+                let last = self.datapath.last_refused(reason)?;
+                warn!(reason = reason.label(), packets = count - before, last, "connections are refused");
+            }
+        }
+        Ok(())
     }
 
     /// How many entries the table of connections can hold.

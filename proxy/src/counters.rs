@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
     time::Duration,
@@ -10,8 +11,8 @@ use std::{
 
 use aya::programs::ProgramInfo;
 use sluice_ebpf_common::{
-    Addr, Backend, DropReason, Endpoint, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE, FrontendKey,
-    SERVICE_DROP_IF_EMPTY, Service, map_name, program_name,
+    Addr, Backend, Be16, DropReason, Endpoint, FRONTEND_LOCAL_INSIDE, FRONTEND_LOCAL_OUTSIDE, FlowKey,
+    FrontendKey, SERVICE_DROP_IF_EMPTY, Service, map_name, program_name,
 };
 use sluice_model::IpFamily;
 
@@ -45,6 +46,15 @@ pub(crate) fn drops(pins: &Pins) -> Result<Vec<(DropReason, u64)>, DatapathError
             Ok((*reason, values.iter().sum()))
         })
         .collect()
+}
+
+/// The packet that was last refused for want of room: of a source port, or in the table of connections.
+pub(crate) fn last_refused(pins: &Pins, reason: DropReason) -> Result<String, DatapathError> {
+    let FlowKey { src, dst, sport, dport, proto } = tables::array::<FlowKey>(pins, map_name::REFUSED)?
+        .get(&(reason as u32), 0)
+        .map_err(DatapathError::map("get", map_name::REFUSED, reason.label()))?;
+    let at = |addr: Addr, port: Be16| SocketAddr::new(addr.into(), port.to_host());
+    Ok(format!("{} > {} protocol {proto}", at(src, sport), at(dst, dport)))
 }
 
 /// How full each map is. What the proxy writes is counted in its copy; the table of connections was counted when it

@@ -217,6 +217,12 @@ impl Datapath {
         counters::drops(&self.pins)
     }
 
+    /// The packet that was last dropped for want of room, for [`DropReason::NatExhausted`] or
+    /// [`DropReason::FlowTableFull`], as text.
+    pub fn last_refused(&self, reason: DropReason) -> Result<String, DatapathError> {
+        counters::last_refused(&self.pins, reason)
+    }
+
     /// Removes connections that have expired at `now`, in seconds of the monotonic clock. Looks at a part of the
     /// table in each call, so that a call's time is bounded; tells what it found when it has seen the whole.
     pub fn collect_flows(&mut self, now: u32) -> Result<Option<FlowCensus>, DatapathError> {

@@ -91,13 +91,15 @@ pub fn desired_services(
     node: &NodeView,
 ) -> BTreeMap<ServiceKey, DesiredService> {
     let mut desired = BTreeMap::new();
+    let this_node = snapshot.nodes.get(&node.name);
+    let own: Vec<IpAddr> = this_node.map(|node| node.primary_addresses().collect()).unwrap_or_default();
     let Some(service) = snapshot.services.get(name).filter(|service| service.is_proxied()) else {
         return desired;
     };
     // The cluster addresses as such go with the first port that has them.
     let mut whole: BTreeSet<FrontendKey> = service.cluster_ips.iter().map(|ip| whole_address(*ip)).collect();
     for (port, family) in service.ports.iter().flat_map(|port| IpFamily::ALL.map(|family| (port, family))) {
-        let source_ranges = source_ranges(service, family);
+        let source_ranges = source_ranges(service, family, &own);
         let mut frontends = frontends(service, port, family, !source_ranges.is_empty(), node);
         if frontends.is_empty() {
             continue;
@@ -106,7 +108,7 @@ pub fn desired_services(
         let mine = whole.extract_if(.., |key| key.addr.is_v4() == v4);
         frontends.extend(mine.map(|key| (key, FRONTEND_ADDRESS)));
         let endpoints = endpoints(snapshot, name, port, family);
-        let zone = snapshot.nodes.get(&node.name).and_then(|node| node.zone.clone());
+        let zone = this_node.and_then(|node| node.zone.clone());
         let cluster = cluster_endpoints(&endpoints, node, zone.as_deref());
         let local = usable(&endpoints, |endpoint| endpoint.node.as_ref() == Some(&node.name));
         let serving: Addresses = all(&endpoints, |endpoint| endpoint.serving);
@@ -146,13 +148,24 @@ fn whole_address(address: IpAddr) -> FrontendKey {
 
 /// The networks that a load balancer's clients may come from, in one family; empty where all may (row 16 of
 /// the behaviour table: any prefix of length 0 lets everybody in).
-fn source_ranges(service: &Service, family: IpFamily) -> BTreeSet<(Addr, u32)> {
+///
+/// Where the node is among them, so is the load balancer itself: what the node sends to an address that it also
+/// holds bears that address.
+fn source_ranges(service: &Service, family: IpFamily, node: &[IpAddr]) -> BTreeSet<(Addr, u32)> {
     let of_family = service.source_ranges.iter().filter(|range| IpFamily::of(range.addr()) == family);
     if of_family.clone().any(|range| range.prefix_len() == 0) {
         return BTreeSet::new();
     }
     let extra = if family == IpFamily::V4 { 96 } else { 0 };
-    of_family.map(|range| (range.network().into(), u32::from(range.prefix_len()) + extra)).collect()
+    let mut ranges: BTreeSet<_> = of_family
+        .clone()
+        .map(|range| (range.network().into(), u32::from(range.prefix_len()) + extra))
+        .collect();
+    if node.iter().any(|address| of_family.clone().any(|range| range.contains(address))) {
+        let balancers = service.load_balancer.iter().map(|ingress| ingress.address);
+        ranges.extend(balancers.filter(|ip| IpFamily::of(*ip) == family).map(|ip| (ip.into(), 128)));
+    }
+    ranges
 }
 
 /// The addresses of one port in one family.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use sluice_model::{
-    Changes, EndpointPort, EndpointSlice, Hints, LoadBalancerIngress, Object, ServiceKind, TargetPort,
-    TrafficPolicy,
+    Changes, EndpointPort, EndpointSlice, Hints, LoadBalancerIngress, Node, NodeAddress, NodeAddressKind,
+    Object, ServiceKind, TargetPort, TrafficPolicy,
 };
 
 use super::*;
@@ -342,6 +342,25 @@ fn policies_and_ranges_are_flags_of_the_addresses_they_concern() {
             "203.0.113.1 port 80 flags 25",
         ]
     );
+    let mut on_node = snapshot(service.clone(), Vec::new());
+    let name: Arc<str> = "n1".into();
+    let primary = NodeAddress { kind: NodeAddressKind::Internal, address: "192.0.2.1".parse().unwrap() };
+    let this_node = Node {
+        name: name.clone(),
+        addresses: vec![primary],
+        pod_cidrs: Vec::new(),
+        zone: None,
+        draining: false,
+    };
+    on_node.apply(Object::Node(this_node), &mut Changes::default());
+    let view = NodeView { name, ..NodeView::default() };
+    let wanted = desired_services(&on_node, &service.name, &view);
+    let ranges: Vec<String> = wanted
+        .values()
+        .flat_map(|wanted| &wanted.source_ranges)
+        .map(|(addr, bits)| format!("{addr}/{bits}"))
+        .collect();
+    assert_eq!(ranges, ["192.0.2.0/120", "203.0.113.1/128"], "the node is in a range, so is the balancer");
     service.source_ranges.push("0.0.0.0/0".parse().unwrap());
     let open = frontends(service, &NodeView::default());
     assert!(

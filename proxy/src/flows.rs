@@ -6,8 +6,8 @@ use std::{
 };
 
 use sluice_ebpf_common::{
-    FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP,
-    PROTO_UDP, map_name,
+    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP,
+    PROTO_TCP, PROTO_UDP, map_name,
 };
 use sluice_model::IpFamily;
 
@@ -23,8 +23,14 @@ const TCP_CLOSED: u32 = 60;
 /// The same for an SCTP association, whose ends send heartbeats every 30 seconds; as
 /// nf_conntrack_sctp_timeout_established.
 const SCTP: u32 = 210;
-/// The same for datagrams and echoes.
+/// The same for a connection of either that nobody has answered; as nf_conntrack_tcp_timeout_syn_sent.
+const UNANSWERED: u32 = 120;
+/// The same for datagrams and echoes; as nf_conntrack_udp_timeout_stream.
 const DATAGRAM: u32 = 120;
+/// The same for those that nobody has answered; as nf_conntrack_udp_timeout.
+const DATAGRAM_UNANSWERED: u32 = 30;
+/// The shortest of them.
+const SHORTEST: u32 = DATAGRAM_UNANSWERED;
 
 /// How long one call may take; the rest of a round waits for the next.
 const SLICE: Duration = Duration::from_millis(10);
@@ -85,7 +91,7 @@ impl FlowCollector {
 
     fn look_at(&mut self, key: &FlowKey, flow: &Flow, now: u32) -> Result<(), DatapathError> {
         // Nothing is over before the shortest of the times: no need to look for the other direction.
-        if now.saturating_sub(flow.seen) > TCP_CLOSED {
+        if now.saturating_sub(flow.seen) > SHORTEST {
             let other_key = flow.tuple(key.proto).inverse();
             let other = self.flows.get(&other_key)?;
             if expired(key, flow, other.as_ref(), now) {
@@ -121,12 +127,15 @@ fn expired(key: &FlowKey, flow: &Flow, other: Option<&Flow>, now: u32) -> bool {
         [Some(flow), other].into_iter().flatten().map(|f| now.saturating_sub(f.seen)).min().unwrap_or(0);
     let flags = flow.flags | other.map_or(0, |other| other.flags);
     let both = flow.flags & other.map_or(flow.flags, |other| other.flags);
+    let answered = flags & FLOW_ANSWERED != 0;
     let limit = if !matches!(key.proto as u8, PROTO_TCP | PROTO_SCTP) {
-        DATAGRAM
+        if answered { DATAGRAM } else { DATAGRAM_UNANSWERED }
     } else if flags & FLOW_RST != 0 || both & FLOW_FIN != 0 {
         TCP_CLOSED
     } else if flags & FLOW_FIN != 0 {
         TCP_HALF_CLOSED
+    } else if !answered {
+        UNANSWERED
     } else if key.proto == u32::from(PROTO_SCTP) {
         SCTP
     } else {
@@ -147,15 +156,49 @@ mod tests {
         let flow = |flags, seen| Flow { flags, seen, ..Flow::default() };
         let now = 100_000;
         let cases = [
-            ("a datagram's", udp, flow(0, now - 121), Some(flow(0, now - 500)), true),
-            ("a datagram's that was answered", udp, flow(0, now - 500), Some(flow(0, now - 20)), false),
-            ("an established one", tcp, flow(0, now - 80_000), None, false),
-            ("an established one after a day", tcp, flow(0, now - 86_401), None, true),
+            ("a datagram's", udp, flow(0, now - 121), Some(flow(FLOW_ANSWERED, now - 500)), true),
+            (
+                "a datagram's a minute ago",
+                udp,
+                flow(0, now - 60),
+                Some(flow(FLOW_ANSWERED, now - 500)),
+                false,
+            ),
+            ("a datagram's that nobody answered", udp, flow(0, now - 31), Some(flow(0, now - 500)), true),
+            (
+                "a datagram's that was just answered",
+                udp,
+                flow(0, now - 500),
+                Some(flow(FLOW_ANSWERED, now - 20)),
+                false,
+            ),
+            (
+                "an established one",
+                tcp,
+                flow(0, now - 80_000),
+                Some(flow(FLOW_ANSWERED, now - 80_000)),
+                false,
+            ),
+            (
+                "an established one after a day",
+                tcp,
+                flow(0, now - 86_401),
+                Some(flow(FLOW_ANSWERED, 0)),
+                true,
+            ),
+            ("one that nobody answered", tcp, flow(0, now - 121), Some(flow(0, now - 121)), true),
             ("half closed", tcp, flow(FLOW_FIN, now - 3_000), Some(flow(0, now - 3_000)), false),
             ("half closed for an hour", tcp, flow(FLOW_FIN, now - 3_601), Some(flow(0, now - 3_601)), true),
             ("closed", tcp, flow(FLOW_FIN, now - 61), Some(flow(FLOW_FIN, now - 61)), true),
             ("reset", tcp, flow(0, now - 61), Some(flow(FLOW_RST, now - 61)), true),
-            ("an association's", sctp, flow(0, now - 211), Some(flow(0, now - 500)), true),
+            ("an association's", sctp, flow(0, now - 211), Some(flow(FLOW_ANSWERED, now - 500)), true),
+            (
+                "an association's with heartbeats",
+                sctp,
+                flow(0, now - 200),
+                Some(flow(FLOW_ANSWERED, now - 500)),
+                false,
+            ),
             ("an aborted association's", sctp, flow(FLOW_RST, now - 61), None, true),
             ("just written", tcp, flow(FLOW_RST, now + 1), None, false),
         ];

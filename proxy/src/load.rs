@@ -102,6 +102,7 @@ fn sizes() -> [(&'static str, usize, usize); map_name::ALL.len()] {
         of::<(u32, SourceRangeKey), u32>(map_name::SOURCE_RANGES),
         of::<FrontendKey, Backend>(map_name::HOST_PORTS),
         of::<FragmentKey, FragmentPorts>(map_name::FRAGMENTS),
+        of::<u32, FlowKey>(map_name::REFUSED),
     ]
 }
 

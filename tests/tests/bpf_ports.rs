@@ -135,6 +135,10 @@ fn a_node_port_is_served_at_loopback_addresses() {
         for (packet, becomes) in rows {
             assert_eq!(bench.send(Hook::FromHost, "lo", &packet), redirect(becomes), "{packet:?}");
         }
+        // From a device, a loopback address is a forgery.
+        let forged = syn("198.51.100.9:4000", "127.0.0.1:30080");
+        let passed = Fate::Pass("198.51.100.9:4000 > 127.0.0.1:30080 TCP ttl 64".to_owned());
+        assert_eq!(bench.send(Hook::FromWire, "wire", &forged), passed);
         let replies = [
             (syn("10.244.1.12:8080", "192.0.2.1:4000"), "127.0.0.1:30080 > 127.0.0.1:4000 TCP ttl 64"),
             (syn("[fd00:10:244:1::12]:8080", "[2001:db8::1]:4000"), "[::1]:30080 > [::1]:4000 TCP ttl 64"),

@@ -48,6 +48,9 @@ pub const FLOW_MASQUERADE: u16 = 1 << 2;
 pub const FLOW_FIN: u16 = 1 << 3;
 /// [`Flow::flags`]: a RST was seen in either direction.
 pub const FLOW_RST: u16 = 1 << 4;
+/// [`Flow::flags`]: a packet of this direction was seen; of the replies' entry only, which is made before there
+/// is any.
+pub const FLOW_ANSWERED: u16 = 1 << 5;
 
 /// Value of map `flows`. Written and read by the datapath; expired entries are removed by the agent, and
 /// the oldest make room when the map (an LRU) is full.

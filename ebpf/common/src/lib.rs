@@ -30,8 +30,8 @@ pub use endpoint::{
     NODE_ADDRESS_PORTS, Network, Uplink, mac_words,
 };
 pub use flow::{
-    FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, FragmentKey, FragmentPorts,
-    TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN,
+    FLOW_ANSWERED, FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, FragmentKey,
+    FragmentPorts, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN,
 };
 pub use map::{LAYOUT, NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, map_name, program_name};
 pub use select::pick_slot;

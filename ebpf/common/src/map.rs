@@ -55,8 +55,10 @@ pub mod map_name {
     pub const HOST_PORTS: &str = "host_ports";
     /// `FragmentKey` to `FragmentPorts`, LRU hash.
     pub const FRAGMENTS: &str = "fragments";
+    /// `DropReason` to `FlowKey`, array: the last packet that began no connection for want of room.
+    pub const REFUSED: &str = "refused";
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 18] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -74,6 +76,7 @@ pub mod map_name {
         SOURCE_RANGES,
         HOST_PORTS,
         FRAGMENTS,
+        REFUSED,
     ];
 }
 

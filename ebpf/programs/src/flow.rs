@@ -1,8 +1,8 @@
 //! Packets of connections that are known.
 
 use sluice_ebpf_common::{
-    FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, PROTO_SCTP, PROTO_TCP, PROTO_UDP, TCP_ACK,
-    TCP_FIN, TCP_RST, TCP_SYN,
+    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, PROTO_SCTP, PROTO_TCP,
+    PROTO_UDP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN,
 };
 
 use crate::{kernel, maps, packet::Packet, service};
@@ -21,6 +21,9 @@ pub fn known(packet: &Packet) -> Option<&'static mut Flow> {
     let now = kernel::now();
     if flow.seen != now {
         flow.seen = now;
+    }
+    if flow.flags & (FLOW_REPLY | FLOW_ANSWERED) == FLOW_REPLY {
+        flow.flags |= FLOW_ANSWERED;
     }
     let ends = packet.tcp_flags & (TCP_FIN | TCP_RST);
     if ends != 0 {

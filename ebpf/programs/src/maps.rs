@@ -78,6 +78,9 @@ static SOURCE_RANGES: LpmTrie<SourceRangeKey, u32> = LpmTrie::pinned(65_536, BPF
 /// Written by the datapath.
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::pinned(8_192, 0);
+/// Written by the datapath.
+#[map(name = "refused")]
+static REFUSED: Array<FlowKey> = Array::pinned(64, 0);
 /// Written by the plugin and the agent.
 #[map(name = "host_ports")]
 static HOST_PORTS: HashMap<FrontendKey, Backend> = HashMap::pinned(16_384, BPF_F_NO_PREALLOC);
@@ -202,6 +205,13 @@ pub fn peer_put(cookie: u64, peer: &FrontendKey) {
 #[inline(always)]
 pub fn peer_remove(cookie: u64) {
     let _ = PEERS.remove(cookie);
+}
+
+/// Remembers which packet was refused for want of room, so that the agent can tell.
+#[inline(always)]
+pub fn refused_put(reason: DropReason, key: &FlowKey) {
+    // An array has room for every reason.
+    let _ = REFUSED.set(reason as u32, key, 0);
 }
 
 /// Counts a drop.

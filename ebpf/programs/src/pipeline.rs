@@ -109,7 +109,12 @@ extern "C" fn begin_flow(skb: *mut __sk_buff, packet: *const Packet, hook: u32) 
     let Some(packet) = (unsafe { packet.as_ref() }) else { return REASONS };
     match try_begin(&TcContext::new(skb), packet, hook) {
         Ok(beginning) => beginning as u32,
-        Err(reason) => REASONS + reason as u32,
+        Err(reason) => {
+            if matches!(reason, DropReason::NatExhausted | DropReason::FlowTableFull) {
+                maps::refused_put(reason, &packet.key);
+            }
+            REASONS + reason as u32
+        }
     }
 }
 

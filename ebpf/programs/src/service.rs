@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Affinity, AffinityKey, Backend, Be16, DropReason, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE,
     FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Flow, FlowKey, FrontendKey,
-    HOST_PORT_BACKEND, MemberKey, NODE_ADDRESS_PORTS, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
+    HOST_PORT_BACKEND, MemberKey, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
     SERVICE_DROP_IF_EMPTY, Service, SlotKey, pick_slot,
 };
 
@@ -76,6 +76,10 @@ fn try_choose(ctx: &TcContext, key: &FlowKey, hook: u32, target: &mut Target) ->
         Some(frontend) => frontend,
         None => {
             let Some(is_own) = maps::node_address(&key.dst) else { return Ok(Choice::None) };
+            // What is forged to be for a loopback address never gets in from a device.
+            if *is_own & NODE_ADDRESS_INNER != 0 && hook != Hook::FromHost as u32 {
+                return Ok(Choice::None);
+            }
             let any = FrontendKey { addr: Addr::any(key.dst.is_v4()), ..exact };
             let node_port = if *is_own & NODE_ADDRESS_PORTS != 0 { maps::frontend(&any) } else { None };
             match node_port {

@@ -8,6 +8,7 @@ mod change;
 mod clusterip;
 mod connections;
 mod endings;
+mod fallback;
 mod filters;
 mod foreign;
 mod frontends;
