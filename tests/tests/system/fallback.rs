@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use sluice_tests::bed::Servers;
 use sluice_tests::cluster::{DNS_ADDRESSES, Options};
 use sluice_tests::{Error, Result, wait_for};
 
@@ -22,8 +23,8 @@ fn a_port_that_a_service_does_not_have_is_refused_and_an_address_of_none_is_sile
                 let url = format!("http://{}:{port}/", bracketed(address));
                 host.run("curl", &["-sS", "--noproxy", "*", "--max-time", "2", &url])
             };
-            assert_eq!(fetch(address, 81)?.status.code(), Some(REFUSED), "{} to {address}:81", host.name());
-            let silent = fetch(stranger, 80)?.status.code();
+            assert_eq!(fetch(address, 81)?.code, Some(REFUSED), "{} to {address}:81", host.name());
+            let silent = fetch(stranger, 80)?.code;
             assert_eq!(silent, Some(TIMED_OUT), "{} to {stranger}", host.name());
         }
     }
@@ -32,10 +33,10 @@ fn a_port_that_a_service_does_not_have_is_refused_and_an_address_of_none_is_sile
 
 #[test]
 fn the_clusters_other_dns_answers_while_the_nodes_own_is_dead() -> Result<()> {
-    let mut site = Site::new(&Options::default(), &[("client", 1), ("dns-0", 2)])?;
-    let dns = site.pod("dns-0").host().clone();
-    site.servers.udp(&dns, 53, "another server")?;
-    site.servers.http(&dns, 53, "another server")?;
+    let site = Site::new(&Options::default(), &[("client", 1), ("dns-0", 2)])?;
+    let mut servers = Servers::new();
+    servers.udp(site.pod("dns-0").host(), 53, "another server")?;
+    servers.http(site.pod("dns-0").host(), 53, "another server")?;
     let [dns4, dns6] = DNS_ADDRESSES;
     site.cluster.apply(
         "kube-dns.yaml",
