@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use sluice_agent::{
-    api::{Access, ApiSource, Contacts, Kind, Pods, Timing, Wanted},
+    api::{Access, ApiSource, Contacts, Kind, Pods, PodsDemand, Timing, Wanted},
     config::ApiSettings,
     notice::{About, Notice, Notices},
     source::{Delta, Update},
@@ -68,6 +68,8 @@ impl Asked {
 struct Script {
     /// What was asked of Nodes.
     asked: Vec<Asked>,
+    /// What was asked of Pods.
+    pods: Vec<Asked>,
     answers: VecDeque<Answer>,
     /// Events that were written, with the paths that they were written to.
     events: Vec<(String, serde_json::Value)>,
@@ -155,6 +157,9 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
         if asked.path.ends_with("servicecidrs") {
             return (StatusCode::NOT_FOUND, status(404, "NotFound")).into_response();
         }
+        if asked.path.ends_with("pods") {
+            script.lock().unwrap().pods.push(asked.clone());
+        }
         let kind = if asked.path.ends_with("endpointslices") { "EndpointSlice" } else { "Service" };
         let lines = if asked.is_streamed_list() { vec![end_of_list(kind, "1")] } else { Vec::new() };
         return lines_and(lines, futures_util::stream::pending());
@@ -219,6 +224,7 @@ struct Source {
     snapshot: Snapshot,
     contacts: Arc<Contacts>,
     notices: Notices,
+    pods: PodsDemand,
     faults: usize,
 }
 
@@ -246,9 +252,10 @@ impl Source {
         let access = Access::new(settings, 0).unwrap();
         let source = ApiSource::new(access, "one".into(), &wanted, timing).unwrap();
         let (contacts, notices) = (source.contacts(), source.notices());
+        let pods = source.pods();
         let (sender, updates) = mpsc::channel();
         source.run(move |update| sender.send(update).is_ok()).unwrap();
-        Self { updates, snapshot: Snapshot::default(), contacts, notices, faults: 0 }
+        Self { updates, snapshot: Snapshot::default(), contacts, notices, pods, faults: 0 }
     }
 
     fn take(&mut self, update: Update) {
@@ -530,4 +537,23 @@ fn events_are_written_once_for_the_object_that_they_concern() {
     let (path, second) = &events[1];
     assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/shop/events");
     assert_eq!((&second["type"], &second["reportingInstance"]), (&"Warning".into(), &"one".into()));
+}
+
+#[test]
+fn pods_are_watched_as_far_as_somebody_asks_for_them() {
+    let server = Server::start();
+    let _watch = server.watch(&[end_of_list("Node", "3")]);
+    let source = Source::start(&[&server]);
+    source.updates.recv_timeout(LIMIT).unwrap();
+    let asked = || server.script.lock().unwrap().pods.clone();
+    assert_eq!(asked().len(), 0, "nobody asks for pods");
+    for (pods, selector) in [(Pods::On("one".into()), Some("spec.nodeName%3Done")), (Pods::All, None)] {
+        let before = asked().len();
+        source.pods.set(&pods);
+        source.pods.set(&pods);
+        let last = wait("list of pods", || asked().get(before).cloned());
+        assert!(last.is_streamed_list());
+        assert_eq!(last.parameters.get("fieldSelector").map(String::as_str), selector);
+        assert_eq!(asked().len(), before + 1);
+    }
 }

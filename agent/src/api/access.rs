@@ -187,3 +187,61 @@ fn plain(server: &str, authority: Option<String>, user: AuthInfo) -> Kubeconfig 
         ..Kubeconfig::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate authority's certificate that nobody has the key of.
+    const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+
+    async fn config(kubeconfig: Kubeconfig) -> ClientConfig {
+        ClientConfig::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_service_account_is_a_token_file_and_an_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.crt"), AUTHORITY).unwrap();
+        let config = config(service_account("https://[fd00::1]:6443", folder.path())).await;
+        assert_eq!(config.cluster_url.to_string(), "https://[fd00::1]:6443/");
+        let token = folder.path().join("token");
+        assert_eq!(config.auth_info.token_file.as_deref(), token.to_str());
+        assert_eq!(config.root_cert.map(|list| list.len()), Some(1));
+    }
+
+    #[tokio::test]
+    async fn configured_addresses_go_before_the_kubeconfigs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+                    clusters: [{name: other, cluster: {server: 'https://other'}}, {name: k, cluster: {server: 'https://own:6443'}}]\n\
+                    contexts: [{name: c, context: {cluster: k, user: u}}]\nusers: [{name: u, user: {token: t}}]\n";
+        std::fs::write(&path, text).unwrap();
+        let settings = ApiSettings { kubeconfig: Some(path.clone()), ..ApiSettings::default() };
+        assert_eq!(Access::new(settings.clone(), 7).unwrap().servers().unwrap(), ["https://own:6443"]);
+        let servers = ["https://a", "https://b"].map(str::to_owned).to_vec();
+        let access = Access::new(ApiSettings { servers, ..settings }, 7).unwrap();
+        assert_eq!(access.servers().unwrap(), ["https://b", "https://a"]);
+        let config = config(with_server(read(&path).unwrap(), "https://a")).await;
+        assert_eq!(config.cluster_url.host(), Some("a"));
+
+        std::fs::write(&path, "apiVersion: v1\nkind: Config\n").unwrap();
+        let settings = ApiSettings { kubeconfig: Some(path), ..ApiSettings::default() };
+        assert!(matches!(Access::new(settings, 0), Err(AccessError::NoServer(_))));
+    }
+
+    #[test]
+    fn what_a_pod_is_told_comes_last() {
+        let settings = ApiSettings {
+            servers: vec!["https://a".to_owned()],
+            in_cluster: Some("https://10.96.0.1:443".to_owned()),
+            kubeconfig: None,
+        };
+        let servers = Access::new(settings, 0).unwrap().servers().unwrap();
+        assert_eq!(servers, ["https://a", "https://10.96.0.1:443"]);
+        let missing = ApiSettings { kubeconfig: Some("/nowhere".into()), ..ApiSettings::default() };
+        let said = Access::new(missing, 0).unwrap_err().to_string();
+        assert!(said.starts_with("kubeconfig /nowhere: "), "{said}");
+    }
+}

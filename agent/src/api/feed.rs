@@ -10,16 +10,18 @@
 //! watch, it falls back from a streamed list to pages only if it is told to, and it neither tries several servers nor
 //! says when the server was last heard of. What it has beyond that is this loop.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{future::pending, net::IpAddr, sync::Arc};
 
 use axum::http::Request;
 use kube::core::{
-    Request as Path, Status,
+    Request as Path,
     params::{ListParams, WatchParams},
 };
-use serde::Deserialize;
 use sluice_model::Object;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -27,12 +29,12 @@ use super::{
     contact::Contacts,
     error::FeedError,
     hub::{Hub, Report},
-    json,
     kind::Kind,
     known::{Happened, Known},
     servers::{Server, Servers},
     stream::{Body, ReadError},
     timing::Timing,
+    wire::{Event, Page},
 };
 use crate::{failure::Chain, source::Delta};
 
@@ -40,15 +42,12 @@ use crate::{failure::Chain, source::Delta};
 /// enough that a page of Nodes, the largest objects, is some megabytes.
 const PAGE: u32 = 500;
 
-/// The annotation of the bookmark that ends a streamed list.
-const LIST_ENDS: &str = "k8s.io/initial-events-end";
-
 /// One kind of objects.
 pub(super) struct Feed {
     /// The kind.
     pub(super) kind: Kind,
-    /// Which of its objects: a field selector.
-    pub(super) selector: Option<String>,
+    /// Which of its objects; may change.
+    pub(super) selection: watch::Receiver<Selection>,
     /// The servers.
     pub(super) servers: Arc<Servers>,
     /// Where everything goes.
@@ -59,9 +58,22 @@ pub(super) struct Feed {
     pub(super) timing: Timing,
 }
 
+/// Which objects of a kind are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// None: nobody asks for any.
+    None,
+    /// All.
+    All,
+    /// Those with this field selector.
+    Fields(String),
+}
+
 /// Where it stands.
 struct State {
     known: Known,
+    /// The field selector.
+    selector: Option<String>,
     /// The version to go on from; `None` if there must be a list first.
     version: Option<String>,
     /// Lists are taken as streams.
@@ -72,27 +84,6 @@ struct State {
     backoff: Backoff,
     heard: Instant,
     told_own_service: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ListMeta {
-    resource_version: Option<String>,
-    #[serde(rename = "continue")]
-    continue_token: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Bookmark {
-    metadata: BookmarkMeta,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct BookmarkMeta {
-    resource_version: Option<String>,
-    annotations: BTreeMap<String, String>,
 }
 
 /// How a turn ended that did not fail.
@@ -108,6 +99,7 @@ impl Feed {
     pub(super) async fn run(self) {
         let mut state = State {
             known: Known::new(self.kind),
+            selector: None,
             version: None,
             streaming: true,
             lost: false,
@@ -117,9 +109,35 @@ impl Feed {
             told_own_service: false,
         };
         sleep(self.timing.start_jitter.mul_f64(dice())).await;
+        let mut selection = self.selection.clone();
+        loop {
+            let selected = selection.borrow_and_update().clone();
+            tokio::select! {
+                () = self.follow(selected, &mut state) => return,
+                () = changed(&mut selection) => {}
+            }
+            // Whatever was under way counts for nothing; the new selection begins with a list.
+            state.version = None;
+            state.backoff.reset();
+        }
+    }
+
+    /// Lists and watches what is selected, until nobody listens any more.
+    async fn follow(&self, selection: Selection, state: &mut State) {
+        state.selector = match selection {
+            Selection::All => None,
+            Selection::Fields(selector) => Some(selector),
+            Selection::None => {
+                state.known.begin_list();
+                self.contacts.absent(self.kind);
+                let deltas = state.known.end_list();
+                self.hub.report(self.kind, Report { deltas, faults: 0, complete: true });
+                return pending().await;
+            }
+        };
         loop {
             let (outcome, server) = match self.servers.get().await {
-                Ok(server) => (self.turn(&server, &mut state).await, Some(server)),
+                Ok(server) => (self.turn(&server, state).await, Some(server)),
                 Err(error) => (Err(error.into()), None),
             };
             let error = match outcome {
@@ -128,19 +146,21 @@ impl Feed {
                 Err(error) => error,
             };
             if self.kind.is_optional() && error.is_absence() {
-                if !self.go_without(&error, &mut state) {
+                if !self.go_without(&error, state) {
                     return;
                 }
                 sleep(self.timing.absence.mul_f64(0.5 + dice() / 2.0)).await;
                 continue;
             }
-            self.tell(&error, server.as_ref(), &mut state);
+            self.tell(&error, server.as_ref(), state);
             if let Some(server) = server.filter(|_| error.is_servers_fault()) {
                 self.servers.failed(&server).await;
                 state.lost = true;
             }
             if error.needs_list() {
                 state.version = None;
+                // A server may have learned it since.
+                state.streaming = true;
             }
             let wait = state.backoff.failed(dice(), self.servers.count().await);
             sleep(wait.max(error.retry_after().unwrap_or_default())).await;
@@ -179,7 +199,7 @@ impl Feed {
             state.version = None;
         }
         if let Some(version) = state.version.clone().filter(|_| state.lost) {
-            self.compare_history(server, version).await?;
+            self.compare_history(server, state.selector.clone(), version).await?;
         }
         state.lost = false;
         if state.version.is_none() {
@@ -201,21 +221,15 @@ impl Feed {
 
     /// A server that is behind what is known here has been set back (a backup was restored, say): a watch from a
     /// version that it has yet to reach would stay silent.
-    async fn compare_history(&self, server: &Server, before: String) -> Result<(), FeedError> {
-        let params =
-            ListParams { limit: Some(1), field_selector: self.selector.clone(), ..ListParams::default() };
-        let mut meta = ListMeta::default();
-        self.page(
-            server,
-            &params,
-            |page| {
-                meta = page;
-                Ok(())
-            },
-            |_| (),
-        )
-        .await?;
-        let now = meta.resource_version.unwrap_or_default();
+    async fn compare_history(
+        &self,
+        server: &Server,
+        selector: Option<String>,
+        before: String,
+    ) -> Result<(), FeedError> {
+        let params = ListParams { limit: Some(1), field_selector: selector, ..ListParams::default() };
+        let text = self.page(server, &params).await?;
+        let now = Page::parse(&text)?.version.unwrap_or_default();
         // Versions may be compared as numbers where they are numbers, which is wherever Kubernetes stores them.
         match (before.parse::<u64>(), now.parse::<u64>()) {
             (Ok(known), Ok(there)) if there < known => Err(FeedError::AnotherHistory { before, now }),
@@ -230,44 +244,19 @@ impl Feed {
         Ok(Body::new(answer.map_err(|_| FeedError::NoAnswer(patience))??))
     }
 
-    /// One page of a list.
-    async fn page(
-        &self,
-        server: &Server,
-        params: &ListParams,
-        meta: impl FnOnce(ListMeta) -> Result<(), FeedError>,
-        mut item: impl FnMut(&[u8]),
-    ) -> Result<(), FeedError> {
+    /// The text of one page of a list.
+    async fn page(&self, server: &Server, params: &ListParams) -> Result<Vec<u8>, FeedError> {
         let request = Path::new(self.kind.path()).list(params).map_err(kube::Error::BuildRequest)?;
-        let text = self.open(server, request).await?.rest(self.timing.answer).await?;
-        let (mut head, mut items) = (None, None);
-        json::members(&text, |name, value| match name {
-            "metadata" => head = Some(value),
-            "items" => items = Some(value),
-            _ => {}
-        })?;
-        meta(head.map(json::read).transpose()?.unwrap_or_default())?;
-        json::elements(items.unwrap_or(b"null"))?.into_iter().for_each(&mut item);
-        Ok(())
+        Ok(self.open(server, request).await?.rest(self.timing.answer).await?)
     }
 
     /// Takes a list in pages. False if nobody listens any more.
     async fn list(&self, server: &Server, state: &mut State) -> Result<bool, FeedError> {
         state.known.begin_list();
         let mut params =
-            ListParams { limit: Some(PAGE), field_selector: self.selector.clone(), ..ListParams::default() };
+            ListParams { limit: Some(PAGE), field_selector: state.selector.clone(), ..ListParams::default() };
         loop {
-            let mut head = ListMeta::default();
-            let page = self.page(
-                server,
-                &params,
-                |meta| {
-                    head = meta;
-                    Ok(())
-                },
-                |item| drop(state.known.listed(Happened::Changed, item)),
-            );
-            match page.await {
+            let text = match self.page(server, &params).await {
                 // The server has forgotten the state that the list was begun in: all at once, then.
                 Err(error) if error.is_expired() && params.continue_token.is_some() => {
                     state.known.begin_list();
@@ -275,13 +264,17 @@ impl Feed {
                     continue;
                 }
                 outcome => outcome?,
-            }
+            };
             self.heard(state);
-            params.continue_token = head.continue_token.filter(|token| !token.is_empty());
-            if params.continue_token.is_none() {
-                state.version = head.resource_version.filter(|version| !version.is_empty());
+            let page = Page::parse(&text)?;
+            for item in page.items {
+                state.known.listed(Happened::Changed, item);
+            }
+            if page.next.is_none() {
+                state.version = page.version;
                 return Ok(self.end_list(server, state, "pages"));
             }
+            params.continue_token = page.next;
         }
     }
 
@@ -297,7 +290,7 @@ impl Feed {
     async fn watch(&self, server: &Server, state: &mut State, mut listing: bool) -> Result<End, FeedError> {
         let seconds = self.timing.watch.mul_f64(1.0 + dice()).as_secs().max(1);
         let params = WatchParams {
-            field_selector: self.selector.clone(),
+            field_selector: state.selector.clone(),
             timeout: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
             bookmarks: true,
             send_initial_events: listing,
@@ -349,37 +342,22 @@ impl Feed {
         line: &[u8],
         listing: &mut bool,
     ) -> Result<bool, FeedError> {
-        let (mut what, mut object) = (String::new(), &b"null"[..]);
-        let mut unread = None;
-        json::members(line, |name, value| match name {
-            "type" => match json::read(value) {
-                Ok(text) => what = text,
-                Err(error) => unread = Some(error),
-            },
-            "object" => object = value,
-            _ => {}
-        })?;
-        if let Some(error) = unread {
-            return Err(error.into());
-        }
-        let happened = match &*what {
-            "ADDED" | "MODIFIED" => Happened::Changed,
-            "DELETED" => Happened::Deleted,
-            "BOOKMARK" => {
-                let Bookmark { metadata } = json::read(object)?;
-                let ends = metadata.annotations.get(LIST_ENDS).is_some_and(|value| value == "true");
-                if !*listing || ends {
-                    state.version = metadata.resource_version.or(state.version.take());
+        let (happened, object) = match Event::parse(line)? {
+            Event::Changed(object) => (Happened::Changed, object),
+            Event::Deleted(object) => (Happened::Deleted, object),
+            Event::Bookmark { version, ends_list } => {
+                if !*listing || ends_list {
+                    state.version = version.or(state.version.take());
                 }
-                if *listing && ends {
+                if *listing && ends_list {
                     *listing = false;
                     return Ok(self.end_list(server, state, "stream"));
                 }
                 return Ok(true);
             }
-            "ERROR" => return Err(FeedError::Status(Box::new(json::read::<Status>(object)?))),
-            other => {
-                debug!(kind = %self.kind, event = other, "an event of an unknown type");
+            Event::Error(status) => return Err(FeedError::Status(status)),
+            Event::Unknown(event) => {
+                debug!(kind = %self.kind, event, "an event of an unknown type");
                 return Ok(true);
             }
         };
@@ -429,6 +407,14 @@ fn leads_through(server: &Server, deltas: &[Delta]) -> bool {
         Delta::Put(Object::Service(service)) => service.cluster_ips.contains(&host),
         _ => false,
     })
+}
+
+/// Ends when the selection has changed.
+async fn changed(selection: &mut watch::Receiver<Selection>) {
+    if selection.changed().await.is_err() {
+        // Nobody is left who could change it.
+        pending::<()>().await;
+    }
 }
 
 /// A number between 0 and 1, another one each time.

@@ -152,8 +152,7 @@ impl Kind {
                 Some(Object::ServiceCidr(convert::service_cidr(&self.read::<ServiceCIDR>(identity, text)?)?))
             }
             Self::Namespace => {
-                let namespace = convert::namespace(&self.read::<Namespace>(identity, text)?)?;
-                Some(Object::Namespace(model::Namespace { labels: BTreeMap::new(), ..namespace }))
+                Some(Object::Namespace(convert::namespace(&self.read::<Namespace>(identity, text)?)?))
             }
             Self::Pod => {
                 let pod = convert::pod(&self.read::<Pod>(identity, text)?, Readiness::Reported)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! access ─ servers ─▶ feed (one task a kind) ─▶ known ─▶ hub ─▶ the loop
-//!                      stream, json, kind
+//!                      stream, wire, json, kind
 //! ```
 //!
 //! One watch of each kind, whatever the number of those who need it. Services and slices are watched without
@@ -26,10 +26,15 @@ mod known;
 mod servers;
 mod stream;
 mod timing;
+mod wire;
 
 use std::{io, sync::Arc, thread};
 
-use tokio::{runtime, sync::mpsc::Receiver, task::JoinSet};
+use tokio::{
+    runtime,
+    sync::{mpsc::Receiver, watch},
+    task::JoinSet,
+};
 use tracing::{error, info};
 
 pub use access::{Access, AccessError, SERVICE_ACCOUNT};
@@ -42,7 +47,7 @@ use crate::{
     source::Update,
 };
 use events::Writer;
-use feed::Feed;
+use feed::{Feed, Selection};
 use hub::Hub;
 use servers::Servers;
 
@@ -66,28 +71,36 @@ pub struct Wanted {
     pub pods: Pods,
 }
 
-impl Wanted {
-    /// The kinds, each with the selector that goes with it.
-    fn kinds(&self) -> Vec<(Kind, Option<String>)> {
-        let mut kinds: Vec<_> = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr]
-            .into_iter()
-            .map(|kind| (kind, None))
-            .collect();
-        if self.namespaces {
-            kinds.push((Kind::Namespace, None));
+impl Pods {
+    fn selection(&self) -> Selection {
+        match self {
+            Self::None => Selection::None,
+            Self::On(node) => Selection::Fields(format!("spec.nodeName={node}")),
+            Self::All => Selection::All,
         }
-        match &self.pods {
-            Pods::None => {}
-            Pods::On(node) => kinds.push((Kind::Pod, Some(format!("spec.nodeName={node}")))),
-            Pods::All => kinds.push((Kind::Pod, None)),
-        }
-        kinds
+    }
+}
+
+/// Says which pods are watched, at any time.
+#[derive(Clone, Debug)]
+pub struct PodsDemand(watch::Sender<Selection>);
+
+impl PodsDemand {
+    /// These pods and no others.
+    pub fn set(&self, pods: &Pods) {
+        self.0.send_if_modified(|held| {
+            let wanted = pods.selection();
+            let changed = *held != wanted;
+            *held = wanted;
+            changed
+        });
     }
 }
 
 /// The source, not yet running.
 pub struct ApiSource {
-    kinds: Vec<(Kind, Option<String>)>,
+    kinds: Vec<Kind>,
+    pods: PodsDemand,
     servers: Arc<Servers>,
     contacts: Arc<Contacts>,
     timing: Timing,
@@ -103,10 +116,22 @@ impl ApiSource {
         wanted: &Wanted,
         timing: Timing,
     ) -> Result<Self, prometheus::Error> {
-        let kinds = wanted.kinds();
-        let contacts = Arc::new(Contacts::new(kinds.iter().map(|(kind, _)| *kind))?);
+        let mut kinds = vec![Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr, Kind::Pod];
+        if wanted.namespaces {
+            kinds.push(Kind::Namespace);
+        }
+        let contacts = Arc::new(Contacts::new(kinds.iter().copied())?);
+        let (pods, _) = watch::channel(wanted.pods.selection());
         let notices = events::inbox(contacts.clone());
-        Ok(Self { kinds, servers: Arc::new(Servers::new(access)), contacts, timing, node, notices })
+        Ok(Self {
+            kinds,
+            servers: Arc::new(Servers::new(access)),
+            contacts,
+            timing,
+            node,
+            notices,
+            pods: PodsDemand(pods),
+        })
     }
 
     /// What is told of it.
@@ -117,6 +142,11 @@ impl ApiSource {
     /// Where to leave what is to be written as an Event.
     pub fn notices(&self) -> Notices {
         self.notices.0.clone()
+    }
+
+    /// Where to say which pods are watched.
+    pub fn pods(&self) -> PodsDemand {
+        self.pods.clone()
     }
 
     /// Runs until `send` says that nobody listens any more. The first update is sent when every kind has been
@@ -130,8 +160,8 @@ impl ApiSource {
     }
 
     async fn follow(self, send: impl Fn(Update) -> bool + Send + Sync + 'static) {
-        let hub = Arc::new(Hub::new(self.kinds.iter().map(|(kind, _)| *kind), send));
-        info!(kinds = ?self.kinds.iter().map(|(kind, _)| kind.name()).collect::<Vec<_>>(), "watching the API");
+        let hub = Arc::new(Hub::new(self.kinds.iter().copied(), send));
+        info!(kinds = ?self.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>(), "watching the API");
         let mut tasks = JoinSet::new();
         let writer = Writer {
             node: self.node,
@@ -141,10 +171,14 @@ impl ApiSource {
         };
         let (_, notices) = self.notices;
         tasks.spawn(writer.run(notices));
-        for (kind, selector) in self.kinds {
+        for kind in self.kinds {
+            let selection = match kind {
+                Kind::Pod => self.pods.0.subscribe(),
+                _ => watch::channel(Selection::All).1,
+            };
             let feed = Feed {
                 kind,
-                selector,
+                selection,
                 servers: self.servers.clone(),
                 hub: hub.clone(),
                 contacts: self.contacts.clone(),
