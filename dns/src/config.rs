@@ -1,7 +1,9 @@
 //! What a server can be told.
 
+mod exposure;
 mod rules;
 
+pub use exposure::{Exposure, InvalidSelector, Selector};
 pub use rules::{AclAction, AclRule, Dns64, Hosts, NameMatch, Rewrite, Rules, Template};
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -117,6 +119,8 @@ pub struct CacheConfig {
     pub min_success_ttl: u32,
     /// The least seconds a denial is kept.
     pub min_denial_ttl: u32,
+    /// Clients are told the whole time to live of what is kept, not what is left of it.
+    pub keep_ttl: bool,
     /// The seconds an upstream's SERVFAIL is kept.
     pub servfail_ttl: u32,
     /// Whether answers are told past their time.
@@ -154,6 +158,7 @@ impl Default for CacheConfig {
             denial_ttl: 30,
             min_success_ttl: 5,
             min_denial_ttl: 5,
+            keep_ttl: false,
             servfail_ttl: 5,
             serve_stale: None,
             prefetch: None,
@@ -174,6 +179,15 @@ pub struct DnsConfig {
     pub ttl: u32,
     /// Pod records.
     pub pods: PodRecords,
+    /// Which services and namespaces have names.
+    pub exposure: Exposure,
+    /// Endpoints have names, and headless services their addresses; without, neither exists.
+    pub endpoints: bool,
+    /// Services without a ready endpoint do not exist.
+    pub ignore_empty_services: bool,
+    /// Names of the cluster's domain that do not exist are asked for elsewhere, where one of these domains holds
+    /// them.
+    pub fallthrough: Vec<String>,
     /// An endpoint without a host name is named after its pod, not after its address.
     pub endpoint_pod_names: bool,
     /// A pod that looks for `www.example.org` along its search path gets the answer with its first query. The
@@ -214,6 +228,10 @@ impl Default for DnsConfig {
             listen: Vec::new(),
             ttl: 30,
             pods: PodRecords::default(),
+            exposure: Exposure::default(),
+            endpoints: true,
+            ignore_empty_services: false,
+            fallthrough: Vec::new(),
             endpoint_pod_names: false,
             autopath: true,
             node: None,

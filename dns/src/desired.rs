@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use sluice_model::{EndpointSlice, ObjectName, Protocol, Service, ServiceKind};
 
 use crate::{
+    DnsConfig,
     name::{WireName, dashed, push_label},
     records::AddressSet,
 };
@@ -16,6 +17,22 @@ pub(crate) struct RecordOptions {
     pub(crate) ttl: u32,
     /// Endpoints without a host name go by their pod's name.
     pub(crate) endpoint_pod_names: bool,
+    /// Endpoints have names, and headless services their addresses.
+    pub(crate) endpoints: bool,
+    /// Services without a ready endpoint do not exist.
+    pub(crate) ignore_empty: bool,
+}
+
+impl RecordOptions {
+    /// What a configuration says of them.
+    pub(crate) fn new(config: &DnsConfig) -> Self {
+        Self {
+            ttl: config.ttl,
+            endpoint_pod_names: config.endpoint_pod_names,
+            endpoints: config.endpoints,
+            ignore_empty: config.ignore_empty_services,
+        }
+    }
 }
 
 /// All that DNS says of one service. What stands below its name follows from it, so that a name's
@@ -127,6 +144,8 @@ pub(crate) fn service_records<'a>(
     }
     let slices: Vec<_> = slices.collect();
     let hosts = hosts(&slices, options);
+    let is_empty = hosts.is_empty();
+    let hosts = if options.endpoints { hosts } else { Box::default() };
     let (ports, addresses) = if service.headless {
         (endpoint_ports(&slices, &hosts, options), hosts.iter().map(|host| host.address).collect())
     } else {
@@ -134,7 +153,7 @@ pub(crate) fn service_records<'a>(
     };
     let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
     ServiceRecords {
-        exists: !service.headless || !hosts.is_empty(),
+        exists: if service.headless { !hosts.is_empty() } else { !(is_empty && options.ignore_empty) },
         headless: service.headless,
         alias: None,
         v4: AddressSet::new(v4, options.ttl),

@@ -12,12 +12,12 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ipnet::IpNet;
 
 use crate::{
     AclAction, DnsConfig,
     answer::{self, Written},
     autopath,
+    clients::Clients,
     message::Question,
     metrics::Part,
     name::WireName,
@@ -76,7 +76,9 @@ pub(crate) struct Handler {
     pub(crate) routes: Routes,
     /// What comes before all else.
     pub(crate) rules: RuleSet,
-    allow_from: Vec<IpNet>,
+    allow_from: Clients,
+    /// Where names of ours that do not exist are asked for elsewhere.
+    fallthrough: Vec<WireName>,
     udp_payload: u16,
     under_way: AtomicUsize,
 }
@@ -90,8 +92,16 @@ impl Handler {
         rules: RuleSet,
         config: &DnsConfig,
     ) -> Self {
-        let (allow_from, udp_payload) = (config.allow_from.clone(), config.max_udp_payload);
-        Self { origin, zone, routes, rules, allow_from, udp_payload, under_way: AtomicUsize::new(0) }
+        Self {
+            origin,
+            zone,
+            routes,
+            rules,
+            allow_from: Clients::new(&config.allow_from),
+            fallthrough: config.fallthrough.iter().filter_map(|zone| WireName::parse(zone)).collect(),
+            udp_payload: config.max_udp_payload,
+            under_way: AtomicUsize::new(0),
+        }
     }
 
     fn limit(&self, query: &Query<'_>, client: Client) -> usize {
@@ -123,9 +133,7 @@ impl Handler {
                 return (Outcome::Answered(Part::Server), None);
             }
         };
-        let is_allowed =
-            self.allow_from.is_empty() || self.allow_from.iter().any(|net| net.contains(&client.address));
-        let outcome = if is_allowed {
+        let outcome = if self.allow_from.contain(client.address) {
             self.answer_query(&query, client, turn, out)
         } else {
             self.reply(&query, client, 0, out).finish(Rcode::Refused);
@@ -236,7 +244,7 @@ impl Handler {
             return Outcome::Answered(Part::Kubernetes);
         };
         let mut reply = self.reply(query, client, flag::AA, out);
-        match answer::write(zone, query, turn, &mut reply) {
+        match self.ask_zone(zone, query, turn, &mut reply) {
             Written::Complete(Rcode::NxDomain) => {
                 reply.finish(Rcode::NxDomain);
                 self.answer_walk(zone, query, client, turn, out)
@@ -248,6 +256,29 @@ impl Handler {
             Written::NotOurs => self.answer_cached(query, client, out),
             Written::Leaves(_) => Outcome::Later,
         }
+    }
+
+    /// What the zone says. One of an earlier server denies nothing, and what falls through is not ours.
+    fn ask_zone(&self, zone: &Zone, query: &Query<'_>, turn: u32, reply: &mut Reply<'_>) -> Written {
+        if zone.is_stale {
+            let is_denied = match zone.find(&query.name, query.qtype) {
+                Found::NxDomain | Found::NoData => true,
+                Found::NotOurs => self.origin.claims(&query.name),
+                _ => false,
+            };
+            if is_denied {
+                return Written::Complete(Rcode::ServFail);
+            }
+        }
+        match answer::write(zone, query, turn, reply) {
+            Written::Complete(Rcode::NxDomain) if zone.is_stale => Written::Complete(Rcode::ServFail),
+            Written::Complete(Rcode::NxDomain) if self.falls_through(&query.name) => Written::NotOurs,
+            written => written,
+        }
+    }
+
+    fn falls_through(&self, name: &QueryName) -> bool {
+        self.fallthrough.iter().any(|zone| name.labels_before(zone.as_bytes()).is_some())
     }
 
     /// The names that follow in the client's walk along its search path; none where it is not to be walked.

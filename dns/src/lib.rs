@@ -14,6 +14,7 @@
 mod answer;
 mod autopath;
 mod cache;
+mod clients;
 mod config;
 mod connection;
 mod corefile;
@@ -21,6 +22,7 @@ mod desired;
 mod error;
 mod forward;
 mod handler;
+mod listening;
 mod message;
 mod metrics;
 mod name;
@@ -32,6 +34,7 @@ mod resolv;
 mod resolve;
 mod routes;
 mod rules;
+mod saved;
 mod server;
 mod socket;
 mod tcp;
@@ -46,10 +49,12 @@ mod wire;
 mod zone;
 
 pub use config::{
-    AclAction, AclRule, CacheConfig, Dns64, DnsConfig, ForwardOptions, Hosts, NameMatch, PodRecords, Policy,
-    Prefetch, Rewrite, Rules, ServeStale, StubDomain, Template, Tls, Upstreams,
+    AclAction, AclRule, CacheConfig, Dns64, DnsConfig, Exposure, ForwardOptions, Hosts, InvalidSelector,
+    NameMatch, PodRecords, Policy, Prefetch, Rewrite, Rules, Selector, ServeStale, StubDomain, Template, Tls,
+    Upstreams,
 };
 pub use corefile::{Corefile, CorefileError};
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
+pub use saved::{Saved, SavedError};
 pub use server::{Configurator, Server};

@@ -1,7 +1,7 @@
 //! Hands the server what the cluster looks like.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -10,7 +10,7 @@ use std::{
 use sluice_model::{Changes, ObjectName, Pod, Snapshot};
 
 use crate::{
-    PodRecords,
+    PodRecords, Saved,
     desired::{service_key, service_records},
     handler::ZoneSlot,
     metrics::Metrics,
@@ -63,7 +63,21 @@ impl Publisher {
 
     /// Whether anything has been published: the server's part of readiness.
     pub fn is_ready(&self) -> bool {
-        self.slot.load().is_some()
+        self.slot.load().as_ref().is_some_and(|zone| !zone.is_stale)
+    }
+
+    /// What is published, to be kept for the start of a later server; `None` before the first publish.
+    pub fn save(&self) -> Option<Saved> {
+        self.slot.load().as_ref().filter(|zone| !zone.is_stale).map(|zone| Saved::of(zone))
+    }
+
+    /// Serves what an earlier server has saved, until the first publish: what it holds is told with a time to live
+    /// of 0, and of what it lacks nothing is known. Does nothing where the cluster is known, or was another.
+    pub fn restore(&self, saved: &Saved) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(zone) = saved.zone(&state.zone.origin).filter(|_| !state.is_published) {
+            self.slot.store(Some(Arc::new(zone)));
+        }
     }
 
     /// What is published.
@@ -78,14 +92,19 @@ impl Publisher {
         if *state.zone.origin == *origin {
             return;
         }
-        let mut zone = Zone::new(origin);
-        zone.serial = state.zone.serial;
-        state.zone = zone;
-        state.must_rebuild = true;
+        let is_same = origin.has_records_of(&state.zone.origin);
+        if is_same {
+            state.zone.origin = origin;
+        } else {
+            let mut zone = Zone::new(origin);
+            zone.serial = state.zone.serial;
+            state.zone = zone;
+            state.must_rebuild = true;
+        }
         let is_published = state.is_published;
         drop(state);
         if is_published {
-            self.publish(snapshot, &Changes::everything());
+            self.publish(snapshot, &if is_same { Changes::default() } else { Changes::everything() });
         }
     }
 
@@ -158,12 +177,22 @@ fn all(snapshot: &Snapshot) -> Changes {
 /// Makes the zone agree with the snapshot in the objects that are named.
 fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Changes) {
     let origin = zone.origin.clone();
-    for name in &changes.services {
+    let by_namespace = origin.exposure.namespace_labels.is_some();
+    // Whether a namespace is seen decides about its services.
+    let revealed = changes.namespaces.iter().filter(|_| by_namespace).flat_map(|namespace| {
+        let first = ObjectName::new(namespace.clone(), "");
+        snapshot.services.range(first..).map(|(name, _)| name).take_while(|name| name.namespace == *namespace)
+    });
+    let services: BTreeSet<&ObjectName> = changes.services.iter().chain(revealed).collect();
+    for name in services {
         let Some(key) = service_key(name) else {
             tracing::warn!(service = %name, "the name cannot be a DNS name: the service has none");
             continue;
         };
-        let records = snapshot.services.get(name).map(|service| {
+        let service = snapshot.services.get(name).filter(|service| {
+            origin.exposure.has_namespace(&name.namespace, snapshot) && origin.exposure.has_service(service)
+        });
+        let records = service.map(|service| {
             service_records(service, snapshot.slices_of(name).map(|slice| &**slice), &origin.options)
         });
         zone.set_service(&key, records);
@@ -171,7 +200,8 @@ fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Ch
     for name in &changes.namespaces {
         let mut label = Vec::new();
         if push_label(&mut label, name.as_bytes()) {
-            zone.set_namespace(&label, snapshot.namespaces.contains_key(name));
+            let exists = snapshot.namespaces.contains_key(name);
+            zone.set_namespace(&label, exists && origin.exposure.has_namespace(name, snapshot));
         }
     }
     for name in &changes.pods {

@@ -107,6 +107,7 @@ impl Resolver {
             entry.hits.store(0, Ordering::Relaxed);
             self.metrics.cache.prefetches.inc();
         }
+        let ttl = if self.config.keep_ttl { entry.ttl.as_secs() as u32 } else { ttl };
         Some(Hit { entry, ttl, refresh })
     }
 

@@ -1,20 +1,16 @@
 //! The life of a server: takes its addresses, answers, ends what is under way.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
-    net::{Shutdown, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use sluice_model::Snapshot;
-use socket2::Socket;
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, watch},
     task::{JoinSet, spawn_blocking},
     time::timeout,
@@ -22,16 +18,13 @@ use tokio::{
 
 use crate::{
     ConfigError, DnsConfig, DnsError, Publisher,
-    desired::RecordOptions,
     handler::{Handler, HandlerSlot, ZoneSlot},
+    listening::Listening,
     metrics::Metrics,
     name::WireName,
-    records::AddressSet,
     routes::Routes,
     rules::RuleSet,
     socket::Sockets,
-    tcp::Acceptor,
-    udp::Worker,
     zone::Origin,
 };
 
@@ -47,7 +40,23 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     configurator: Configurator,
-    sockets: Vec<Sockets>,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+/// What a running server is told of its addresses.
+#[derive(Debug)]
+enum Order {
+    /// Answer here as well.
+    Open(Sockets),
+    /// Answer here no longer.
+    Close(SocketAddr),
+}
+
+/// An address of the configuration, and the one that was taken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Taken {
+    wanted: SocketAddr,
+    address: SocketAddr,
 }
 
 impl Server {
@@ -55,28 +64,27 @@ impl Server {
     /// that no device has yet are taken all the same.
     pub fn bind(config: DnsConfig) -> Result<Self, DnsError> {
         check(&config)?;
-        let threads = match config.udp_threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS)),
-            n => n,
-        };
-        let sockets: Vec<_> =
-            config.listen.iter().map(|address| Sockets::bind(*address, threads)).collect::<Result<_, _>>()?;
-        let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address).collect();
         let metrics = Metrics::new().map_err(DnsError::Metrics)?;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let sockets = bind_all(&config.listen, thread_count(&config))?;
+        let taken: Vec<_> = sockets.iter().map(|(taken, _)| *taken).collect();
         let slot = Arc::default();
-        let (origin, handler) = assemble(&config, &addresses, &metrics, &slot, None)?;
-        let publisher = Publisher::new(origin, slot.clone(), metrics.clone());
+        let (origin, handler) = assemble(&config, &addresses(&taken), &metrics, &slot, None)?;
+        for (_, sockets) in sockets {
+            // The receiver is at hand.
+            let _ = orders.send(Order::Open(sockets));
+        }
         let configurator = Configurator {
-            listen: config.listen,
             udp_threads: config.udp_threads,
-            addresses,
+            taken: Arc::new(Mutex::new(taken)),
+            orders,
+            publisher: Publisher::new(origin, slot.clone(), metrics.clone()),
             metrics,
-            publisher,
             zone: slot,
             handler: Arc::new(ArcSwap::from_pointee(handler)),
             changed: watch::Sender::new(()),
         };
-        Ok(Self { configurator, sockets })
+        Ok(Self { configurator, orders: inbox })
     }
 
     /// The handle through which the configuration is changed.
@@ -85,8 +93,8 @@ impl Server {
     }
 
     /// The addresses that were taken, in the order of the configuration.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.configurator.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.configurator.addresses()
     }
 
     /// The handle through which this server learns of the cluster.
@@ -102,53 +110,28 @@ impl Server {
     /// Answers until `shutdown` resolves; then answers what has arrived and returns. Needs a tokio runtime
     /// with time and I/O, whose threads are in the network namespace from which upstreams are reached.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), DnsError> {
-        let Configurator { handler, metrics, changed, .. } = self.configurator;
+        let Self { configurator, mut orders } = self;
+        let Configurator { handler, metrics, changed, .. } = configurator;
         let (busy, mut all_done) = mpsc::channel(1);
-        let mut stop = Stop { flag: Arc::default(), sockets: Vec::new() };
-        let mut threads = Vec::new();
-        let mut tasks = JoinSet::new();
-        for Sockets { address, udp, tcp } in self.sockets {
-            for socket in udp {
-                let socket = Arc::new(socket);
-                stop.sockets.push(socket.clone());
-                let worker = Worker {
-                    socket,
-                    handler: handler.clone(),
-                    listener: metrics.listener(address, "udp"),
-                    runtime: tokio::runtime::Handle::current(),
-                    stop: stop.flag.clone(),
-                    busy: busy.clone(),
-                };
-                let thread = std::thread::Builder::new()
-                    .name("dns-udp".to_owned())
-                    .spawn(|| worker.run())
-                    .map_err(|source| DnsError::Thread { address, source })?;
-                threads.push(thread);
+        let mut listening = BTreeMap::new();
+        let mut files = JoinSet::new();
+        files.spawn(watch_files(handler.clone(), changed.subscribe()));
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                order = orders.recv() => match order {
+                    None => {}
+                    Some(Order::Open(sockets)) => {
+                        let address = sockets.address;
+                        listening.insert(address, Listening::start(sockets, &handler, &metrics, &busy)?);
+                    }
+                    Some(Order::Close(address)) => drop(listening.remove(&address)),
+                },
             }
-            let listener = TcpListener::from_std(tcp.into()).map_err(|source| DnsError::Socket {
-                call: "epoll_ctl",
-                address,
-                protocol: "tcp",
-                source,
-            })?;
-            let counters = metrics.listener(address, "tcp");
-            tasks.spawn(Acceptor::new(handler.clone(), counters, busy.clone()).run(listener));
         }
-        tasks.spawn(async move {
-            let mut changes = changed.subscribe();
-            loop {
-                let handler = handler.load_full();
-                let files = async { tokio::join!(handler.routes.watch(), handler.rules.watch()) };
-                tokio::select! {
-                    _ = files => {}
-                    _ = changes.changed() => {}
-                }
-            }
-        });
-
-        shutdown.await;
-        drop(stop);
-        tasks.shutdown().await;
+        files.shutdown().await;
+        let threads: Vec<_> = listening.into_values().flat_map(Listening::stop).collect();
         // The threads return once they have answered what was in their sockets.
         let _ = spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         drop(busy);
@@ -157,12 +140,24 @@ impl Server {
     }
 }
 
+/// Keeps up with the files that the configuration in force names.
+async fn watch_files(handler: HandlerSlot, mut changes: watch::Receiver<()>) {
+    loop {
+        let handler = handler.load_full();
+        let files = async { tokio::join!(handler.routes.watch(), handler.rules.watch()) };
+        tokio::select! {
+            _ = files => {}
+            _ = changes.changed() => {}
+        }
+    }
+}
+
 /// Changes a server's configuration while it runs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Configurator {
-    listen: Vec<SocketAddr>,
     udp_threads: usize,
-    addresses: Vec<SocketAddr>,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    orders: mpsc::UnboundedSender<Order>,
     metrics: Metrics,
     publisher: Publisher,
     zone: ZoneSlot,
@@ -171,26 +166,63 @@ pub struct Configurator {
 }
 
 impl Configurator {
-    /// Puts a configuration in force, or says why not: then the old one stays. No query is lost, and caches
-    /// whose options are the same keep what they have. `snapshot` is the one published last. What the server
-    /// listens on cannot change.
+    /// Puts a configuration in force, or says why not: then the old one stays. No query is lost, addresses that
+    /// stay keep their sockets, and caches whose options are the same keep what they have. `snapshot` is the one
+    /// published last. The number of threads cannot change.
     pub fn apply(&self, config: &DnsConfig, snapshot: &Snapshot) -> Result<(), DnsError> {
         check(config)?;
-        for (same, what) in [
-            (config.listen == self.listen, "listen"),
-            (config.udp_threads == self.udp_threads, "udp_threads"),
-        ] {
-            if !same {
-                return Err(ConfigError::Fixed(what).into());
-            }
+        if config.udp_threads != self.udp_threads {
+            return Err(ConfigError::Fixed("udp_threads").into());
         }
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |wanted: &SocketAddr| taken.iter().all(|taken| taken.wanted != *wanted);
+        let new: Vec<_> = config.listen.iter().copied().filter(is_new).collect();
+        // Bound before anything changes: what cannot be had leaves all as it was.
+        let sockets = bind_all(&new, thread_count(config))?;
+        let all = config.listen.iter().filter_map(|wanted| {
+            let bound = sockets.iter().map(|(taken, _)| taken);
+            taken.iter().chain(bound).find(|taken| taken.wanted == *wanted).copied()
+        });
+        let all: Vec<Taken> = all.collect();
         let old = self.handler.load();
         let (origin, handler) =
-            assemble(config, &self.addresses, &self.metrics, &self.zone, Some(&old.routes))?;
+            assemble(config, &addresses(&all), &self.metrics, &self.zone, Some(&old.routes))?;
         self.publisher.change(origin, snapshot);
         self.handler.store(Arc::new(handler));
         self.changed.send_replace(());
+        let opened = sockets.into_iter().map(|(_, sockets)| Order::Open(sockets));
+        let closed = taken.iter().filter(|taken| !all.contains(taken)).map(|t| Order::Close(t.address));
+        for order in opened.chain(closed) {
+            // A server that has ended listens nowhere.
+            let _ = self.orders.send(order);
+        }
+        *taken = all;
         Ok(())
+    }
+
+    /// The addresses that are taken, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        addresses(&self.taken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Takes addresses.
+fn bind_all(listen: &[SocketAddr], threads: usize) -> Result<Vec<(Taken, Sockets)>, DnsError> {
+    let bind = |wanted: &SocketAddr| {
+        let sockets = Sockets::bind(*wanted, threads)?;
+        Ok((Taken { wanted: *wanted, address: sockets.address }, sockets))
+    };
+    listen.iter().map(bind).collect()
+}
+
+fn addresses(taken: &[Taken]) -> Vec<SocketAddr> {
+    taken.iter().map(|taken| taken.address).collect()
+}
+
+fn thread_count(config: &DnsConfig) -> usize {
+    match config.udp_threads {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS)),
+        n => n,
     }
 }
 
@@ -202,37 +234,11 @@ fn assemble(
     zone: &ZoneSlot,
     old: Option<&Routes>,
 ) -> Result<(Arc<Origin>, Handler), ConfigError> {
-    let (v4, v6) = addresses.iter().map(SocketAddr::ip).partition(std::net::IpAddr::is_ipv4);
-    let origin = Arc::new(Origin {
-        name: check(config)?,
-        options: RecordOptions { ttl: config.ttl, endpoint_pod_names: config.endpoint_pod_names },
-        pods: config.pods,
-        autopath: config.autopath,
-        node: config.node.clone(),
-        server_v4: AddressSet::new(v4, config.ttl),
-        server_v6: AddressSet::new(v6, config.ttl),
-        networks: config.networks.clone(),
-        reverse_fallthrough: config.reverse_fallthrough,
-    });
+    let ips: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
+    let origin = Arc::new(Origin::new(check(config)?, config, &ips));
     let routes = Routes::new(config, addresses, metrics, old)?;
     let rules = RuleSet::new(&config.rules)?;
     Ok((origin.clone(), Handler::new(origin, zone.clone(), routes, rules, config)))
-}
-
-/// Stops the threads, also when the server's future is dropped.
-struct Stop {
-    flag: Arc<AtomicBool>,
-    sockets: Vec<Arc<Socket>>,
-}
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.flag.store(true, Ordering::Relaxed);
-        for socket in &self.sockets {
-            // Wakes the thread. That the socket is not connected, which the kernel complains of, is no matter.
-            let _ = socket.shutdown(Shutdown::Read);
-        }
-    }
 }
 
 /// The zone's name, if the configuration can be served.

@@ -12,6 +12,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const BACKLOG: i32 = 1024;
 /// How often a port is looked for that is free for both protocols.
 const PORT_ATTEMPTS: usize = 16;
+/// The port of RFC 863, from which nobody asks.
+const DISCARD: u16 = 9;
 
 /// The sockets of one listen address.
 #[derive(Debug)]
@@ -66,6 +68,21 @@ fn open(address: SocketAddr, kind: Type) -> Result<Socket, DnsError> {
     }
     socket.bind(&address.into()).map_err(failed("bind", address, name))?;
     Ok(socket)
+}
+
+/// Takes a UDP socket out of those between which the kernel spreads the queries for an address, so that what comes
+/// from now on goes to the others, and nothing comes between the last look into the socket and its end. A
+/// socket with a peer gets packets of that peer alone; ours will never be heard of.
+pub(crate) fn leave_group(socket: &Socket) {
+    let nobody = socket.local_addr().ok().and_then(|address| address.as_socket()).map(|mut address| {
+        address.set_port(DISCARD);
+        address
+    });
+    if let Some(nobody) = nobody
+        && let Err(error) = socket.connect(&nobody.into())
+    {
+        tracing::debug!(%error, "a socket that ends is still one of its group");
+    }
 }
 
 fn failed(

@@ -14,7 +14,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -53,11 +53,16 @@ impl Acceptor {
         Self { handler, listener, busy, connections, clients: Arc::default() }
     }
 
-    /// Accepts connections for ever.
-    pub(crate) async fn run(self, socket: TcpListener) {
+    /// Accepts connections until `stopped` resolves, and then those that wait.
+    pub(crate) async fn run(self, socket: TcpListener, mut stopped: oneshot::Receiver<()>) {
         let this = Arc::new(self);
         loop {
-            let (stream, client) = match socket.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                _ = &mut stopped => return,
+            };
+            let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accepting DNS connections");

@@ -15,11 +15,9 @@ use sluice_model::{
 
 use crate::{
     DnsConfig, Publisher, Upstreams,
-    desired::RecordOptions,
     handler::{Client, Handler, Outcome, Transport},
     metrics::Metrics,
     name::WireName,
-    records::AddressSet,
     routes::Routes,
     rules::RuleSet,
     zone::Origin,
@@ -132,17 +130,8 @@ pub(crate) fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
 
 /// An origin as a server makes it of a configuration.
 pub(crate) fn origin(config: &DnsConfig) -> Arc<Origin> {
-    Arc::new(Origin {
-        name: WireName::parse(&config.zone).unwrap(),
-        options: RecordOptions { ttl: config.ttl, endpoint_pod_names: config.endpoint_pod_names },
-        pods: config.pods,
-        autopath: config.autopath,
-        node: config.node.clone(),
-        server_v4: AddressSet::new(vec!["10.96.0.10".parse().unwrap()], config.ttl),
-        server_v6: AddressSet::new(vec!["fd00:96::a".parse().unwrap()], config.ttl),
-        networks: config.networks.clone(),
-        reverse_fallthrough: config.reverse_fallthrough,
-    })
+    let addresses = ["10.96.0.10", "fd00:96::a"].map(|address| address.parse().unwrap());
+    Arc::new(Origin::new(WireName::parse(&config.zone).unwrap(), config, &addresses))
 }
 
 /// A client that is no pod.

@@ -5,9 +5,11 @@ mod autopath;
 mod caching;
 mod corefile;
 mod forwarding;
+mod options;
 mod properties;
 mod reload;
 mod rules;
+mod saved;
 mod sockets;
 
 use std::{net::UdpSocket, time::Duration};

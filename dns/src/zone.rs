@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use sluice_model::{ObjectName, Protocol};
 
 use crate::{
-    PodRecords,
+    DnsConfig, Exposure, PodRecords,
     desired::{Host, Port, RecordOptions, ServiceRecords},
     name::{self, WireName},
     query::QueryName,
@@ -24,7 +24,7 @@ use crate::{
 type Map<K, V> = GenericHashMap<K, V, foldhash::fast::RandomState, DefaultSharedPtr>;
 
 /// What does not change while the server runs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The cluster's domain.
     pub(crate) name: WireName,
@@ -32,6 +32,8 @@ pub(crate) struct Origin {
     pub(crate) options: RecordOptions,
     /// Pod records.
     pub(crate) pods: PodRecords,
+    /// Which services and namespaces there are.
+    pub(crate) exposure: Exposure,
     /// The first query of a pod's walk along its search path is answered with where it leads.
     pub(crate) autopath: bool,
     /// The node whose pods those are; all nodes' where it is not known.
@@ -53,6 +55,8 @@ pub(crate) struct Zone {
     pub(crate) origin: Arc<Origin>,
     /// The serial number of the SOA record: moves with every change.
     pub(crate) serial: u32,
+    /// How the cluster was when an earlier server ended: what it lacks may well exist.
+    pub(crate) is_stale: bool,
     services: Map<Arc<[u8]>, Arc<ServiceRecords>>,
     namespaces: Map<Arc<[u8]>, Presence>,
     reverse: Map<IpAddr, Arc<[Pointer]>>,
@@ -129,6 +133,7 @@ impl Zone {
         Self {
             origin,
             serial: 0,
+            is_stale: false,
             services: Map::default(),
             namespaces: Map::default(),
             reverse: Map::default(),
@@ -332,14 +337,47 @@ impl Zone {
         }
     }
 
+    /// The namespaces (their labels in wire form) that exist by themselves.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.namespaces.iter().filter(|(_, presence)| presence.object).map(|(label, _)| label)
+    }
+
     /// The services and their records.
-    #[cfg(test)]
     pub(crate) fn services(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<ServiceRecords>)> {
         self.services.iter()
     }
 }
 
 impl Origin {
+    /// What a configuration says, of a server at these addresses.
+    pub(crate) fn new(name: WireName, config: &DnsConfig, addresses: &[IpAddr]) -> Self {
+        let (v4, v6) = addresses.iter().partition(|address| address.is_ipv4());
+        Self {
+            name,
+            options: RecordOptions::new(config),
+            pods: config.pods,
+            exposure: config.exposure.clone(),
+            autopath: config.autopath,
+            node: config.node.clone(),
+            server_v4: AddressSet::new(v4, config.ttl),
+            server_v6: AddressSet::new(v6, config.ttl),
+            networks: config.networks.clone(),
+            reverse_fallthrough: config.reverse_fallthrough,
+        }
+    }
+
+    /// Whether the records of services, namespaces and pods are the same as those of `other`.
+    pub(crate) fn has_records_of(&self, other: &Self) -> bool {
+        let this = Self {
+            server_v4: other.server_v4.clone(),
+            server_v6: other.server_v6.clone(),
+            networks: other.networks.clone(),
+            reverse_fallthrough: other.reverse_fallthrough,
+            ..self.clone()
+        };
+        this == *other
+    }
+
     /// The network that a reverse name stands for, if it lies within the cluster's.
     pub(crate) fn covers(&self, name: &QueryName) -> Option<IpNet> {
         let prefix = name::reverse_prefix(name.rev_labels())?;

@@ -8,7 +8,10 @@ use super::{
     values::{self, duration},
     wrong,
 };
-use crate::{CacheConfig, ForwardOptions, PodRecords, Policy, Prefetch, Rules, ServeStale, Tls, Upstreams};
+use crate::{
+    CacheConfig, ForwardOptions, InvalidSelector, PodRecords, Policy, Prefetch, Rules, Selector, ServeStale,
+    Tls, Upstreams,
+};
 
 /// What a server block has said so far.
 pub(super) struct Block {
@@ -105,8 +108,7 @@ impl Block {
 
     fn kubernetes(&mut self, directive: &Directive, corefile: &mut Corefile) -> Result<()> {
         self.has_kubernetes = true;
-        let is_reverse =
-            |zone: &&String| zone.ends_with("arpa") || zone.ends_with("arpa.") || zone.contains('/');
+        let is_reverse = |zone: &str| zone.ends_with("arpa") || zone.ends_with("arpa.") || zone.contains('/');
         let mut zones = directive.words.iter().filter(|zone| !is_reverse(zone));
         if let Some(zone) = zones.next() {
             corefile.config.zone.clone_from(zone);
@@ -114,27 +116,48 @@ impl Block {
         if let Some(other) = zones.next() {
             return Err(wrong(directive, format!("a second domain {other:?} is not supported")));
         }
-        corefile.config.ttl = 5;
-        corefile.config.pods = PodRecords::Disabled;
-        corefile.config.reverse_fallthrough = false;
+        let config = &mut corefile.config;
+        config.ttl = 5;
+        config.pods = PodRecords::Disabled;
+        // Without a reverse domain the reverse names that are not ours are others'.
+        config.reverse_fallthrough = !directive.words.iter().any(|zone| is_reverse(zone));
         for option in &directive.options {
             match (option.name.as_str(), option.words.as_slice()) {
                 ("pods", [mode]) => {
-                    corefile.config.pods = match mode.as_str() {
+                    config.pods = match mode.as_str() {
                         "disabled" => PodRecords::Disabled,
                         "insecure" => PodRecords::Insecure,
                         "verified" => PodRecords::Verified,
                         _ => return Err(unknown(option)),
                     }
                 }
-                ("ttl", [seconds]) => corefile.config.ttl = option_parsed(option, seconds, "seconds")?,
-                ("endpoint_pod_names", []) => corefile.config.endpoint_pod_names = true,
-                ("fallthrough", zones) if !zones.is_empty() && zones.iter().all(|zone| is_reverse(&zone)) => {
-                    corefile.config.reverse_fallthrough = true;
+                ("ttl", [seconds]) => config.ttl = option_parsed(option, seconds, "seconds")?,
+                ("endpoint_pod_names", []) => config.endpoint_pod_names = true,
+                ("noendpoints", []) => config.endpoints = false,
+                ("ignore", [what]) if what == "empty_service" => config.ignore_empty_services = true,
+                ("namespaces", names) if !names.is_empty() => {
+                    config.exposure.namespaces.extend(names.iter().cloned());
                 }
-                ("fallthrough", _) => {
-                    return Err(CorefileError::new(option.line, "fallthrough", "only for reverse domains"));
+                ("namespace_labels", words) => {
+                    config.exposure.namespace_labels = Some(selector(option, words)?);
                 }
+                ("labels", words) => config.exposure.labels = Some(selector(option, words)?),
+                ("fallthrough", []) => {
+                    config.reverse_fallthrough = true;
+                    config.fallthrough.push(".".to_owned());
+                }
+                ("fallthrough", zones) => {
+                    config.reverse_fallthrough |= zones.iter().any(|zone| is_reverse(zone) || zone == ".");
+                    config.fallthrough.extend(zones.iter().filter(|zone| !is_reverse(zone)).cloned());
+                }
+                // How CoreDNS talks to the API server; here the agent does.
+                (
+                    "endpoint" | "kubeconfig" | "startup_timeout" | "apiserver_qps" | "apiserver_burst",
+                    [_],
+                )
+                | ("apiserver_max_inflight", [_])
+                | ("tls", [_, _, _])
+                | ("kubeconfig", [_, _]) => {}
                 _ => return Err(unknown(option)),
             }
         }
@@ -233,6 +256,7 @@ impl Block {
                     cache.denial_capacity = option_parsed(option, capacity, "a number")?;
                     lifetimes(option, rest, &mut cache.denial_ttl, &mut cache.min_denial_ttl)?;
                 }
+                ("keepttl", []) => cache.keep_ttl = true,
                 ("servfail", [_]) => cache.servfail_ttl = option_duration(option)?.as_secs().min(300) as u32,
                 ("prefetch", [amount, rest @ ..]) if rest.len() <= 2 => {
                     let percent = rest.get(1).map_or("10", |word| word.trim_end_matches('%'));
@@ -269,6 +293,13 @@ impl Block {
         }
         Ok(())
     }
+}
+
+fn selector(option: &Setting, words: &[String]) -> Result<Selector> {
+    let text = words.join(" ");
+    text.parse().map_err(|problem: InvalidSelector| {
+        CorefileError::new(option.line, &option.name, problem.to_string())
+    })
 }
 
 /// A response code by its name.

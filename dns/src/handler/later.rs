@@ -98,7 +98,7 @@ impl Handler {
         let zone = self.zone.load_full();
         if let Some(zone) = &zone {
             let mut reply = self.reply(query, client, flag::AA, &mut out);
-            match answer::write(zone, query, turn, &mut reply) {
+            match self.ask_zone(zone, query, turn, &mut reply) {
                 Written::Complete(rcode) => {
                     reply.finish(rcode);
                     if rcode == Rcode::NxDomain {

@@ -147,7 +147,7 @@ fn what_people_add_is_read() {
     "#;
     let config = read(&text.replace("(unused) ", "")).config;
     assert_eq!((config.zone.as_str(), config.ttl, config.pods), ("k8s.test", 5, PodRecords::Verified));
-    assert!(config.endpoint_pod_names && config.autopath && !config.reverse_fallthrough);
+    assert!(config.endpoint_pod_names && config.autopath && config.reverse_fallthrough);
     assert_eq!((config.max_udp_payload, config.cache.enabled), (1400, false));
     let zones: Vec<_> = config.stub_domains.iter().map(|stub| stub.zone.as_str()).collect();
     assert_eq!(zones, ["private.example.org", "example.org.", "private.example.org", "example.net."]);
@@ -218,15 +218,15 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n dns64 10.0.0.0/8\n}", "line 2: dns64: \"10.0.0.0/8\" is not an IPv6 network"),
         (". {\n template IN\n}", "line 2: template: a class and a type are expected"),
         (". {\n template IN A {\n  ederror 21\n }\n}", "line 3: ederror: \"ederror 21\" is not supported"),
-        (
-            ". {\n kubernetes {\n  namespaces a b\n }\n}",
-            "line 3: namespaces: \"namespaces a b\" is not supported",
-        ),
+        (". {\n kubernetes {\n  labels a in b\n }\n}", "line 3: labels: \"a in b\" is not a label selector"),
         (
             ". {\n kubernetes a.test b.test\n}",
             "line 2: kubernetes: a second domain \"b.test\" is not supported",
         ),
-        (". {\n kubernetes a.test {\n fallthrough\n }\n}", "line 3: fallthrough: only for reverse domains"),
+        (
+            ". {\n kubernetes a.test {\n multicluster b\n }\n}",
+            "line 3: multicluster: \"multicluster b\" is not supported",
+        ),
         (
             ". {\n forward . tls://dns.test\n}",
             "line 2: forward: \"tls://dns.test\" is not an address with or without port",
@@ -239,7 +239,6 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n forward . 192.0.2.1\n forward . 192.0.2.2\n}", "line 3: forward: the second for this domain"),
         (". {\n forward . 192.0.2.1 {\n tls\n }\n}", "line 3: tls: \"tls\" is not supported"),
         (". {\n cache {\n success x\n }\n}", "line 3: success: \"x\" is not a number"),
-        (". {\n cache {\n keepttl\n }\n}", "line 3: keepttl: \"keepttl\" is not supported"),
         (". {\n health {\n lameduck x\n }\n}", "line 3: lameduck: \"x\" is not a duration"),
         (". {\n rewrite ttl example.org 5\n}", "line 2: rewrite: only names can be rewritten"),
         (". {\n bind eth0\n}", "line 2: bind: \"eth0\" is not an address"),

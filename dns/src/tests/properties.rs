@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Objects of few names, so that they meet.
-fn any_object() -> impl Strategy<Value = Object> {
+pub(super) fn any_object() -> impl Strategy<Value = Object> {
     let name = "[a-c]/[a-d]";
     let v4 = (0_u8..12).prop_map(|n| format!("10.1.0.{n}"));
     let v6 = (0_u8..12).prop_map(|n| format!("fd00:1::{n:x}"));
@@ -45,7 +45,7 @@ proptest! {
         let snapshot = snapshot(objects);
         let fixture = Fixture::new(&DnsConfig { upstreams: Upstreams::None, ..config() });
         fixture.publisher.publish(&snapshot, &Changes::everything());
-        let options = RecordOptions { ttl: 30, endpoint_pod_names: false };
+        let options = RecordOptions::new(&DnsConfig::default());
         for (name, service) in &snapshot.services {
             let records = service_records(service, snapshot.slices_of(name).map(|s| &**s), &options);
             let base = format!("{}.{}.svc.cluster.local.", name.name, name.namespace);

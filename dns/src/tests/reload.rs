@@ -76,7 +76,6 @@ fn a_bad_configuration_is_refused_and_the_old_one_stays() {
         let base = listening(config());
         for (config, problem) in [
             (DnsConfig { ttl: 4000, ..base.clone() }, "ttl 4000 is not between 0 and 3600 seconds"),
-            (DnsConfig { listen: Vec::new(), ..base.clone() }, "listen cannot change while the server runs"),
             (DnsConfig { udp_threads: 7, ..base.clone() }, "udp_threads cannot change while the server runs"),
             (
                 DnsConfig { rules: vec![Rules::new("a..b")], ..base.clone() },
@@ -88,5 +87,50 @@ fn a_bad_configuration_is_refused_and_the_old_one_stays() {
         }
         assert_eq!(ask("+short web.default.svc.cluster.local"), "10.96.0.20\n");
         assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
+    });
+}
+
+#[test]
+fn addresses_come_and_go_and_those_that_stay_lose_nothing() {
+    in_namespace(|| {
+        let (running, _world) = served(config());
+        sh("ip addr add 10.96.0.11/32 dev lo");
+        let snapshot = snapshot(cluster());
+        let stays: std::net::SocketAddr = "10.96.0.10:53".parse().unwrap();
+        let comes: std::net::SocketAddr = "10.96.0.11:53".parse().unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let client = {
+            let is_over = is_over.clone();
+            std::thread::spawn(move || {
+                let message = question("web.default.svc.cluster.local.", RecordType::A);
+                while !is_over.load(Ordering::Relaxed) {
+                    exchange(&message).expect("an answer, the first time asked");
+                }
+            })
+        };
+        let with =
+            |listen: &[std::net::SocketAddr]| DnsConfig { listen: listen.to_vec(), ..listening(config()) };
+        for _ in 0..20 {
+            running.configurator.apply(&with(&[stays, comes]), &snapshot).unwrap();
+            assert_eq!(sh("dig +short +tries=1 @10.96.0.11 web.default.svc.cluster.local"), "10.96.0.20\n");
+            assert_eq!(
+                sh("dig +short +tcp +tries=1 @10.96.0.11 web.default.svc.cluster.local"),
+                "10.96.0.20\n"
+            );
+            running.configurator.apply(&with(&[stays]), &snapshot).unwrap();
+            assert_eq!(running.configurator.addresses(), [stays]);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        client.join().unwrap();
+        eventually("nobody is at the address any more", || {
+            !sh("ss -Hlun; ss -Hltn").contains("10.96.0.11:53")
+        });
+        // One that cannot be had leaves everything as it was.
+        let taken = std::net::UdpSocket::bind(comes).unwrap();
+        running.configurator.apply(&with(&[comes]), &snapshot).unwrap_err();
+        assert_eq!(running.configurator.addresses(), [stays]);
+        drop(taken);
+        let names = ask("+noall +answer ns.dns.cluster.local");
+        assert!(names.contains("10.96.0.10") && !names.contains("10.96.0.11"), "{names}");
     });
 }
