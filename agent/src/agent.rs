@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -120,11 +121,9 @@ impl Agent {
         Self { notices: Some(notices), ..self }
     }
 
-    /// Ends DNS. All else stays as it is: the datapath goes on without an agent.
-    pub fn stop(&mut self) {
-        if let Some(names) = &mut self.names {
-            names.stop();
-        }
+    /// Ends the agent. All stays as it is: the datapath goes on without, and DNS, given back here, until it is ended.
+    pub fn stop(self) -> Option<Names> {
+        self.names
     }
 
     fn add_default_service(&mut self) {
@@ -144,7 +143,7 @@ impl Agent {
             failures.push(Failure::NoUplink(name.clone()));
         }
         let dns = match &self.names {
-            Some(_) => names::addresses(&self.config, &self.snapshot),
+            Some(names) => dns_addresses(names.addresses(&self.config, &self.snapshot), &found),
             None => BTreeSet::new(),
         };
         let mac = |name: &str, gateway: &str| {
@@ -330,7 +329,7 @@ impl Agent {
         self.tell(failures);
         let serves = (!self.config.proxy || self.services.is_some())
             && self.names.as_ref().is_none_or(|names| {
-                names.is_running() || names::addresses(&self.config, &self.snapshot).is_empty()
+                names.is_running() || names.addresses(&self.config, &self.snapshot).is_empty()
             });
         if serves {
             let done = |family: &IpFamily| !failures.iter().any(|failure| failure.keeps_back(*family));
@@ -391,6 +390,15 @@ impl Agent {
     }
 }
 
+/// The addresses of DNS that the service device holds: those that no other device has.
+fn dns_addresses(mut addresses: BTreeSet<IpAddr>, found: &Found) -> BTreeSet<IpAddr> {
+    let is_held = |ip: &IpAddr| {
+        found.addresses.iter().any(|(device, address)| device != SERVICE_DEVICE && address.addr() == *ip)
+    };
+    addresses.retain(|ip| !ip.is_loopback() && !ip.is_unspecified() && !is_held(ip));
+    addresses
+}
+
 impl Work for Agent {
     fn update(&mut self, update: Update) {
         self.metrics.set_faults(update.faults);
@@ -436,6 +444,14 @@ impl Work for Agent {
         self.dirty.node = true;
     }
 
+    fn corefile(&mut self, text: String) {
+        if let Some(names) = &mut self.names {
+            names.set_corefile(&self.config, text);
+            // It may bind other addresses.
+            self.dirty.node = true;
+        }
+    }
+
     fn is_dirty(&self) -> bool {
         self.dirty.node || self.dirty.pods || !self.dirty.changes.is_empty()
     }
@@ -473,10 +489,10 @@ impl Work for Agent {
         if dirty.node {
             self.route(&mut failures);
         }
-        if let Some(names) = &mut self.names
-            && let Err(error) = names.publish(&self.config, &self.snapshot, &names_changes)
-        {
-            failures.push(error.into());
+        if let Some(names) = &mut self.names {
+            let found = self.node.iter().flat_map(|(found, _)| &found.addresses);
+            let local = found.map(|(_, address)| address.addr()).collect();
+            failures.extend(names.publish(&self.config, &self.snapshot, &names_changes, local));
         }
         if dirty.node
             && let Err(failure) = self.describe_node()

@@ -10,6 +10,7 @@ use sluice_proxy::{DatapathError, StoreError, SyncError};
 use crate::{
     conflist::ConflistError,
     health_ports::HealthPortError,
+    names::DoorError,
     notice::{About, Notice},
 };
 
@@ -45,6 +46,9 @@ pub enum Failure {
     /// DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
+    /// What is told of DNS over HTTP.
+    #[error(transparent)]
+    Door(DoorError),
     /// What the plugin is told of the node.
     #[error(transparent)]
     NodeFile(#[from] NodeError),
@@ -70,7 +74,7 @@ impl Failure {
             Self::Datapath(_) => "datapath",
             Self::Store(_) | Self::Sync(_) => "services",
             Self::HealthPort(_) => "health",
-            Self::Dns(_) => "dns",
+            Self::Dns(_) | Self::Door(_) => "dns",
             Self::NodeFile(_) | Self::Records(_) | Self::Conflist(_) => "plugin",
         }
     }

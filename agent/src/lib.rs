@@ -21,6 +21,7 @@ pub mod convert;
 pub mod endpoints;
 pub mod failure;
 pub mod folder;
+pub mod handover;
 pub mod health;
 pub mod health_ports;
 pub mod http;

@@ -8,7 +8,8 @@ use sluice_agent::{
     cli::{Cli, Command},
     config::{Config, LogFormat},
     failure::Chain,
-    install, start,
+    install,
+    start::{self, StartError},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +48,9 @@ fn run_agent(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", Chain(&error));
+            if let StartError::Corefile(_) = error {
+                return ExitCode::from(EXIT_CONFIG);
+            }
             ExitCode::FAILURE
         }
     }

@@ -26,6 +26,8 @@ pub enum Event {
     Attachments(Vec<Attachment>),
     /// Somebody changed devices or addresses.
     NodeChanged,
+    /// The Corefile has another text.
+    Corefile(String),
     /// Somebody wants to see current counters; to be answered when they are.
     Count(oneshot::Sender<()>),
     /// The agent is to end.
@@ -50,6 +52,8 @@ pub trait Work {
     fn attachments(&mut self, attachments: Vec<Attachment>);
     /// Takes in that devices or addresses changed.
     fn node_changed(&mut self);
+    /// Takes in another Corefile.
+    fn corefile(&mut self, text: String);
     /// Whether there is anything to do for a pass over changes.
     fn is_dirty(&self) -> bool;
     /// Makes a pass; false if something failed.
@@ -125,6 +129,7 @@ pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
                     work.attachments(attachments);
                 }
                 Event::NodeChanged => work.node_changed(),
+                Event::Corefile(text) => work.corefile(text),
                 Event::Count(answer) => {
                     work.count();
                     // Whoever asked may have gone.
@@ -163,6 +168,9 @@ mod tests {
             self.dirty = true;
         }
         fn node_changed(&mut self) {
+            self.dirty = true;
+        }
+        fn corefile(&mut self, _: String) {
             self.dirty = true;
         }
         fn is_dirty(&self) -> bool {

@@ -7,19 +7,23 @@
 //!                                        HTTP server ────┘
 //! ```
 //!
-//! The end takes nothing away: programs, maps, devices and routes stay, and the node goes on without an agent.
+//! The end takes nothing away: programs, maps, devices and routes stay, and the node goes on without an agent. DNS goes on
+//! for a while, so that a successor can take over ([`handover`]).
 
 use std::{
     panic::{self, AssertUnwindSafe},
+    path::Path,
     sync::{Arc, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 use sluice_netlink::Netlink;
 use tokio::{
     runtime::Runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
+    task::JoinHandle,
 };
 use tracing::{debug, error, info, warn};
 
@@ -28,13 +32,14 @@ use crate::{
     api::{Access, AccessError, ApiSource, Pods, Shared, Timing, Wanted},
     config::{Config, Source},
     folder::{FolderError, FolderSource, Input},
+    handover::{self, Predecessor, Waiting},
     health::Health,
     health_ports::HealthPorts,
     http::{self, DnsMetrics, ListenError, Site},
     links,
-    lock::{self, LockError},
+    lock::{AgentLock, LockError},
     metrics::Metrics,
-    names::Names,
+    names::{BadCorefile, Names, NamesState, watch_corefile},
     notice::Notices,
     records::{self, RecordsError, pod_addresses},
     run::{self, Event},
@@ -58,6 +63,9 @@ pub enum StartError {
     /// The plugin's records.
     #[error(transparent)]
     Records(#[from] RecordsError),
+    /// The Corefile.
+    #[error(transparent)]
+    Corefile(#[from] BadCorefile),
     /// An HTTP address.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -81,7 +89,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     if config.proxy && config.fast_path && config.cgroup_root.is_none() {
         warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
     }
-    let _lock = lock::lock(&config.state_dir)?;
+    let (lock, predecessor) = handover::take_lock(&config.state_dir)?;
     let _counting = config
         .program_stats
         .then(|| sluice_proxy::count_runs().inspect_err(|error| warn!(%error, "programStats has no effect")));
@@ -90,15 +98,151 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     let health = Arc::new(Health::new(config.resync_period));
     let dns_metrics = DnsMetrics::default();
     let (events, inbox) = mpsc::channel();
+    let (state_dir, corefile) = (config.state_dir.clone(), config.corefile.clone());
 
-    serve_http(&runtime, &config, &health, &metrics, &dns_metrics, &events)?;
+    let mut names = match config.dns {
+        true => Some(Names::new(&config, runtime.handle().clone(), dns_metrics.clone())?),
+        false => None,
+    };
+    let http = serve_http(&runtime, &config, &health, &metrics, &dns_metrics, &events)?;
+    // One that hands over answers until we do, and knows more.
+    if let Some(names) = names.as_mut().filter(|_| predecessor.is_none()) {
+        names.restore(&config);
+    }
     let notices = start_sources(&config, source, &metrics, &health, &events)?;
-    let names = config.dns.then(|| Names::new(runtime.handle().clone(), dns_metrics));
+    if let Some((path, names)) = corefile.zip(names.as_ref()) {
+        let texts = events.clone();
+        let known = names.corefile().map(str::to_owned);
+        watch_corefile(path, known, move |text| texts.send(Event::Corefile(text)).is_ok())?;
+    }
+    let dns = names.as_ref().map(Names::state);
+    let ready = move || {
+        tell_ready();
+        predecessor.map(Predecessor::relieve).unwrap_or_default();
+    };
     let health_ports = config.proxy.then(|| HealthPorts::new(runtime.handle().clone(), health.clone()));
-    let ended = start_loop(config, names, health_ports, notices, metrics, health, inbox)?;
-    let result = runtime.block_on(wait(ended, &events));
+    let period = config.resync_period;
+    let mut agent = Agent::new(config, Netlink::open()?, names, metrics, health, ready);
+    if let Some(health_ports) = health_ports {
+        agent = agent.with_health_ports(health_ports);
+    }
+    if let Some(notices) = notices {
+        agent = agent.with_notices(notices);
+    }
+    let ended = start_loop(agent, period, inbox)?;
+    let node = Node { lock, http, events, ended };
+    let result = node.run(&runtime, dns, &state_dir);
     info!("ended; the datapath goes on");
     result
+}
+
+/// What an agent has of a node, apart from DNS.
+struct Node {
+    lock: AgentLock,
+    http: Vec<JoinHandle<()>>,
+    events: mpsc::Sender<Event>,
+    ended: Ended,
+}
+
+/// Hears when the loop has ended, and gets DNS back. An error: not in order.
+type Ended = oneshot::Receiver<Option<Names>>;
+
+impl Node {
+    /// Waits for the signal to end, and ends.
+    fn run(mut self, runtime: &Runtime, dns: Option<NamesState>, state_dir: &Path) -> Result<(), StartError> {
+        let mut signals = {
+            let _inside = runtime.enter();
+            Signals::new()?
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                () = signals.next() => Ok(()),
+                ended = &mut self.ended => {
+                    error!(orderly = ended.is_ok(), "the loop has stopped");
+                    Err(StartError::LoopStopped)
+                }
+            }
+        })?;
+        info!("ending");
+        // A service manager that is not there need not be told.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        let lameduck = dns.map_or(Duration::ZERO, |dns| {
+            dns.leave();
+            dns.lameduck()
+        });
+        if lameduck.is_zero() {
+            self.release(runtime)?.iter_mut().for_each(Names::stop);
+            return Ok(());
+        }
+        let deadline = Instant::now() + lameduck;
+        let waiting = {
+            let _inside = runtime.enter();
+            Waiting::new(state_dir)
+        };
+        if let Err(error) = &waiting {
+            warn!(%error, "no successor can take over before the end");
+        }
+        let mut node = Some(self);
+        let mut names = None;
+        loop {
+            let successor = runtime.block_on(async {
+                let successor = async {
+                    match &waiting {
+                        Ok(waiting) => waiting.successor().await.ok(),
+                        Err(_) => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    successor = successor => successor,
+                    () = tokio::time::sleep_until(deadline.into()) => None,
+                    () = signals.next() => None,
+                }
+            });
+            if let Some(node) = node.take() {
+                names = node.release(runtime)?;
+            }
+            // One that has died may be followed by another.
+            if successor.is_none_or(|successor| runtime.block_on(successor.serves())) {
+                break;
+            }
+        }
+        names.iter_mut().for_each(Names::stop);
+        Ok(())
+    }
+
+    /// Ends everything but DNS, so that another agent can begin.
+    fn release(self, runtime: &Runtime) -> Result<Option<Names>, StartError> {
+        // The loop may have ended in this very moment.
+        let _ = self.events.send(Event::Stop);
+        let mut names = runtime.block_on(self.ended).map_err(|_| StartError::LoopStopped)?;
+        names.iter_mut().for_each(Names::close_doors);
+        for task in self.http {
+            task.abort();
+            // Told to end, it has.
+            let _ = runtime.block_on(task);
+        }
+        drop(self.lock);
+        Ok(names)
+    }
+}
+
+/// The signals to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn serve_http(
@@ -108,7 +252,7 @@ fn serve_http(
     metrics: &Arc<Metrics>,
     dns: &DnsMetrics,
     events: &mpsc::Sender<Event>,
-) -> Result<(), StartError> {
+) -> Result<Vec<JoinHandle<()>>, StartError> {
     let events = events.clone();
     let refresh = move || {
         let (sender, receiver) = oneshot::channel();
@@ -124,15 +268,16 @@ fn serve_http(
         started: jiff::Timestamp::now(),
         refresh: Arc::new(refresh),
     };
+    let mut tasks = Vec::new();
     if let Some(address) = config.healthz_address {
         let listener = runtime.block_on(http::listen("/healthz", address))?;
-        runtime.spawn(http::serve(listener, http::health_routes(site.clone())));
+        tasks.push(runtime.spawn(http::serve(listener, http::health_routes(site.clone()))));
     }
     if let Some(address) = config.metrics_address {
         let listener = runtime.block_on(http::listen("/metrics", address))?;
-        runtime.spawn(http::serve(listener, http::metrics_routes(site)));
+        tasks.push(runtime.spawn(http::serve(listener, http::metrics_routes(site))));
     }
-    Ok(())
+    Ok(tasks)
 }
 
 /// Starts everything that tells the loop what happens; gives where the loop may leave notices, if anywhere.
@@ -193,33 +338,18 @@ fn wanted(config: &Config) -> Wanted {
 }
 
 /// Starts the loop; the receiver hears when it has ended.
-fn start_loop(
-    config: Config,
-    names: Option<Names>,
-    health_ports: Option<HealthPorts>,
-    notices: Option<Notices>,
-    metrics: Arc<Metrics>,
-    health: Arc<Health>,
-    inbox: mpsc::Receiver<Event>,
-) -> Result<oneshot::Receiver<bool>, StartError> {
-    let period = config.resync_period;
-    let mut agent = Agent::new(config, Netlink::open()?, names, metrics, health, tell_ready);
-    if let Some(health_ports) = health_ports {
-        agent = agent.with_health_ports(health_ports);
-    }
-    if let Some(notices) = notices {
-        agent = agent.with_notices(notices);
-    }
+fn start_loop(mut agent: Agent, period: Duration, inbox: mpsc::Receiver<Event>) -> Result<Ended, StartError> {
     let (sender, ended) = oneshot::channel();
     thread::Builder::new().name("loop".into()).spawn(move || {
-        let work = AssertUnwindSafe(|| {
+        let work = AssertUnwindSafe(move || {
             run::run(&inbox, &mut agent, period);
-            agent.stop();
+            agent.stop()
         });
         // A panic is a mistake of ours. The message has been printed; a new process starts from what is pinned.
-        let orderly = panic::catch_unwind(work).is_ok();
-        // Nobody listens if the process is ending.
-        let _ = sender.send(orderly);
+        if let Ok(names) = panic::catch_unwind(work) {
+            // Nobody listens if the process is ending.
+            let _ = sender.send(names);
+        }
     })?;
     Ok(ended)
 }
@@ -230,27 +360,5 @@ fn tell_ready() {
     match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         Ok(()) => {}
         Err(error) => debug!(%error, "no service manager was told"),
-    }
-}
-
-async fn wait(mut ended: oneshot::Receiver<bool>, events: &mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        orderly = &mut ended => {
-            error!(orderly = orderly.unwrap_or(false), "the loop has stopped");
-            return Err(StartError::LoopStopped);
-        }
-    }
-    info!("ending");
-    // A service manager that is not there need not be told.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    // The loop may have ended in this very moment.
-    let _ = events.send(Event::Stop);
-    match ended.await {
-        Ok(true) => Ok(()),
-        _ => Err(StartError::LoopStopped),
     }
 }

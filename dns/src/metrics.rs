@@ -11,11 +11,11 @@ use std::{
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector, exponential_buckets,
 };
 
-use crate::wire::rtype;
+use crate::{DnsConfig, Rules, Upstreams, wire::rtype};
 
 /// Types that are counted by name; all others are `other`.
 const TYPES: [(u16, &str); 16] = [
@@ -78,6 +78,8 @@ pub(crate) struct Metrics {
     pub(crate) upstream: HistogramVec,
     /// Health checks that failed.
     pub(crate) check_failures: IntCounterVec,
+    /// What is switched on.
+    plugins: IntGaugeVec,
     /// The cache's.
     pub(crate) cache: CacheMetrics,
 }
@@ -165,13 +167,44 @@ impl Metrics {
                 opts("proxy", "healthcheck_failures_total", "Health checks that failed."),
                 &["proxy_name", "to"],
             )?,
+            plugins: IntGaugeVec::new(
+                Opts::new("coredns_plugin_enabled", "What of CoreDNS's plugins is switched on."),
+                &with(&["name"]),
+            )?,
             cache: CacheMetrics::new()?,
         })
     }
 
+    /// Shows what a configuration switches on, by the names that CoreDNS has for it.
+    pub(crate) fn show_plugins(&self, config: &DnsConfig) {
+        let rules = |has: fn(&Rules) -> bool| config.rules.iter().any(has);
+        self.plugins.reset();
+        for (name, is_on) in [
+            ("errors", true),
+            ("kubernetes", true),
+            ("loadbalance", true),
+            ("loop", true),
+            ("prometheus", true),
+            ("reload", true),
+            ("autopath", config.autopath),
+            ("cache", config.cache.enabled),
+            ("forward", config.upstreams != Upstreams::None || !config.stub_domains.is_empty()),
+            ("acl", !config.allow_from.is_empty() || rules(|rules| !rules.acl.is_empty())),
+            ("dns64", rules(|rules| rules.dns64.is_some())),
+            ("hosts", rules(|rules| rules.hosts.is_some())),
+            ("log", rules(|rules| rules.log)),
+            ("rewrite", rules(|rules| !rules.rewrites.is_empty())),
+            ("template", rules(|rules| !rules.templates.is_empty())),
+        ] {
+            if is_on {
+                self.plugins.with_label_values(&["dns://:53", ".", "", name]).set(1);
+            }
+        }
+    }
+
     /// Registers all of them.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 12] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(self.requests.clone()),
             Box::new(self.responses.clone()),
             Box::new(self.duration.clone()),
@@ -183,6 +216,7 @@ impl Metrics {
             Box::new(self.rejects.clone()),
             Box::new(self.upstream.clone()),
             Box::new(self.check_failures.clone()),
+            Box::new(self.plugins.clone()),
             Box::new(self.cache.clone()),
         ];
         all.into_iter().try_for_each(|collector| registry.register(collector))

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ipnet::IpNet;
 use sluice_model::{Changes, ObjectName, Pod, Snapshot};
 
 use crate::{
@@ -67,8 +68,14 @@ impl Publisher {
     }
 
     /// What is published, to be kept for the start of a later server; `None` before the first publish.
-    pub fn save(&self) -> Option<Saved> {
-        self.slot.load().as_ref().filter(|zone| !zone.is_stale).map(|zone| Saved::of(zone))
+    /// `clients`: who is answered, for that server to know as early.
+    pub fn save(&self, clients: &[IpNet]) -> Option<Saved> {
+        self.slot.load().as_ref().filter(|zone| !zone.is_stale).map(|zone| Saved::of(zone, clients))
+    }
+
+    /// The serial number of what is published, which moves with every change; `None` before the first publish.
+    pub fn serial(&self) -> Option<u32> {
+        self.slot.load().as_ref().filter(|zone| !zone.is_stale).map(|zone| zone.serial)
     }
 
     /// Serves what an earlier server has saved, until the first publish: what it holds is told with a time to live

@@ -1,7 +1,7 @@
 //! The zone as a file keeps it, for a server that starts before it knows the cluster.
 //!
 //! ```text
-//! {"version":1,"zone":"cluster.local.","addresses":["10.96.0.10"],"namespaces":["default"],"services":[
+//! {"version":1,"zone":"cluster.local.","addresses":["10.96.0.10"],"clients":[],"namespaces":["default"],"services":[
 //!   {"name":"web","namespace":"default","addresses":["10.96.0.20"],
 //!    "hosts":[{"label":"10-1-0-5","address":"10.1.0.5"}],
 //!    "ports":[{"protocol":"TCP","name":"http","service":80}]}]}
@@ -11,6 +11,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,6 +30,8 @@ pub struct Saved {
     version: u32,
     zone: String,
     addresses: Vec<IpAddr>,
+    #[serde(default)]
+    clients: Vec<IpNet>,
     namespaces: Vec<String>,
     services: Vec<SavedService>,
 }
@@ -93,9 +96,9 @@ impl Saved {
     }
 
     /// A file's content.
-    pub fn write(&self) -> Vec<u8> {
+    pub fn write(&self) -> String {
         // Plain values and texts: there is nothing in it that JSON cannot say.
-        serde_json::to_vec(self).unwrap_or_default()
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// The addresses at which the zone was served.
@@ -103,7 +106,12 @@ impl Saved {
         &self.addresses
     }
 
-    pub(crate) fn of(zone: &Zone) -> Self {
+    /// The clients that were answered; empty: all.
+    pub fn clients(&self) -> &[IpNet] {
+        &self.clients
+    }
+
+    pub(crate) fn of(zone: &Zone, clients: &[IpNet]) -> Self {
         let origin = &zone.origin;
         let mut namespaces: Vec<_> = zone.namespaces().filter_map(|label| text(&label[1..])).collect();
         let services = zone.services().filter(|(_, records)| records.exists);
@@ -115,6 +123,7 @@ impl Saved {
             version: VERSION,
             zone: origin.name.to_string(),
             addresses: origin.server_v4.addresses().chain(origin.server_v6.addresses()).collect(),
+            clients: clients.to_vec(),
             namespaces,
             services,
         }

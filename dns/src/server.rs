@@ -70,6 +70,7 @@ impl Server {
         let taken: Vec<_> = sockets.iter().map(|(taken, _)| *taken).collect();
         let slot = Arc::default();
         let (origin, handler) = assemble(&config, &addresses(&taken), &metrics, &slot, None)?;
+        metrics.show_plugins(&config);
         for (_, sockets) in sockets {
             // The receiver is at hand.
             let _ = orders.send(Order::Open(sockets));
@@ -187,6 +188,7 @@ impl Configurator {
         let old = self.handler.load();
         let (origin, handler) =
             assemble(config, &addresses(&all), &self.metrics, &self.zone, Some(&old.routes))?;
+        self.metrics.show_plugins(config);
         self.publisher.change(origin, snapshot);
         self.handler.store(Arc::new(handler));
         self.changed.send_replace(());
@@ -203,6 +205,15 @@ impl Configurator {
     /// The addresses that are taken, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         addresses(&self.taken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl DnsConfig {
+    /// Whether a server could be of this configuration, its addresses left aside.
+    pub fn check(&self) -> Result<(), DnsError> {
+        let metrics = Metrics::new().map_err(DnsError::Metrics)?;
+        assemble(self, &self.listen, &metrics, &Arc::default(), None)?;
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ const CNI_PEERS: [&str; 2] = ["containernetworking-plugins", "iptables"];
 /// Measure, print a table, and write the numbers as JSON (needs root).
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The suite to run; all of them without one. Suites: path, cni.
+    /// The suite to run; all of them without one. Suites: path, cni, dns.
     suite: Option<String>,
     /// Write the numbers to this file, as a list of
     /// {"suite","name","value","unit","peer","peer_value","ratio"}.
@@ -37,6 +37,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         if !missing.is_empty() {
             step("reference plugins", "up to a minute", || debian::install(&missing, "the suite cni"))?;
         }
+    }
+    if args.suite.as_deref().is_none_or(|suite| suite == "dns") {
+        setup::name_servers()?;
     }
     build::run(workspace, &build::Args { ebpf_only: false, debug: false })?;
     let mut command = Command::new(workspace.target().join("release/sluice-bench"));

@@ -28,6 +28,10 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("ps", "procps"),
 ];
 
+/// What `bench dns` asks with, and the servers that it compares.
+const NAME_SERVERS: [(&str, &str); 4] =
+    [("dnsperf", "dnsperf"), ("knotd", "knot"), ("nsd", "nsd"), ("unbound", "unbound")];
+
 /// Find or install what the other verbs need.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -75,6 +79,12 @@ pub(crate) fn no_linker() -> Error {
               than the compiler's"
             .to_owned(),
     }
+}
+
+/// The programs of `bench dns`, which nothing else needs.
+pub(crate) fn name_servers() -> Result<()> {
+    let _lock = MachineLock::take()?;
+    programs(&NAME_SERVERS, "the DNS benchmark")
 }
 
 fn toolchain_locked() -> Result<()> {
@@ -131,16 +141,23 @@ fn install_linker(llvm: u32) -> Result<()> {
 }
 
 fn test_programs() -> Result<()> {
+    programs(&PROGRAMS, "tests and demo")?;
+    eprintln!("    test programs: all there");
+    Ok(())
+}
+
+/// Installs the packages of programs that are not there.
+fn programs(wanted: &[(&str, &str)], purpose: &str) -> Result<()> {
     let mut packages: Vec<String> = Vec::new();
-    for (program, package) in PROGRAMS {
+    for (program, package) in wanted {
         if which(program).is_none() && !packages.iter().any(|known| known == package) {
-            packages.push(package.to_owned());
+            packages.push((*package).to_owned());
         }
     }
     if !packages.is_empty() {
-        step("test programs", "up to a minute", || debian::install(&packages, "tests and demo"))?;
+        step(purpose, "up to a minute", || debian::install(&packages, purpose))?;
     }
-    for (program, package) in PROGRAMS {
+    for (program, package) in wanted {
         if which(program).is_none() {
             return Err(Error::Missing {
                 what: format!("the program `{program}`"),
@@ -148,7 +165,6 @@ fn test_programs() -> Result<()> {
             });
         }
     }
-    eprintln!("    test programs: all there");
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use sluice_model::{IpFamily, ObjectName, Snapshot};
 
 pub use settings::{AttachMode, Listen, LogFormat, OverlayMode, Settings};
 pub use source::{ApiSettings, Source};
-pub use value::{InvalidNodePortAddress, InvalidPeriod, NodePortAddress, Period, ServiceName};
+pub use value::{Grace, InvalidNodePortAddress, InvalidPeriod, NodePortAddress, Period, ServiceName};
 
 /// The configuration with nothing left open. The fields are those of [`Settings`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,13 @@ pub struct Config {
     pub dns_upstreams: Vec<SocketAddr>,
     pub resolv_conf: PathBuf,
     pub dns_ttl: u32,
+    pub corefile: Option<PathBuf>,
+    pub dns_allow_from: Vec<IpNet>,
+    /// `None`, of this and the next three: as the Corefile says, or as is usual.
+    pub dns_health_address: Option<Listen>,
+    pub dns_ready_address: Option<Listen>,
+    pub dns_metrics_address: Option<Listen>,
+    pub dns_lameduck: Option<Duration>,
     pub proxy: bool,
     pub dns: bool,
     pub routes: bool,
@@ -188,6 +195,12 @@ impl Config {
             dns_upstreams: upstreams(&settings.dns_upstreams.unwrap_or_default())?,
             resolv_conf: settings.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
             dns_ttl: settings.dns_ttl.unwrap_or(30),
+            corefile: settings.corefile,
+            dns_allow_from: settings.dns_allow_from.unwrap_or_default().iter().map(IpNet::trunc).collect(),
+            dns_health_address: settings.dns_health_address,
+            dns_ready_address: settings.dns_ready_address,
+            dns_metrics_address: settings.dns_metrics_address,
+            dns_lameduck: settings.dns_lameduck.map(|time| time.0),
             proxy: settings.proxy.unwrap_or(true),
             dns: settings.dns.unwrap_or(true),
             routes: settings.routes.unwrap_or(true),

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::value::{NodePortAddress, Period, ServiceName};
+use super::value::{Grace, NodePortAddress, Period, ServiceName};
 
 /// Everything that can be set, each field as yet unset or set. In a file the names are in camelCase
 /// (`nodeName`), as flags in kebab-case (`--node-name`); a flag wins over the file.
@@ -119,6 +119,26 @@ pub struct Settings {
     /// Time to live of the cluster's DNS records, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub dns_ttl: Option<u32>,
+    /// A configuration of CoreDNS that says how names are answered; a mistake in it, or something that is not
+    /// supported, is told with its line, and the last good one stays in force
+    #[arg(long, value_name = "FILE")]
+    pub corefile: Option<PathBuf>,
+    /// Networks whose clients DNS answers besides the cluster's pods and nodes; 0.0.0.0/0,::/0 are all
+    #[arg(long = "dns-allow-from", value_name = "CIDR,..", value_delimiter = ',')]
+    pub dns_allow_from: Option<Vec<IpNet>>,
+    /// Where DNS serves /health; "none" serves it nowhere [default: that of the Corefile, or [::]:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub dns_health_address: Option<Listen>,
+    /// Where DNS serves /ready; "none" serves it nowhere [default: that of the Corefile, or [::]:8181]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub dns_ready_address: Option<Listen>,
+    /// Where DNS serves its own /metrics; "none" serves it nowhere [default: that of the Corefile, or [::]:9153]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub dns_metrics_address: Option<Listen>,
+    /// How long DNS goes on answering after the agent was told to end, unless a successor takes over
+    /// [default: that of the Corefile, or 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub dns_lameduck: Option<Grace>,
     /// Serve services: load, attach and feed the datapath [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub proxy: Option<bool>,
@@ -239,7 +259,8 @@ impl Settings {
             node_name, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
             flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, overlay, vxlan_id,
             vxlan_port, node_port_addresses, cni_conf_dir, cni_conflist, attach, cluster_domain,
-            cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, proxy, dns, routes, fast_path,
+            cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, corefile, dns_allow_from,
+            dns_health_address, dns_ready_address, dns_metrics_address, dns_lameduck, proxy, dns, routes, fast_path,
             healthz_address, metrics_address, program_stats, resync_period, log_format, log_level,
         )
     }

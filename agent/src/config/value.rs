@@ -16,6 +16,29 @@ pub struct Period(pub Duration);
 #[error("{0:?} is not a length of time such as 30s, 500ms or 2m")]
 pub struct InvalidPeriod(String);
 
+/// A length of time that may be none: `0s`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Grace(pub Duration);
+
+impl FromStr for Grace {
+    type Err = InvalidPeriod;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPeriod> {
+        let parsed: Option<jiff::SignedDuration> = text.parse().ok();
+        let duration = parsed.and_then(|duration| Duration::try_from(duration).ok());
+        duration.map(Self).ok_or_else(|| InvalidPeriod(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Grace {
+    type Error = InvalidPeriod;
+
+    fn try_from(text: String) -> Result<Self, InvalidPeriod> {
+        text.parse()
+    }
+}
+
 impl FromStr for Period {
     type Err = InvalidPeriod;
 
@@ -37,6 +60,12 @@ impl TryFrom<String> for Period {
 impl Serialize for Period {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("{:#}", jiff::SignedDuration::try_from(self.0).unwrap_or_default()))
+    }
+}
+
+impl Serialize for Grace {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Period(self.0).serialize(to)
     }
 }
 

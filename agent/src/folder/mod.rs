@@ -19,6 +19,7 @@ mod watch;
 pub use files::Note;
 pub use source::{FolderError, FolderSource, Input};
 pub use status::PodStatus;
+pub(crate) use status::write_atomically;
 pub use view::{PodAddresses, View};
 pub use watch::Notice;
 

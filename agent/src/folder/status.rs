@@ -67,7 +67,7 @@ impl PodStatus {
 }
 
 /// Writes a file so that a reader finds the old text or the new, and nothing between.
-pub(super) fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
     let Some((folder, name)) = path.parent().zip(path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

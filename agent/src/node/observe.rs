@@ -15,8 +15,11 @@ pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
     let addresses = netlink
         .addresses()?
         .into_iter()
-        .filter(|entry| !is_link_local(&entry.address))
         .filter_map(|entry| Some(((*names.get(&entry.index)?).clone(), entry.address)))
+        // On the service device a Corefile may have asked for it.
+        .filter(|(device, address)| {
+            !is_link_local(address) || device == SERVICE_DEVICE && address.addr().is_ipv4()
+        })
         .collect();
     let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
     let routes = netlink

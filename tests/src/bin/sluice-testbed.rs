@@ -1,11 +1,11 @@
 //! The testbed's helper: enters namespaces, removes beds. Started by the library, never by a person, except
 //! for `sweep`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use sluice_tests::{Result, datagram, enter, reaper, upstream};
+use sluice_tests::{Result, datagram, enter, names_load, reaper, upstream};
 
 /// The testbed's helper.
 #[derive(Parser)]
@@ -27,6 +27,21 @@ enum Cli {
         #[arg(long, default_value_t = 0)]
         from: u16,
     },
+    /// Ask for a name's address at a steady rate, each query twice at most, and print what became of them.
+    NamesLoad {
+        /// Whom.
+        server: SocketAddr,
+        /// For which name.
+        name: String,
+        /// Its address.
+        address: Ipv4Addr,
+        /// Queries a second.
+        #[arg(long, default_value_t = 10_000)]
+        rate: u32,
+        /// For how long.
+        #[arg(long, default_value_t = 1000)]
+        milliseconds: u64,
+    },
     /// Serve DNS: every name has these addresses.
     Upstream {
         /// The addresses.
@@ -40,6 +55,11 @@ fn main() -> ExitCode {
         Cli::Reap { bed } => reaper::watch(&bed),
         Cli::Sweep => reaper::sweep(),
         Cli::Ask { target, from } => datagram::ask(target, from).map(|answer| print!("{answer}")),
+        Cli::NamesLoad { server, name, address, rate, milliseconds } => {
+            let time = std::time::Duration::from_millis(milliseconds);
+            let outcome = names_load::run(server, &name, address, rate, time);
+            outcome.map(|outcome| println!("{outcome}"))
+        }
         Cli::Upstream { addresses } => upstream::serve(&addresses),
     };
     match outcome {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{DNS_ADDRESSES, OUTSIDE, Options, Pod, SERVICE_CIDRS, with_length};
@@ -164,6 +165,29 @@ impl Node {
             Ok(false) => Err(Error::answer(format!("the agent on {}", self.name()), self.agent_log())),
             Err(error) => Err(Error::answer(error.to_string(), self.agent_log())),
         }
+    }
+
+    /// Tells the agent to end and starts another, which takes over; returns when the first has ended.
+    pub fn replace_agent(&self) -> Result<()> {
+        let before = self.agent.borrow_mut().take();
+        if let Some(before) = &before {
+            before.signal(Signal::SIGTERM)?;
+        }
+        self.start_agent()?;
+        before.map_or(Ok(None), |mut before| before.wait(READY))?;
+        self.wait_ready()
+    }
+
+    /// Tells the agent to end.
+    pub fn terminate_agent(&self) -> Result<()> {
+        self.agent.borrow().as_ref().map_or(Ok(()), |agent| agent.signal(Signal::SIGTERM))
+    }
+
+    /// Tells the agent to end, and returns when it has.
+    pub fn stop_agent(&self) -> Result<Option<i32>> {
+        let Some(mut agent) = self.agent.borrow_mut().take() else { return Ok(None) };
+        agent.signal(Signal::SIGTERM)?;
+        agent.wait(READY)
     }
 
     /// Kills the agent with SIGKILL.

@@ -19,6 +19,8 @@ mod leftovers;
 mod masquerade;
 mod metrics;
 mod names;
+mod names_change;
+mod names_end;
 mod nodeport;
 mod overlay;
 mod paths;

@@ -2,6 +2,7 @@
 
 mod cni;
 mod load;
+mod names;
 mod path;
 mod report;
 
@@ -32,6 +33,13 @@ enum Cli {
         /// The first port.
         port: u16,
     },
+    /// Serve the names of the suite `dns`.
+    ServeNames {
+        /// Where.
+        listen: SocketAddr,
+        /// Who knows the names outside.
+        upstream: SocketAddr,
+    },
     /// Measure exchanges a second, and print the number.
     Load {
         /// Which.
@@ -53,12 +61,15 @@ enum Suite {
     Path,
     /// ADD and DEL of the CNI plugin, of the reference plugins, and of the bare kernel.
     Cni,
+    /// Answers of the cluster's DNS, beside knot, nsd and unbound.
+    Dns,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli::Run { suite, json, rounds } => run(suite, json, rounds),
         Cli::CniCalls => cni::calls(),
+        Cli::ServeNames { listen, upstream } => names::serve(listen, upstream),
         Cli::Serve { port } => load::serve(port).map_err(Error::file("serve on", port.to_string())),
         Cli::Load { exchange, target, milliseconds } => {
             let rate = load::measure(exchange, target, Duration::from_millis(milliseconds));
@@ -75,12 +86,13 @@ fn main() -> ExitCode {
 }
 
 fn run(suite: Option<Suite>, json: Option<PathBuf>, rounds: u32) -> Result<()> {
-    let suites = suite.map_or(vec![Suite::Path, Suite::Cni], |suite| vec![suite]);
+    let suites = suite.map_or(vec![Suite::Path, Suite::Cni, Suite::Dns], |suite| vec![suite]);
     let mut reports = Vec::new();
     for suite in suites {
         let report = match suite {
             Suite::Path => path::run(rounds),
             Suite::Cni => cni::run(rounds),
+            Suite::Dns => names::run(rounds),
         }?;
         report.print();
         reports.push(report);

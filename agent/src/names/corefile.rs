@@ -1,0 +1,155 @@
+//! The Corefile: read at the start, followed while the agent runs, and kept as it was when it was good.
+//!
+//! The copy of the last good one is what an agent starts with when the file is bad: a mistake that a running
+//! agent has refused must not end the next one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::Duration,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use sluice_dns::{CorefileError, DnsError};
+use tracing::{error, warn};
+
+use crate::folder::write_atomically;
+
+/// The last good Corefile, in the state folder.
+const KEPT: &str = "Corefile.good";
+/// How often the file is read whatever the watch says: folders are moved and mounted.
+const REREAD: Duration = Duration::from_secs(5);
+/// A writer that does not rename is given this long to finish.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A Corefile that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadCorefile {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It says something that we do not have.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        source: CorefileError,
+    },
+    /// It says something that cannot be.
+    #[error("{path}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        source: DnsError,
+    },
+}
+
+/// Reads the file.
+pub(super) fn read(path: &Path) -> Result<String, BadCorefile> {
+    fs::read_to_string(path).map_err(|source| BadCorefile::Read { path: path.to_owned(), source })
+}
+
+/// The last good one.
+pub(super) fn kept(state_dir: &Path) -> Option<String> {
+    fs::read_to_string(state_dir.join(KEPT)).ok()
+}
+
+/// Keeps a good one for a later start.
+pub(super) fn keep(state_dir: &Path, text: &str) {
+    if kept(state_dir).as_deref() == Some(text) {
+        return;
+    }
+    if let Err(error) = write_atomically(&state_dir.join(KEPT), text) {
+        error!(%error, "the Corefile is not kept for a later start");
+    }
+}
+
+/// Calls `changed` with the file's text whenever that is another than the last, until it says no.
+pub fn watch(
+    path: PathBuf,
+    mut last: Option<String>,
+    changed: impl Fn(String) -> bool + Send + 'static,
+) -> io::Result<()> {
+    let (notices, inbox) = channel();
+    let handler = move |_: notify::Result<notify::Event>| {
+        // The thread has ended with the loop.
+        let _ = notices.send(());
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let watcher = notify::recommended_watcher(handler).and_then(|mut watcher: RecommendedWatcher| {
+        // The folder and not the file: a ConfigMap's content is swapped by renaming a link beside it.
+        watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher)
+    });
+    if let Err(error) = &watcher {
+        warn!(folder = %folder.display(), %error, "cannot watch the Corefile's folder; looking at it every few seconds");
+    }
+    std::thread::Builder::new().name("corefile".into()).spawn(move || {
+        let _watcher = watcher;
+        loop {
+            wait(&inbox);
+            // A file that is being replaced is missing for a moment, one that is removed changes nothing.
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            if last.as_ref() != Some(&text) {
+                last = Some(text.clone());
+                if !changed(text) {
+                    return;
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Waits for a notice and then for quiet, or for the next look.
+fn wait(inbox: &Receiver<()>) {
+    match inbox.recv_timeout(REREAD) {
+        Ok(()) => while inbox.recv_timeout(SETTLE).is_ok() {},
+        Err(RecvTimeoutError::Timeout) => {}
+        // Without a watch.
+        Err(RecvTimeoutError::Disconnected) => std::thread::sleep(REREAD),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_way_of_writing_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Corefile");
+        let (sender, texts) = channel();
+        fs::write(&path, "zero").unwrap();
+        watch(path.clone(), Some("zero".to_owned()), move |text| sender.send(text).is_ok()).unwrap();
+        let next = || texts.recv_timeout(Duration::from_secs(20)).unwrap();
+        fs::write(&path, "one").unwrap();
+        assert_eq!(next(), "one");
+        write_atomically(&path, "two").unwrap();
+        assert_eq!(next(), "two");
+        // As the kubelet mounts a ConfigMap: Corefile -> ..data/Corefile, ..data -> ..<time>.
+        for text in ["three", "four"] {
+            let data = folder.path().join(format!("..{text}"));
+            fs::create_dir(&data).unwrap();
+            fs::write(data.join("Corefile"), text).unwrap();
+            symlink(format!("..{text}"), folder.path().join("..data_tmp")).unwrap();
+            fs::rename(folder.path().join("..data_tmp"), folder.path().join("..data")).unwrap();
+            if text == "three" {
+                fs::remove_file(&path).unwrap();
+                symlink("..data/Corefile", &path).unwrap();
+            }
+            assert_eq!(next(), text);
+        }
+        fs::write(folder.path().join("other"), "x").unwrap();
+        assert!(texts.recv_timeout(Duration::from_millis(200)).is_err(), "the same text is no news");
+    }
+}

@@ -1,0 +1,264 @@
+//! What the DNS server should be like, from the configuration, the Corefile and the cluster. Pure.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use sluice_dns::{Corefile, CorefileError, DnsConfig, Upstreams};
+use sluice_model::{Service, ServicePort, Snapshot, TargetPort};
+
+use crate::config::Config;
+
+/// The port of DNS.
+const PORT: u16 = 53;
+/// The lameduck time of the standard manifests.
+const LAMEDUCK: Duration = Duration::from_secs(5);
+/// Where `/health`, `/ready` and `/metrics` are served by the standard manifests.
+const PORTS: [u16; 3] = [8080, 8181, 9153];
+
+/// What the server should be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The server's own configuration.
+    pub dns: DnsConfig,
+    /// Where it is told over HTTP how it is.
+    pub doors: DoorAddresses,
+    /// How long it goes on answering after the agent was told to end.
+    pub lameduck: Duration,
+}
+
+/// Where it is told over HTTP how the server is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoorAddresses {
+    /// `/health`.
+    pub health: Option<SocketAddr>,
+    /// `/ready`.
+    pub ready: Option<SocketAddr>,
+    /// `/metrics`.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The cluster's DNS addresses: those that are configured, and those of the service.
+pub fn addresses(config: &Config, snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let service = snapshot.services.get(&config.dns_service);
+    let service = service.map(|service| service.cluster_ips.clone()).unwrap_or_default();
+    config.cluster_dns.iter().copied().chain(service).collect()
+}
+
+/// The service that stands for the cluster's DNS where addresses are configured and nobody has made it: with it
+/// the name and the datapath's entry are there as in any cluster.
+pub fn default_service(config: &Config) -> Option<Service> {
+    if !config.dns || config.cluster_dns.is_empty() {
+        return None;
+    }
+    let port = |name: &str, protocol| ServicePort {
+        name: name.into(),
+        protocol,
+        port: PORT,
+        target_port: TargetPort::Number(PORT),
+        node_port: None,
+    };
+    Some(Service {
+        cluster_ips: config.cluster_dns.clone(),
+        ports: vec![port("dns", sluice_model::Protocol::Udp), port("dns-tcp", sluice_model::Protocol::Tcp)],
+        ..Service::new(config.dns_service.clone())
+    })
+}
+
+/// Who is answered: pods, nodes, this node by any of its addresses, and whom the configuration adds. Where no
+/// pod network is known, nobody can tell pods from others, and all are answered (an empty list).
+fn clients(
+    config: &Config,
+    snapshot: &Snapshot,
+    addresses: &BTreeSet<IpAddr>,
+    local: &BTreeSet<IpAddr>,
+) -> Vec<IpNet> {
+    let nodes = || snapshot.nodes.values();
+    if nodes().all(|node| node.pod_cidrs.is_empty()) {
+        return Vec::new();
+    }
+    let pods = nodes().flat_map(|node| node.pod_cidrs.iter().copied());
+    let of_nodes = nodes().flat_map(|node| node.addresses.iter().map(|entry| entry.address));
+    let single = of_nodes.chain(addresses.iter().copied()).chain(local.iter().copied());
+    let loopback = [IpNet::from(IpAddr::from([127, 0, 0, 0])), IpAddr::V6(Ipv6Addr::LOCALHOST).into()];
+    let loopback =
+        loopback.map(|net| if net.addr().is_ipv4() { IpNet::new_assert(net.addr(), 8) } else { net });
+    let all =
+        pods.chain(single.map(IpNet::from)).chain(loopback).chain(config.dns_allow_from.iter().copied());
+    // In an order, so that the same clients are the same list.
+    IpNet::aggregate(&all.collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+/// What the server should be like. `local`: this node's addresses.
+pub(super) fn wanted(
+    config: &Config,
+    corefile: Option<&str>,
+    snapshot: &Snapshot,
+    local: &BTreeSet<IpAddr>,
+) -> Result<Wanted, CorefileError> {
+    let addresses = addresses(config, snapshot);
+    let pods = snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
+    let services = snapshot.service_cidrs.values().flat_map(|object| object.cidrs.iter().copied());
+    let networks: BTreeSet<IpNet> =
+        pods.chain(services).chain(config.service_cidrs.iter().copied()).collect();
+    let upstreams = if config.dns_upstreams.is_empty() {
+        Upstreams::ResolvConf(config.resolv_conf.clone())
+    } else {
+        Upstreams::Addresses(config.dns_upstreams.clone())
+    };
+    let base = DnsConfig {
+        zone: config.cluster_domain.clone(),
+        ttl: config.dns_ttl,
+        upstreams,
+        networks: networks.into_iter().collect(),
+        node: Some(config.node_name.to_string()),
+        allow_from: clients(config, snapshot, &addresses, local),
+        ..DnsConfig::default()
+    };
+    let everywhere = |port| Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
+    let [health, ready, metrics] = PORTS.map(everywhere);
+    let (mut dns, doors, lameduck) = match corefile {
+        None => (base, DoorAddresses { health, ready, metrics }, LAMEDUCK),
+        Some(text) => {
+            let Corefile { config, health, ready, metrics, lameduck } = Corefile::read(text, base)?;
+            (config, DoorAddresses { health, ready, metrics }, lameduck)
+        }
+    };
+    // The cluster's DNS addresses are served whatever else a Corefile binds, and on the port of DNS: the one that a
+    // Corefile names for a pod of its own is behind a service's.
+    let listen: BTreeSet<SocketAddr> =
+        addresses.iter().map(|ip| SocketAddr::new(*ip, PORT)).chain(dns.listen).collect();
+    dns.listen = listen.into_iter().collect();
+    Ok(Wanted {
+        dns,
+        doors: DoorAddresses {
+            health: config.dns_health_address.map_or(doors.health, |set| set.0),
+            ready: config.dns_ready_address.map_or(doors.ready, |set| set.0),
+            metrics: config.dns_metrics_address.map_or(doors.metrics, |set| set.0),
+        },
+        lameduck: config.dns_lameduck.unwrap_or(lameduck),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object};
+
+    use super::*;
+    use crate::config::{Listen, Settings};
+
+    fn config(change: impl FnOnce(&mut Settings)) -> Config {
+        let mut settings = Settings {
+            node_name: Some("one".into()),
+            manifests: Some("/m".into()),
+            cluster_dns: Some(vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()]),
+            ..Settings::default()
+        };
+        change(&mut settings);
+        Config::new(settings).unwrap()
+    }
+
+    fn node(name: &str, cidrs: &[&str], address: &str) -> Object {
+        Object::Node(Node {
+            name: name.into(),
+            pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            addresses: vec![NodeAddress {
+                kind: NodeAddressKind::Internal,
+                address: address.parse().unwrap(),
+            }],
+            zone: None,
+            draining: false,
+        })
+    }
+
+    fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        objects.into_iter().for_each(|object| snapshot.apply(object, &mut Changes::default()));
+        snapshot
+    }
+
+    #[test]
+    fn dns_has_the_addresses_of_the_configuration_and_of_its_service() {
+        let config = config(|_| {});
+        assert_eq!(addresses(&config, &Snapshot::default()).len(), 2);
+        let mut service = default_service(&config).unwrap();
+        assert_eq!(service.name.to_string(), "kube-system/kube-dns");
+        assert!(service.is_proxied() && service.ports.iter().all(|port| port.port == 53));
+        service.cluster_ips = vec!["10.96.0.11".parse().unwrap()];
+        let snapshot = snapshot([Object::Service(service)]);
+        let addresses: Vec<_> = addresses(&config, &snapshot).iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.96.0.10", "10.96.0.11", "fd00::a"]);
+    }
+
+    #[test]
+    fn without_an_address_there_is_nothing_to_stand_for_dns() {
+        let config = config(|settings| settings.cluster_dns = None);
+        assert_eq!(default_service(&config), None);
+        assert!(addresses(&config, &Snapshot::default()).is_empty());
+    }
+
+    #[test]
+    fn pods_and_nodes_are_answered_and_the_world_is_not() {
+        let nodes = [
+            node("one", &["10.1.0.0/24", "fd00:1::/64"], "192.0.2.1"),
+            node("two", &["10.1.1.0/24"], "192.0.2.2"),
+        ];
+        let local = ["198.51.100.1".parse().unwrap()].into();
+        let config =
+            config(|settings| settings.dns_allow_from = Some(vec!["203.0.113.0/24".parse().unwrap()]));
+        let dns = wanted(&config, None, &snapshot(nodes), &local).unwrap().dns;
+        let is_answered =
+            |client: &str| dns.allow_from.iter().any(|net| net.contains(&client.parse::<IpAddr>().unwrap()));
+        for client in [
+            "10.1.0.7",
+            "10.1.1.7",
+            "fd00:1::7",
+            "192.0.2.1",
+            "192.0.2.2",
+            "198.51.100.1",
+            "10.96.0.10",
+            "fd00::a",
+            "127.0.0.1",
+            "::1",
+            "203.0.113.9",
+        ] {
+            assert!(is_answered(client), "{client}");
+        }
+        for client in ["10.1.2.7", "192.0.2.3", "8.8.8.8", "2001:db8::1"] {
+            assert!(!is_answered(client), "{client}");
+        }
+        let nobody = wanted(&config, None, &snapshot([node("one", &[], "192.0.2.1")]), &local).unwrap();
+        assert!(nobody.dns.allow_from.is_empty(), "without pod networks all are answered");
+    }
+
+    #[test]
+    fn a_corefile_says_what_the_settings_leave_open() {
+        let text = ".:5353 {\n health :8088 {\n lameduck 7s\n }\n ready\n kubernetes k8s.test {\n ttl 9\n }\n bind 169.254.20.10\n \
+                    forward . 192.0.2.53\n}";
+        let empty = (Snapshot::default(), BTreeSet::new());
+        let told = wanted(&config(|_| {}), Some(text), &empty.0, &empty.1).unwrap();
+        assert_eq!((told.dns.zone.as_str(), told.dns.ttl), ("k8s.test", 9));
+        let listen: Vec<_> = told.dns.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["10.96.0.10:53", "169.254.20.10:5353", "[fd00::a]:53"]);
+        let doors = [told.doors.health, told.doors.ready, told.doors.metrics].map(|a| a.map(|a| a.port()));
+        assert_eq!((doors, told.lameduck), ([Some(8088), Some(8181), None], Duration::from_secs(7)));
+
+        let flags = config(|settings| {
+            settings.dns_health_address = Some(Listen(None));
+            settings.dns_metrics_address = "127.0.0.1:9".parse().ok();
+            settings.dns_lameduck = "1s".parse().ok();
+        });
+        let told = wanted(&flags, Some(text), &empty.0, &empty.1).unwrap();
+        let doors = [told.doors.health, told.doors.ready, told.doors.metrics].map(|a| a.map(|a| a.port()));
+        assert_eq!((doors, told.lameduck), ([None, Some(8181), Some(9)], Duration::from_secs(1)));
+
+        let plain = wanted(&config(|_| {}), None, &empty.0, &empty.1).unwrap();
+        let doors = [plain.doors.health, plain.doors.ready, plain.doors.metrics].map(|a| a.map(|a| a.port()));
+        assert_eq!((doors, plain.lameduck), ([Some(8080), Some(8181), Some(9153)], LAMEDUCK));
+        let error = wanted(&flags, Some(". {\n whoami\n}"), &empty.0, &empty.1).unwrap_err();
+        assert_eq!(error.to_string(), "line 2: whoami: this directive is not supported");
+    }
+}

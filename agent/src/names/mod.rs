@@ -1,0 +1,282 @@
+//! The cluster's DNS on this node: an adapter between the loop and the DNS server.
+//!
+//! ```text
+//!  configuration, Corefile, Snapshot ──▶ desired ──▶ the server (bound, or changed while it runs)
+//!  Snapshot + Changes ─────────────────────────────▶ its publisher ──▶ kept (a file, for the next start)
+//!                                        doors: /health, /ready, /metrics
+//! ```
+
+mod corefile;
+mod desired;
+mod doors;
+mod kept;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::PoisonError,
+};
+
+use prometheus::{IntCounter, Registry};
+use sluice_dns::{Configurator, DnsError, Publisher, Server};
+use sluice_model::{Changes, Snapshot};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
+use tracing::{error, info, warn};
+
+pub use self::{
+    corefile::{BadCorefile, watch as watch_corefile},
+    desired::{DoorAddresses, Wanted, addresses, default_service},
+    doors::{DoorError, NamesState},
+};
+use self::{doors::Doors, kept::KeptZone};
+use crate::{
+    config::Config,
+    failure::{Chain, Failure},
+    http::DnsMetrics,
+};
+
+/// The server, once it has addresses to serve at.
+pub struct Names {
+    runtime: Handle,
+    metrics: DnsMetrics,
+    state: NamesState,
+    doors: Doors,
+    kept: KeptZone,
+    /// The Corefile in force.
+    corefile: Option<String>,
+    /// Corefiles that were refused.
+    refused: IntCounter,
+    /// What the server should be like, as it was made out last, and of which addresses of the node.
+    wanted: Option<(Wanted, BTreeSet<IpAddr>)>,
+    running: Option<Running>,
+    /// The lack of an address was told.
+    told: bool,
+}
+
+struct Running {
+    /// What is in force.
+    wanted: Wanted,
+    configurator: Configurator,
+    publisher: Publisher,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Names {
+    /// No server yet. Its metrics will stand in `metrics`. Fails where a Corefile is configured that cannot be used,
+    /// and none is kept that could.
+    pub fn new(config: &Config, runtime: Handle, metrics: DnsMetrics) -> Result<Self, BadCorefile> {
+        let refused = IntCounter::new("coredns_reload_failed_total", "Corefiles that were refused.");
+        let mut names = Self {
+            doors: Doors::new(runtime.clone()),
+            runtime,
+            metrics,
+            state: NamesState::default(),
+            kept: KeptZone::new(&config.state_dir),
+            corefile: None,
+            // The name is a good one.
+            refused: refused.unwrap_or_else(|_| unreachable!()),
+            wanted: None,
+            running: None,
+            told: false,
+        };
+        if let Some(path) = &config.corefile {
+            let read = corefile::read(path).and_then(|text| names.check(config, &text).map(|()| text));
+            let text = match (read, corefile::kept(&config.state_dir)) {
+                (Ok(text), _) => text,
+                (Err(error), Some(kept)) if names.check(config, &kept).is_ok() => {
+                    error!(error = %Chain(&error), "the Corefile is refused; the last good one stays in force");
+                    kept
+                }
+                (Err(error), _) => return Err(error),
+            };
+            corefile::keep(&config.state_dir, &text);
+            names.corefile = Some(text);
+        }
+        Ok(names)
+    }
+
+    /// What others may ask of the server.
+    pub fn state(&self) -> NamesState {
+        self.state.clone()
+    }
+
+    /// The Corefile in force.
+    pub fn corefile(&self) -> Option<&str> {
+        self.corefile.as_deref()
+    }
+
+    /// Whether a server answers.
+    pub fn is_running(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.task.is_finished())
+    }
+
+    /// The addresses at which this node serves DNS: those of the cluster's DNS, and those that a Corefile binds.
+    pub fn addresses(&self, config: &Config, snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+        let bound = self.wanted.iter().filter(|_| self.corefile.is_some());
+        let bound = bound.flat_map(|(wanted, _)| wanted.dns.listen.iter().map(SocketAddr::ip));
+        desired::addresses(config, snapshot).into_iter().chain(bound).collect()
+    }
+
+    /// Starts to serve what an earlier agent knew, until the cluster is known.
+    pub fn restore(&mut self, config: &Config) {
+        let Some(saved) = self.kept.read() else { return };
+        let mut config = config.clone();
+        config.cluster_dns.extend(saved.addresses());
+        let wanted = desired::wanted(&config, self.corefile(), &Snapshot::default(), &BTreeSet::new());
+        // Checked when it was read.
+        let Ok(mut wanted) = wanted else { return };
+        if wanted.dns.listen.is_empty() {
+            return;
+        }
+        wanted.dns.allow_from = saved.clients().to_vec();
+        match self.start(wanted) {
+            Ok(running) => {
+                running.publisher.restore(&saved);
+                self.running = Some(running);
+                info!("names are answered as they were known last");
+            }
+            Err(error) => warn!(error = %Chain(&error), "the zone of before is not served"),
+        }
+    }
+
+    /// Takes in another Corefile, for the next [`Self::publish`]; one that cannot be used is refused.
+    pub fn set_corefile(&mut self, config: &Config, text: String) {
+        match self.check(config, &text) {
+            Ok(()) => {
+                info!("the Corefile has changed");
+                corefile::keep(&config.state_dir, &text);
+                self.corefile = Some(text);
+                self.wanted = None;
+            }
+            Err(error) => {
+                self.refused.inc();
+                error!(error = %Chain(&error), "the Corefile is refused; the one before stays in force");
+            }
+        }
+    }
+
+    fn check(&self, config: &Config, text: &str) -> Result<(), BadCorefile> {
+        let path = || config.corefile.clone().unwrap_or_default();
+        let wanted = desired::wanted(config, Some(text), &Snapshot::default(), &BTreeSet::new())
+            .map_err(|source| BadCorefile::Parse { path: path(), source })?;
+        wanted.dns.check().map_err(|source| BadCorefile::Config { path: path(), source })
+    }
+
+    /// Makes the server serve as it should, and gives it the snapshot. `local`: the node's addresses.
+    pub fn publish(
+        &mut self,
+        config: &Config,
+        snapshot: &Snapshot,
+        changes: &Changes,
+        local: BTreeSet<IpAddr>,
+    ) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let may_differ = changes.everything
+            || !changes.nodes.is_empty()
+            || !changes.service_cidrs.is_empty()
+            || changes.services.contains(&config.dns_service)
+            || self.wanted.as_ref().is_none_or(|(_, before)| *before != local);
+        if may_differ {
+            match desired::wanted(config, self.corefile(), snapshot, &local) {
+                Ok(wanted) => self.wanted = Some((wanted, local)),
+                // Checked when it was read; what it says of zones and networks depends on nothing else.
+                Err(error) => error!(%error, "the Corefile cannot be read any more"),
+            }
+        }
+        let Some((wanted, _)) = self.wanted.clone() else { return failures };
+        self.state.set_lameduck(wanted.lameduck);
+        let doors = self.doors.set(wanted.doors, &self.state, &self.metrics);
+        failures.extend(doors.into_iter().map(Failure::Door));
+        failures.extend(self.serve(config, wanted, snapshot, changes).err().map(Failure::Dns));
+        if let Some(Running { publisher, wanted, .. }) = &self.running {
+            self.kept.keep(&self.runtime, publisher, &wanted.dns.allow_from);
+        }
+        failures
+    }
+
+    fn serve(
+        &mut self,
+        config: &Config,
+        wanted: Wanted,
+        snapshot: &Snapshot,
+        changes: &Changes,
+    ) -> Result<(), DnsError> {
+        if wanted.dns.listen.is_empty() {
+            if !self.told {
+                warn!(
+                    service = %config.dns_service,
+                    "no address to serve DNS at: set clusterDNS, or give the service a clusterIP"
+                );
+            }
+            self.told = true;
+            self.stop();
+            return Ok(());
+        }
+        self.told = false;
+        if let Some(running) = self.running.as_mut().filter(|running| !running.task.is_finished()) {
+            let mut applied = Ok(());
+            if running.wanted != wanted {
+                applied = running.configurator.apply(&wanted.dns, snapshot);
+                if applied.is_ok() {
+                    info!(addresses = ?wanted.dns.listen, "DNS has another configuration");
+                    running.wanted = wanted;
+                }
+            }
+            // The old configuration goes on where the new one cannot be had.
+            running.publisher.publish(snapshot, changes);
+            return applied;
+        }
+        self.stop();
+        let running = self.start(wanted)?;
+        running.publisher.publish(snapshot, &Changes::everything());
+        self.running = Some(running);
+        Ok(())
+    }
+
+    fn start(&self, wanted: Wanted) -> Result<Running, DnsError> {
+        let _inside = self.runtime.enter();
+        let server = Server::bind(wanted.dns.clone())?;
+        let registry = Registry::new();
+        let registered = server
+            .register_metrics(&registry)
+            .and_then(|()| registry.register(Box::new(self.refused.clone())));
+        match registered {
+            Ok(()) => {
+                *self.metrics.write().unwrap_or_else(PoisonError::into_inner) = Some(registry);
+            }
+            Err(error) => error!(%error, "the DNS server's metrics are not served"),
+        }
+        let (configurator, publisher) = (server.configurator(), server.publisher());
+        self.state.set_publisher(Some(publisher.clone()));
+        let (stop, stopped) = oneshot::channel();
+        let task = self.runtime.spawn(async move {
+            let shutdown = async {
+                // An error means that the sender is gone, and with it everybody who could want an answer.
+                let _ = stopped.await;
+            };
+            if let Err(error) = server.run(shutdown).await {
+                error!(error = %Chain(&error), "the DNS server has stopped");
+            }
+        });
+        info!(addresses = ?wanted.dns.listen, "serving DNS");
+        Ok(Running { wanted, configurator, publisher, stop, task })
+    }
+
+    /// Serves nothing over HTTP any more: a successor does.
+    pub fn close_doors(&mut self) {
+        self.doors.close();
+    }
+
+    /// Ends the server, after it has answered what has arrived.
+    pub fn stop(&mut self) {
+        let Some(Running { wanted, publisher, stop, task, .. }) = self.running.take() else { return };
+        self.state.set_publisher(None);
+        // An error means that the server has ended by itself.
+        let _ = stop.send(());
+        if let Err(error) = self.runtime.block_on(task) {
+            error!(%error, "the DNS server did not end well");
+        }
+        self.kept.finish(&self.runtime, &publisher, &wanted.dns.allow_from);
+    }
+}

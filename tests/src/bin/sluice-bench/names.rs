@@ -1,0 +1,134 @@
+//! The suite `dns`: what an answer costs, beside the servers that are known to be fast.
+//!
+//! All servers run at the same time in one namespace on one core, asked in turn by `dnsperf` in another namespace
+//! on another core: what the machine does besides hits all of them alike. Names of the cluster are held against
+//! `knot` and `nsd`, which have the same zone as a file, and names outside, once asked, against `unbound`.
+
+mod cluster;
+mod dnsperf;
+mod process;
+mod servers;
+
+pub(crate) use cluster::serve;
+
+use sluice_tests::bed::Host;
+use sluice_tests::{Error, Result, Testbed, wait_for};
+
+use self::dnsperf::Asked;
+use self::process::Usage;
+use self::servers::Server;
+use crate::report::{Case, Measure, Report};
+
+const MEASURES: &[Measure] = &[
+    Measure { name: "queries", unit: "1/s" },
+    Measure { name: "CPU per query", unit: "ns" },
+    Measure { name: "latency p50", unit: "us" },
+    Measure { name: "latency p99", unit: "us" },
+    Measure { name: "memory", unit: "KiB" },
+];
+const CASES: &[Case] = &[
+    Case { name: "services, knot", peers: &[] },
+    Case { name: "services, nsd", peers: &[] },
+    Case { name: "services, sluice", peers: &[0, 1] },
+    Case { name: "misses, knot", peers: &[] },
+    Case { name: "misses, nsd", peers: &[] },
+    Case { name: "misses, sluice", peers: &[3, 4] },
+    Case { name: "headless, knot", peers: &[] },
+    Case { name: "headless, nsd", peers: &[] },
+    Case { name: "headless, sluice", peers: &[6, 7] },
+    Case { name: "cached, unbound", peers: &[] },
+    Case { name: "cached, sluice", peers: &[9] },
+];
+/// The server and the workload of each case.
+const WHAT: [(Server, Workload); 11] = [
+    (Server::Knot, Workload::Services),
+    (Server::Nsd, Workload::Services),
+    (Server::Sluice, Workload::Services),
+    (Server::Knot, Workload::Misses),
+    (Server::Nsd, Workload::Misses),
+    (Server::Sluice, Workload::Misses),
+    (Server::Knot, Workload::Headless),
+    (Server::Nsd, Workload::Headless),
+    (Server::Sluice, Workload::Headless),
+    (Server::Unbound, Workload::Cached),
+    (Server::Sluice, Workload::Cached),
+];
+/// The server's and the client's addresses.
+pub(crate) const SERVER: &str = "192.0.2.1";
+const CLIENT: &str = "192.0.2.2";
+/// The cores of the servers and of the client.
+const CORES: [&str; 2] = ["0", "1"];
+/// The part of the rate at saturation at which latency is measured.
+const CALM: f64 = 0.2;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Workload {
+    /// 10,000 names of services.
+    Services,
+    /// As many that do not exist.
+    Misses,
+    /// A service of 50 endpoints.
+    Headless,
+    /// 5,000 names of the world outside, all of them known.
+    Cached,
+}
+
+/// Runs the suite.
+pub(crate) fn run(rounds: u32) -> Result<Report> {
+    let bed = Testbed::new()?;
+    eprintln!("dns: setting up four servers");
+    let lan = bed.switch("lan")?;
+    let (server, client) = (bed.host("server")?, bed.host("client")?);
+    lan.connect(&server, "eth0", &[&format!("{SERVER}/24")])?;
+    lan.connect(&client, "eth0", &[&format!("{CLIENT}/24")])?;
+    let _upstream = servers::upstream(&server)?;
+    let mut running = Vec::new();
+    for kind in Server::ALL {
+        running.push((kind, kind.start(&server, CORES[0])?));
+    }
+    for (kind, _) in &running {
+        wait_until_it_answers(*kind, &client)?;
+    }
+    let files = cluster::write_queries(bed.folder())?;
+    let pid = |kind: Server| running.iter().find(|(other, _)| *other == kind).map_or(0, |(_, run)| run.pid());
+
+    let mut report = Report::new("dns", MEASURES, CASES);
+    for round in 0..rounds {
+        eprintln!("dns: round {} of {rounds}, about half a minute", round + 1);
+        for place in 0..CASES.len() {
+            // Each round begins with another case: none is always the first after a change of load.
+            let case = (place + round as usize) % CASES.len();
+            let (kind, workload) = WHAT[case];
+            let asked =
+                Asked { client: &client, core: CORES[1], port: kind.port(), file: files.of(workload) };
+            if workload == Workload::Cached {
+                asked.once()?;
+            }
+            let before = Usage::of(pid(kind))?;
+            let answered = asked.at_saturation()?;
+            let after = Usage::of(pid(kind))?;
+            report.add(case, 0, answered.rate);
+            report.add(case, 1, (after.cpu - before.cpu).as_nanos() as f64 / answered.count);
+            report.add(case, 4, after.memory as f64);
+            let [p50, p99] = asked.latencies(answered.rate * CALM)?;
+            report.add(case, 2, p50);
+            report.add(case, 3, p99);
+        }
+    }
+    Ok(report)
+}
+
+fn wait_until_it_answers(kind: Server, client: &Host) -> Result<()> {
+    let port = kind.port().to_string();
+    let name = if kind == Server::Unbound { "www.example.org" } else { "svc-1.ns-1.svc.cluster.local" };
+    let server = format!("@{SERVER}");
+    wait_for(&format!("{kind:?}"), std::time::Duration::from_secs(20), || {
+        let arguments = ["+short", "+tries=1", "+time=1", "-p", &port, &server, name];
+        let said = client.run("dig", &arguments)?.stdout;
+        if said.trim().parse::<std::net::IpAddr>().is_ok() {
+            return Ok(Some(()));
+        }
+        Err(Error::answer(format!("{kind:?}"), said))
+    })
+}

@@ -1,0 +1,106 @@
+//! DNS when agents end, begin and follow each other.
+
+use std::net::Ipv4Addr;
+
+use sluice_tests::bed::Host;
+use sluice_tests::cluster::{DNS_ADDRESSES, Options};
+use sluice_tests::names_load::Outcome;
+use sluice_tests::{Error, Result, programs, wait_for};
+
+use crate::site::{LIMIT, Site, WEB};
+
+const NAME: &str = "web.default.svc.cluster.local";
+
+/// Asks at 10,000 queries a second while something happens to the agent.
+fn load(client: &Host, milliseconds: u64, happens: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    let program = programs::built("sluice-testbed")?;
+    let server = format!("{}:53", DNS_ADDRESSES[0]);
+    let time = milliseconds.to_string();
+    let arguments = ["names-load", &server, NAME, WEB[0], "--milliseconds", &time];
+    let mut running = client.start(&format!("load-{time}"), &program.to_string_lossy(), &arguments)?;
+    happens()?;
+    assert_eq!(running.wait(LIMIT * 3)?, Some(0), "{}", running.log());
+    running.log().trim().parse()
+}
+
+#[test]
+fn agents_follow_each_other_and_no_client_notices() -> Result<()> {
+    let site = Site::usual(true)?;
+    let node = site.cluster.node(1);
+    assert!(WEB[0].parse::<Ipv4Addr>().is_ok());
+    let outcome = load(site.client(), 6000, || {
+        node.replace_agent()?;
+        node.replace_agent()
+    })
+    .map_err(|error| site.with_logs(&error))?;
+    assert_eq!((outcome.asked, outcome.lost, outcome.wrong), (60_000, 0, 0), "{outcome:?}");
+    let log = node.agent_log();
+    assert_eq!(log.matches("taking over from the agent before").count(), 2, "{log}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_starts_again_serves_what_was_known_before_it_knows_the_cluster() -> Result<()> {
+    let options = Options { nodes: 1, agent: "dnsLameduck: 0s\n".to_owned(), ..Options::default() };
+    let site = Site::new(&options, &[("client", 1), ("web-0", 1)])?;
+    let node = site.cluster.node(1);
+    let expect = |name: &str, wanted: &str| {
+        wait_for(&format!("{wanted} for {name}"), LIMIT, || {
+            let text = site.client().run("dig", &["+tries=1", "+time=1", name])?.stdout;
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            if text.contains(wanted) { Ok(Some(())) } else { Err(Error::answer(name, text)) }
+        })
+    };
+    expect(NAME, WEB[0])?;
+    assert_eq!(node.stop_agent()?, Some(0));
+    let zone = node.state().join("dns-zone.json");
+    assert!(std::fs::read_to_string(&zone).unwrap().contains("\"web\""));
+
+    // A manifest that nobody finishes writing: the cluster is never known as a whole.
+    let endless = site.cluster.manifests().join("endless.yaml");
+    node.host().succeed("mkfifo", &[&endless.display().to_string()])?;
+    node.start_agent()?;
+    expect(NAME, WEB[0])?;
+    expect(NAME, "cluster.local. 0 IN A")?;
+    expect("other.default.svc.cluster.local", "SERVFAIL")?;
+    node.kill_agent()?;
+    std::fs::remove_file(&endless).unwrap();
+
+    // A damaged file is told and does no harm.
+    std::fs::write(&zone, "{\"version\":1,").unwrap();
+    node.start_agent()?;
+    node.wait_ready()?;
+    expect(NAME, WEB[0])?;
+    let log = node.agent_log();
+    assert!(log.contains("the zone of before is of no use"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_ends_is_a_lame_duck_for_a_while() -> Result<()> {
+    let options = Options { agent: "dnsLameduck: 3s\n".to_owned(), ..Options::default() };
+    let site = Site::new(&options, &[("client", 1), ("web-0", 1)])?;
+    let node = site.cluster.node(1);
+    let get = |port: u16, path: &str| {
+        let url = format!("http://127.0.0.1:{port}/{path}");
+        node.host().run("curl", &["-s", "-m", "2", "-w", " %{http_code}", &url]).map(|output| output.stdout)
+    };
+    assert_eq!(get(8080, "health")?, "OK 200");
+    assert_eq!(get(8181, "ready")?, "OK 200");
+    node.host().succeed("dig", &[&format!("@{}", DNS_ADDRESSES[0]), NAME])?;
+    let metrics = get(9153, "metrics")?;
+    for name in ["coredns_dns_requests_total", "coredns_plugin_enabled", "coredns_cache_misses_total"] {
+        assert!(metrics.contains(name), "{name}: {metrics}");
+    }
+    let outcome = load(site.client(), 1500, || {
+        node.terminate_agent()?;
+        wait_for("/ready to say no", LIMIT, || {
+            Ok((get(8181, "ready")? == "shutting down 503").then_some(()))
+        })?;
+        assert_eq!(get(8080, "health")?, "OK 200");
+        Ok(())
+    })?;
+    assert_eq!((outcome.asked, outcome.right), (15_000, 15_000), "{outcome:?}");
+    assert_eq!(node.stop_agent()?, Some(0));
+    Ok(())
+}
