@@ -42,8 +42,8 @@ pub struct Names {
     state: NamesState,
     doors: Doors,
     kept: KeptZone,
-    /// The Corefile in force.
-    corefile: Option<String>,
+    /// The Corefile in force, and the addresses that it binds.
+    corefile: Option<(String, BTreeSet<IpAddr>)>,
     /// Corefiles that were refused.
     refused: IntCounter,
     /// What the server should be like, as it was made out last, and of which addresses of the node.
@@ -81,17 +81,17 @@ impl Names {
             told: false,
         };
         if let Some(path) = &config.corefile {
-            let read = corefile::read(path).and_then(|text| names.check(config, &text).map(|()| text));
-            let text = match (read, corefile::kept(&config.state_dir)) {
-                (Ok(text), _) => text,
-                (Err(error), Some(kept)) if names.check(config, &kept).is_ok() => {
+            let taken = match corefile::read(path).and_then(|text| check(config, text)) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    let kept = corefile::kept(&config.state_dir).map(|kept| check(config, kept));
+                    let Some(Ok(kept)) = kept else { return Err(error) };
                     error!(error = %Chain(&error), "the Corefile is refused; the last good one stays in force");
                     kept
                 }
-                (Err(error), _) => return Err(error),
             };
-            corefile::keep(&config.state_dir, &text);
-            names.corefile = Some(text);
+            corefile::keep(&config.state_dir, &taken.0);
+            names.corefile = Some(taken);
         }
         Ok(names)
     }
@@ -103,7 +103,7 @@ impl Names {
 
     /// The Corefile in force.
     pub fn corefile(&self) -> Option<&str> {
-        self.corefile.as_deref()
+        self.corefile.as_ref().map(|(text, _)| text.as_str())
     }
 
     /// Whether a server answers.
@@ -113,8 +113,7 @@ impl Names {
 
     /// The addresses at which this node serves DNS: those of the cluster's DNS, and those that a Corefile binds.
     pub fn addresses(&self, config: &Config, snapshot: &Snapshot) -> BTreeSet<IpAddr> {
-        let bound = self.wanted.iter().filter(|_| self.corefile.is_some());
-        let bound = bound.flat_map(|(wanted, _)| wanted.dns.listen.iter().map(SocketAddr::ip));
+        let bound = self.corefile.iter().flat_map(|(_, bound)| bound.iter().copied());
         desired::addresses(config, snapshot).into_iter().chain(bound).collect()
     }
 
@@ -130,9 +129,8 @@ impl Names {
             return;
         }
         wanted.dns.allow_from = saved.clients().to_vec();
-        match self.start(wanted) {
+        match self.start(wanted, |publisher| publisher.restore(&saved)) {
             Ok(running) => {
-                running.publisher.restore(&saved);
                 self.running = Some(running);
                 info!("names are answered as they were known last");
             }
@@ -142,11 +140,11 @@ impl Names {
 
     /// Takes in another Corefile, for the next [`Self::publish`]; one that cannot be used is refused.
     pub fn set_corefile(&mut self, config: &Config, text: String) {
-        match self.check(config, &text) {
-            Ok(()) => {
+        match check(config, text) {
+            Ok(taken) => {
                 info!("the Corefile has changed");
-                corefile::keep(&config.state_dir, &text);
-                self.corefile = Some(text);
+                corefile::keep(&config.state_dir, &taken.0);
+                self.corefile = Some(taken);
                 self.wanted = None;
             }
             Err(error) => {
@@ -154,13 +152,6 @@ impl Names {
                 error!(error = %Chain(&error), "the Corefile is refused; the one before stays in force");
             }
         }
-    }
-
-    fn check(&self, config: &Config, text: &str) -> Result<(), BadCorefile> {
-        let path = || config.corefile.clone().unwrap_or_default();
-        let wanted = desired::wanted(config, Some(text), &Snapshot::default(), &BTreeSet::new())
-            .map_err(|source| BadCorefile::Parse { path: path(), source })?;
-        wanted.dns.check().map_err(|source| BadCorefile::Config { path: path(), source })
     }
 
     /// Makes the server serve as it should, and gives it the snapshot. `local`: the node's addresses.
@@ -228,13 +219,13 @@ impl Names {
             return applied;
         }
         self.stop();
-        let running = self.start(wanted)?;
-        running.publisher.publish(snapshot, &Changes::everything());
+        let running = self.start(wanted, |publisher| publisher.publish(snapshot, &Changes::everything()))?;
         self.running = Some(running);
         Ok(())
     }
 
-    fn start(&self, wanted: Wanted) -> Result<Running, DnsError> {
+    /// Starts a server; what is `known` is told it before it answers its first query.
+    fn start(&self, wanted: Wanted, known: impl FnOnce(&Publisher)) -> Result<Running, DnsError> {
         let _inside = self.runtime.enter();
         let server = Server::bind(wanted.dns.clone())?;
         let registry = Registry::new();
@@ -248,6 +239,7 @@ impl Names {
             Err(error) => error!(%error, "the DNS server's metrics are not served"),
         }
         let (configurator, publisher) = (server.configurator(), server.publisher());
+        known(&publisher);
         self.state.set_publisher(Some(publisher.clone()));
         let (stop, stopped) = oneshot::channel();
         let task = self.runtime.spawn(async move {
@@ -279,4 +271,13 @@ impl Names {
         }
         self.kept.finish(&self.runtime, &publisher, &wanted.dns.allow_from);
     }
+}
+
+/// The Corefile, if it can be used, and the addresses that it binds.
+fn check(config: &Config, text: String) -> Result<(String, BTreeSet<IpAddr>), BadCorefile> {
+    let path = || config.corefile.clone().unwrap_or_default();
+    let wanted = desired::wanted(config, Some(&text), &Snapshot::default(), &BTreeSet::new())
+        .map_err(|source| BadCorefile::Parse { path: path(), source })?;
+    wanted.dns.check().map_err(|source| BadCorefile::Config { path: path(), source })?;
+    Ok((text, wanted.dns.listen.iter().map(SocketAddr::ip).collect()))
 }
