@@ -21,6 +21,7 @@ mod corefile;
 mod desired;
 mod error;
 mod forward;
+pub mod fuzz;
 mod handler;
 mod listening;
 mod message;

@@ -202,6 +202,11 @@ impl Configurator {
         Ok(())
     }
 
+    /// What answers at present.
+    pub(crate) fn handler(&self) -> Arc<Handler> {
+        self.handler.load_full()
+    }
+
     /// The addresses that are taken, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         addresses(&self.taken.lock().unwrap_or_else(PoisonError::into_inner))

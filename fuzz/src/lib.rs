@@ -45,6 +45,62 @@ const JSON: &[&str] = &[
     "\"0.0.0.0/0\"",
 ];
 
+/// Labels, pointers, types and an OPT record, as they stand in messages.
+const NAMES: &[&str] = &[
+    "\u{3}web\u{7}default\u{3}svc\u{7}cluster\u{5}local\0",
+    "\u{2}db\u{7}default\u{3}svc",
+    "\u{5}_http\u{4}_tcp",
+    "\u{7}in-addr\u{4}arpa\0",
+    "\u{5}exact\u{4}test\0",
+    "\u{6}suffix\u{4}test\0",
+    "\u{8}template\u{4}test\0",
+    "\u{4}gate\u{4}test\0",
+    "\0\u{1}\0\u{1}",
+    "\0\u{1c}\0\u{1}",
+    "\0\u{21}\0\u{1}",
+    "\0\0\u{29}\u{10}\0\0\0\0\0\0\0",
+    "\u{3f}",
+];
+
+const COREFILE: &[&str] = &[
+    "kubernetes",
+    "forward",
+    "cache",
+    "hosts",
+    "rewrite",
+    "name",
+    "regex",
+    "answer",
+    "template",
+    "IN",
+    "ANY",
+    "acl",
+    "dns64",
+    "health",
+    "lameduck",
+    "bind",
+    "{",
+    "}",
+    "\n",
+    "\"",
+    "\\",
+    "{$HOME}",
+    "fallthrough",
+    ".",
+    "5s",
+    "10.0.0.0/9",
+    "tls://",
+    "::1",
+    "continue",
+    "prefetch",
+    "serve_stale",
+    "autopath",
+    "@kubernetes",
+    "labels",
+    "a in (b)",
+    "#",
+];
+
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "cni_config", run: sluice_cni::fuzz::config, words: JSON },
@@ -57,6 +113,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "cni_pool", run: sluice_cni::fuzz::pool, words: &["sluice\u{0}1"] },
     Target { name: "cni_node", run: sluice_cni::fuzz::node, words: JSON },
     Target { name: "cni_ipam_result", run: sluice_cni::fuzz::ipam_result, words: JSON },
+    Target { name: "dns_query", run: sluice_dns::fuzz::query, words: NAMES },
+    Target { name: "dns_answer", run: sluice_dns::fuzz::answer, words: NAMES },
+    Target { name: "dns_corefile", run: sluice_dns::fuzz::corefile, words: COREFILE },
+    Target { name: "dns_saved", run: sluice_dns::fuzz::saved, words: JSON },
 ];
 
 /// The inputs of a folder (`seeds`, `findings`) of a target, in the order of their names.

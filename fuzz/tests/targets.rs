@@ -72,4 +72,8 @@ targets! {
     cni_pool
     cni_node
     cni_ipam_result
+    dns_query
+    dns_answer
+    dns_corefile
+    dns_saved
 }

@@ -1,0 +1,150 @@
+//! Entries for fuzzing: what of the server reads foreign bytes, each as a function that must not panic whatever it is
+//! given. What runs them is in `fuzz/`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, OnceLock},
+};
+
+use hickory_proto::op::Message;
+use sluice_model::{
+    Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Namespace, Object, ObjectName, Protocol,
+    Service, ServicePort, Snapshot, TargetPort,
+};
+
+use crate::{
+    Corefile, Dns64, DnsConfig, Hosts, NameMatch, Rewrite, Rules, Saved, Server, Template, Upstreams,
+    handler::{Client, Handler, Outcome, Transport},
+    message::{Answer, Question},
+    query::Query,
+};
+
+/// A query, over UDP and over TCP: what is answered at once is a message that belongs to it and fits.
+pub fn query(data: &[u8]) {
+    static HANDLER: OnceLock<Option<Arc<Handler>>> = OnceLock::new();
+    let Some(handler) = HANDLER.get_or_init(server) else { return };
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let client = Client { transport, address: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let mut answer = Vec::new();
+        let (outcome, _) = handler.answer(data, client, 7, &mut answer);
+        if !matches!(outcome, Outcome::Answered(_) | Outcome::Refresh(_)) {
+            continue;
+        }
+        assert!(data[2] & 0x80 == 0, "an answer is not answered");
+        assert!(answer[..2] == data[..2] && answer[2] & 0x80 != 0, "it is an answer to this query");
+        let limit = Query::read(data).map_or(512, |query| query.udp_limit(1232));
+        assert!(transport == Transport::Tcp || answer.len() <= limit, "{} bytes", answer.len());
+        assert!(Message::from_vec(&answer).is_ok(), "it can be read");
+    }
+}
+
+/// What an upstream says: two bytes say how long the question is, which stands before the answer.
+pub fn answer(data: &[u8]) {
+    let Some((length, rest)) = data.split_first_chunk::<2>() else { return };
+    let Some((asked, said)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length))) else { return };
+    let Ok(query) = Query::read(asked) else { return };
+    let question = Question::of(&query);
+    let id = said.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+    let reading = Answer::read(said.to_vec(), id, &question, query.edns.is_some());
+    let crate::message::Reading::Answer(answer) = reading else { return };
+    let _ = (answer.min_ttl(), answer.negative_ttl(), answer.is_denial());
+    for limit in [512, 65_535] {
+        let mut out = Vec::new();
+        answer.write(&query, Some(3), limit, 1232, &mut out);
+        // What an upstream says of a record's data is the client's business.
+        assert!(out.len() <= limit && out[..2] == asked[..2] && out[2] & 0x80 != 0);
+    }
+}
+
+/// A Corefile.
+pub fn corefile(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Err(error) = Corefile::read(&text, DnsConfig::default()) {
+        assert!((1..=text.lines().count().max(1)).contains(&error.line), "{error}");
+    }
+}
+
+/// A zone that was kept.
+pub fn saved(data: &[u8]) {
+    let Ok(saved) = Saved::read(data) else { return };
+    assert!(Saved::read(saved.write().as_bytes()).is_ok_and(|again| again == saved));
+    let config = DnsConfig { upstreams: Upstreams::None, ..DnsConfig::default() };
+    let Ok(server) = Server::bind(config) else { return };
+    server.publisher().restore(&saved);
+}
+
+/// A server without sockets that has some of everything.
+fn server() -> Option<Arc<Handler>> {
+    let rewrite = |matches, from: &str, to: &str| Rewrite {
+        matches,
+        from: from.to_owned(),
+        to: to.to_owned(),
+        answers: Vec::new(),
+        and_on: false,
+    };
+    let svc = "web.default.svc.cluster.local.";
+    let rules = Rules {
+        rewrites: vec![
+            rewrite(NameMatch::Suffix, ".suffix.test.", ".default.svc.cluster.local."),
+            rewrite(NameMatch::Regex, r"^(.*)\.regex\.test\.$", "{1}.default.svc.cluster.local."),
+            rewrite(NameMatch::Exact, "exact.test.", svc),
+        ],
+        templates: vec![Template {
+            zones: vec!["template.test.".to_owned()],
+            answer: vec!["{{ .Name }} 60 IN A 192.0.2.1".to_owned()],
+            ..Template::default()
+        }],
+        hosts: Some(Hosts {
+            lines: vec!["192.0.2.7 gate.test *.wild.test".to_owned()],
+            fallthrough: Some(Vec::new()),
+            ..Hosts::default()
+        }),
+        dns64: Some(Dns64 { allow_ipv4: true, ..Dns64::default() }),
+        ..Rules::new(".")
+    };
+    let networks = vec!["10.0.0.0/8".parse().ok()?];
+    let config =
+        DnsConfig { rules: vec![rules], networks, upstreams: Upstreams::None, ..DnsConfig::default() };
+    let server = Server::bind(config).ok()?;
+    server.publisher().publish(&cluster(), &Changes::everything());
+    Some(server.configurator().handler())
+}
+
+fn cluster() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let mut add = |object| snapshot.apply(object, &mut Changes::default());
+    add(Object::Namespace(Namespace { name: "default".into(), labels: Default::default() }));
+    let port = ServicePort {
+        name: "http".into(),
+        protocol: Protocol::Tcp,
+        port: 80,
+        target_port: TargetPort::Number(8080),
+        node_port: None,
+    };
+    let web = Service::new(ObjectName::new("default", "web"));
+    let cluster_ips = vec![IpAddr::from([10, 96, 0, 20])];
+    add(Object::Service(Service { cluster_ips, ports: vec![port], ..web }));
+    let db = ObjectName::new("default", "db");
+    add(Object::Service(Service { headless: true, ..Service::new(db.clone()) }));
+    let endpoint = |n: u8| Endpoint {
+        addresses: vec![IpAddr::from([10, 1, 0, n])],
+        ready: true,
+        serving: true,
+        terminating: false,
+        hostname: Some(format!("db-{n}").into()),
+        node: None,
+        zone: None,
+        hints: Hints::default(),
+        pod: None,
+    };
+    add(Object::EndpointSlice(EndpointSlice {
+        name: ObjectName::new("default", "db-1"),
+        service: db,
+        headless: false,
+        family: IpFamily::V4,
+        ports: vec![EndpointPort { name: "sql".into(), protocol: Protocol::Tcp, port: 5432 }],
+        endpoints: (0..200).map(endpoint).collect(),
+        last_change: None,
+    }));
+    snapshot
+}
