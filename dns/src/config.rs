@@ -179,7 +179,7 @@ pub struct DnsConfig {
     pub ttl: u32,
     /// Pod records.
     pub pods: PodRecords,
-    /// Which services and namespaces have names.
+    /// Which namespaces have names.
     pub exposure: Exposure,
     /// Endpoints have names, and headless services their addresses; without, neither exists.
     pub endpoints: bool,

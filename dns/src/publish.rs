@@ -196,9 +196,8 @@ fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Ch
             tracing::warn!(service = %name, "the name cannot be a DNS name: the service has none");
             continue;
         };
-        let service = snapshot.services.get(name).filter(|service| {
-            origin.exposure.has_namespace(&name.namespace, snapshot) && origin.exposure.has_service(service)
-        });
+        let is_seen = origin.exposure.has_namespace(&name.namespace, snapshot);
+        let service = snapshot.services.get(name).filter(|_| is_seen);
         let records = service.map(|service| {
             service_records(service, snapshot.slices_of(name).map(|slice| &**slice), &origin.options)
         });

@@ -5,12 +5,14 @@ mod autopath;
 mod caching;
 mod corefile;
 mod forwarding;
+mod names;
 mod options;
 mod properties;
 mod reload;
 mod rules;
 mod saved;
 mod sockets;
+mod upstreams;
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -91,7 +93,7 @@ pub(crate) fn served(config: DnsConfig) -> (Running, World) {
 pub(crate) fn exchange(message: &[u8]) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect(V4).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket.send(message).unwrap();
     let mut buffer = vec![0; 65_535];
     socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())

@@ -32,7 +32,7 @@ pub(crate) struct Origin {
     pub(crate) options: RecordOptions,
     /// Pod records.
     pub(crate) pods: PodRecords,
-    /// Which services and namespaces there are.
+    /// Which namespaces there are.
     pub(crate) exposure: Exposure,
     /// The first query of a pod's walk along its search path is answered with where it leads.
     pub(crate) autopath: bool,

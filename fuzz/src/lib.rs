@@ -96,7 +96,7 @@ const COREFILE: &[&str] = &[
     "serve_stale",
     "autopath",
     "@kubernetes",
-    "labels",
+    "namespace_labels",
     "a in (b)",
     "#",
 ];

@@ -30,7 +30,6 @@ pub fn service(object: &KubeService) -> Result<Service, ConvertError> {
     let (headless, cluster_ips) = cluster_ips(&subject, spec)?;
     let proxied = kind != ServiceKind::ExternalName;
     Ok(Service {
-        labels: object.metadata.labels.clone().unwrap_or_default(),
         kind,
         headless,
         cluster_ips: if proxied { cluster_ips } else { Vec::new() },

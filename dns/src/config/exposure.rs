@@ -1,19 +1,17 @@
-//! Which services and namespaces have names: the options `namespaces`, `namespace_labels` and `labels` of
-//! CoreDNS's kubernetes plugin.
+//! Which namespaces have names: the options `namespaces` and `namespace_labels` of CoreDNS's kubernetes plugin. Its
+//! `labels`, of services, is left out: nobody else needs the labels of all services, and they take memory.
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use sluice_model::{Service, Snapshot};
+use sluice_model::Snapshot;
 
-/// Which services and namespaces have names; all of them by default.
+/// Which namespaces have names; all of them by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exposure {
     /// Only these namespaces; empty: all.
     pub namespaces: Vec<String>,
     /// Only namespaces with such labels.
     pub namespace_labels: Option<Selector>,
-    /// Only services with such labels.
-    pub labels: Option<Selector>,
 }
 
 impl Exposure {
@@ -24,11 +22,6 @@ impl Exposure {
             && self.namespace_labels.as_ref().is_none_or(|selector| {
                 snapshot.namespaces.get(name).is_some_and(|namespace| selector.matches(&namespace.labels))
             })
-    }
-
-    /// Whether a service of such a namespace has names.
-    pub(crate) fn has_service(&self, service: &Service) -> bool {
-        self.labels.as_ref().is_none_or(|selector| selector.matches(&service.labels))
     }
 }
 

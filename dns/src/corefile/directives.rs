@@ -141,7 +141,6 @@ impl Block {
                 ("namespace_labels", words) => {
                     config.exposure.namespace_labels = Some(selector(option, words)?);
                 }
-                ("labels", words) => config.exposure.labels = Some(selector(option, words)?),
                 ("fallthrough", []) => {
                     config.reverse_fallthrough = true;
                     config.fallthrough.push(".".to_owned());

@@ -218,7 +218,10 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n dns64 10.0.0.0/8\n}", "line 2: dns64: \"10.0.0.0/8\" is not an IPv6 network"),
         (". {\n template IN\n}", "line 2: template: a class and a type are expected"),
         (". {\n template IN A {\n  ederror 21\n }\n}", "line 3: ederror: \"ederror 21\" is not supported"),
-        (". {\n kubernetes {\n  labels a in b\n }\n}", "line 3: labels: \"a in b\" is not a label selector"),
+        (
+            ". {\n kubernetes {\n  namespace_labels a in b\n }\n}",
+            "line 3: namespace_labels: \"a in b\" is not a label selector",
+        ),
         (
             ". {\n kubernetes a.test b.test\n}",
             "line 2: kubernetes: a second domain \"b.test\" is not supported",

@@ -1,7 +1,7 @@
 //! Options about which names there are.
 
 use hickory_proto::rr::RecordType::{self, A, AAAA, MX, PTR, SRV};
-use sluice_model::{Changes, Namespace, Object, Service};
+use sluice_model::{Changes, Namespace, Object};
 
 use super::{cluster, config, served};
 use crate::{
@@ -12,13 +12,9 @@ use crate::{
     },
 };
 
-fn labelled(object: Object, label: &str) -> Object {
+fn labelled(name: &str, label: &str) -> Object {
     let labels = [(label.to_owned(), "yes".to_owned())].into();
-    match object {
-        Object::Service(service) => Object::Service(Service { labels, ..service }),
-        Object::Namespace(namespace) => Object::Namespace(Namespace { labels, ..namespace }),
-        other => other,
-    }
+    Object::Namespace(Namespace { name: name.into(), labels })
 }
 
 fn told(fixture: &Fixture, name: &str, qtype: RecordType) -> String {
@@ -26,20 +22,14 @@ fn told(fixture: &Fixture, name: &str, qtype: RecordType) -> String {
 }
 
 #[test]
-fn only_the_services_and_namespaces_that_are_exposed_have_names() {
-    let objects = || {
-        let other = [namespace("other"), labelled(cluster_ip("other/web", &["10.96.0.30"], &[]), "seen")];
-        cluster().into_iter().chain(other)
-    };
-    let listed = Exposure { namespaces: vec!["other".to_owned()], ..Exposure::default() };
-    let by_label = Exposure { labels: Some("seen".parse().unwrap()), ..Exposure::default() };
-    for (exposure, default_exists) in [(listed, "NXDOMAIN"), (by_label, "NOERROR")] {
-        let fixture = Fixture::with(DnsConfig { exposure, ..config() }, objects());
-        assert_eq!(told(&fixture, "web.other.svc", A), "NOERROR");
-        assert_eq!(told(&fixture, "web.default.svc", A), "NXDOMAIN");
-        assert_eq!(told(&fixture, "default.svc", A), default_exists, "the namespace itself");
-        assert_eq!(fixture.told("20.0.96.10.in-addr.arpa.", PTR), ["NOT OURS"]);
-    }
+fn only_the_namespaces_that_are_exposed_have_names() {
+    let other = [namespace("other"), cluster_ip("other/web", &["10.96.0.30"], &[])];
+    let exposure = Exposure { namespaces: vec!["other".to_owned()], ..Exposure::default() };
+    let fixture = Fixture::with(DnsConfig { exposure, ..config() }, cluster().into_iter().chain(other));
+    assert_eq!(told(&fixture, "web.other.svc", A), "NOERROR");
+    assert_eq!(told(&fixture, "web.default.svc", A), "NXDOMAIN");
+    assert_eq!(told(&fixture, "default.svc", A), "NXDOMAIN", "the namespace itself");
+    assert_eq!(fixture.told("20.0.96.10.in-addr.arpa.", PTR), ["NOT OURS"]);
 }
 
 #[test]
@@ -49,9 +39,7 @@ fn a_namespace_that_gets_a_label_gets_its_names() {
     let fixture = Fixture::with(DnsConfig { exposure, ..config() }, cluster());
     assert_eq!(told(&fixture, "web.default.svc", A), "NXDOMAIN");
     let mut snapshot = snapshot(cluster());
-    for (object, code) in
-        [(labelled(namespace("default"), "seen"), "NOERROR"), (namespace("default"), "NXDOMAIN")]
-    {
+    for (object, code) in [(labelled("default", "seen"), "NOERROR"), (namespace("default"), "NXDOMAIN")] {
         let mut changes = Changes::default();
         snapshot.apply(object, &mut changes);
         fixture.publisher.publish(&snapshot, &changes);

@@ -9,7 +9,7 @@ use crate::{DnsConfig, Saved, SavedError, Upstreams, testing::*};
 
 fn saved() -> Saved {
     let fixture = Fixture::with(config(), cluster());
-    Saved::read(&fixture.publisher.save(&[]).unwrap().write().as_bytes()).unwrap()
+    Saved::read(fixture.publisher.save(&[]).unwrap().write().as_bytes()).unwrap()
 }
 
 #[test]

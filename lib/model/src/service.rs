@@ -143,8 +143,6 @@ pub struct LoadBalancerIngress {
 pub struct Service {
     /// Namespace and name.
     pub name: ObjectName,
-    /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
     /// `spec.type`.
     pub kind: ServiceKind,
     /// `clusterIP: None`: endpoints are reached by name, not through the proxy.
@@ -182,7 +180,6 @@ impl Service {
     pub fn new(name: ObjectName) -> Self {
         Self {
             name,
-            labels: BTreeMap::new(),
             kind: ServiceKind::ClusterIp,
             headless: false,
             cluster_ips: Vec::new(),

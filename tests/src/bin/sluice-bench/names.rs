@@ -17,14 +17,14 @@ use sluice_tests::{Error, Result, Testbed, wait_for};
 use self::dnsperf::Asked;
 use self::process::Usage;
 use self::servers::Server;
-use crate::report::{Case, Measure, Report};
+use crate::report::{Better, Case, Measure, Report};
 
 const MEASURES: &[Measure] = &[
-    Measure { name: "queries", unit: "1/s" },
-    Measure { name: "CPU per query", unit: "ns" },
-    Measure { name: "latency p50", unit: "us" },
-    Measure { name: "latency p99", unit: "us" },
-    Measure { name: "memory", unit: "KiB" },
+    Measure { name: "queries", unit: "1/s", better: Better::Higher },
+    Measure { name: "CPU per query", unit: "ns", better: Better::Lower },
+    Measure { name: "latency p50", unit: "us", better: Better::Lower },
+    Measure { name: "latency p99", unit: "us", better: Better::Lower },
+    Measure { name: "memory", unit: "KiB", better: Better::Lower },
 ];
 const CASES: &[Case] = &[
     Case { name: "services, knot", peers: &[] },
