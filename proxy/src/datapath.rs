@@ -264,15 +264,19 @@ where
 /// Networks in the form of the trie: (prefix length over 128 bits, address), each with the flags of all the
 /// networks around it.
 fn merge_networks(networks: &BTreeMap<IpNet, u32>) -> BTreeMap<(u32, Addr), u32> {
-    networks
-        .keys()
-        .map(|network| {
-            let around = networks.iter().filter(|(other, _)| other.contains(network));
-            let flags = around.fold(0, |all, (_, flags)| all | flags);
-            let extra = if network.addr().is_ipv4() { 96 } else { 0 };
-            ((u32::from(network.prefix_len()) + extra, network.network().into()), flags)
-        })
-        .collect()
+    let mut sorted: Vec<_> = networks.iter().map(|(network, flags)| (network.trunc(), *flags)).collect();
+    // A network comes before all that are in it, and those before what is outside.
+    sorted.sort_unstable();
+    let mut around: Vec<(IpNet, u32)> = Vec::new();
+    let mut merged = BTreeMap::new();
+    for (network, own) in sorted {
+        around.truncate(around.iter().take_while(|(outer, _)| outer.contains(&network)).count());
+        let flags = own | around.last().map_or(0, |(_, flags)| *flags);
+        around.push((network, flags));
+        let extra = if network.addr().is_ipv4() { 96 } else { 0 };
+        merged.insert((u32::from(network.prefix_len()) + extra, network.network().into()), flags);
+    }
+    merged
 }
 
 #[cfg(test)]
@@ -283,11 +287,22 @@ mod tests {
     fn a_network_inside_another_has_the_flags_of_both() {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
         let merged = merge_networks(
-            &[(net("10.244.0.0/16"), 1), (net("10.244.1.0/24"), 2), (net("fd00::/64"), 1)].into(),
+            &[
+                (net("10.244.0.0/16"), 1),
+                (net("10.244.1.0/24"), 2),
+                (net("10.244.1.7/32"), 4),
+                (net("10.244.2.0/24"), 8),
+                (net("10.245.0.0/24"), 2),
+                (net("fd00::/64"), 1),
+            ]
+            .into(),
         );
         let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
         assert_eq!(merged[&(112, addr("10.244.0.0"))], 1);
         assert_eq!(merged[&(120, addr("10.244.1.0"))], 3);
+        assert_eq!(merged[&(128, addr("10.244.1.7"))], 7);
+        assert_eq!(merged[&(120, addr("10.244.2.0"))], 9);
+        assert_eq!(merged[&(120, addr("10.245.0.0"))], 2);
         assert_eq!(merged[&(64, addr("fd00::"))], 1);
     }
 }

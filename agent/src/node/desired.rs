@@ -16,7 +16,7 @@ use super::found::{Found, Tunnel, uplinks};
 use crate::{
     config::{Config, NodePortAddress},
     names,
-    routes::{OVERLAY_DEVICE, OverlayPeer, Ways, ways},
+    routes::{OVERLAY_DEVICE, OverlayPeer, Way, Ways, ways},
 };
 
 /// The largest packet where neither the configuration nor an uplink says.
@@ -99,7 +99,14 @@ pub struct Facts {
 pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
     let node = snapshot.nodes.get(&config.node_name).map(|node| &**node);
     let ways = ways(config, snapshot, found);
-    let uplinks = uplinks(found, config.uplinks.as_deref(), node, &config.bridge);
+    let mut uplinks = uplinks(found, config.uplinks.as_deref(), node, &config.bridge);
+    if config.uplinks.is_none() {
+        // Answers of other nodes' pods come in where the way to them leads out.
+        uplinks.extend(ways.networks.values().filter_map(|way| match way {
+            Way::Direct { device, .. } => Some(device.clone()),
+            Way::Overlay { .. } => None,
+        }));
+    }
     let first = |device: &str, family: IpFamily| {
         found.addresses_of(device).map(|network| network.addr()).find(|ip| IpFamily::of(*ip) == family)
     };

@@ -45,8 +45,12 @@ pub fn plan(
 ) -> (Vec<RouteOp>, Vec<RouteProblem>) {
     let mut ops = Vec::new();
     let mut problems = Vec::new();
+    let mut held: BTreeMap<IpNet, Vec<&FoundRoute>> = BTreeMap::new();
+    for route in found {
+        held.entry(route.destination).or_default().push(route);
+    }
     for (network, route) in wanted {
-        let mut there = found.iter().filter(|held| held.destination == *network);
+        let mut there = held.get(network).into_iter().flatten();
         let mut ours = there.clone().filter(|held| held.ours);
         let same = ours.any(|held| matches(route, held));
         let others = there.any(|held| !held.ours);

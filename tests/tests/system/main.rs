@@ -15,6 +15,7 @@ mod frontends;
 mod hairpin;
 mod health;
 mod host_ports;
+mod joining;
 mod leftovers;
 mod masquerade;
 mod metrics;
