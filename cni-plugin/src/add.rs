@@ -32,10 +32,11 @@ pub(crate) fn add(config: &Config, target: &Target, delegate: Option<&Delegate>)
     let state_dir = config.state_dir();
     let node = if desired::needs_node(config) { NodeConfig::read(&state_dir)? } else { None };
     let wanted = Desired::new(config, target, node.as_ref())?;
-    let namespace = open_namespace(target)?;
+    let (namespace, home) = open_namespaces(target)?;
     let network = Network::open(&state_dir, &config.name)?.beside(config.host_local());
     let mut held = network.create(&target.container_id, &target.ifname)?;
-    let attempt = Attempt { config, target, wanted: &wanted, namespace: &namespace, network: &network };
+    let attempt =
+        Attempt { config, target, wanted: &wanted, namespace: &namespace, home: &home, network: &network };
     match attempt.attach(&mut held, delegate) {
         Ok(result) => Ok(result),
         Err(error) => {
@@ -49,8 +50,9 @@ pub(crate) fn add(config: &Config, target: &Target, delegate: Option<&Delegate>)
     }
 }
 
-/// Opens the container's namespace, which must not be our own: the addresses would go to the node.
-pub(crate) fn open_namespace(target: &Target) -> Result<Namespace> {
+/// Opens the container's namespace, which must not be our own: the addresses would go to the node. Our own is the
+/// second one.
+pub(crate) fn open_namespaces(target: &Target) -> Result<(Namespace, Namespace)> {
     let invalid = |why: String| Error::new(Code::InvalidNamespace, format!("CNI_NETNS: {why}"));
     let path = target.netns.as_deref().unwrap_or_else(|| std::path::Path::new(""));
     let namespace = Namespace::open(path).map_err(|error| invalid(error.to_string()))?;
@@ -58,7 +60,7 @@ pub(crate) fn open_namespace(target: &Target) -> Result<Namespace> {
     if namespace.id()? == own.id()? {
         return Err(invalid(format!("{} is the namespace of the node itself", path.display())));
     }
-    Ok(namespace)
+    Ok((namespace, own))
 }
 
 /// All that an ADD works with.
@@ -67,6 +69,7 @@ struct Attempt<'a> {
     target: &'a Target,
     wanted: &'a Desired,
     namespace: &'a Namespace,
+    home: &'a Namespace,
     network: &'a Network,
 }
 
@@ -97,7 +100,7 @@ impl Attempt<'_> {
             addresses: &record.addresses,
             routes: &routes,
         };
-        self.namespace.run(|| pod::set_up(config, &interface))??;
+        self.namespace.visit(self.home, || pod::set_up(config, &interface))??;
         if let Some(limit) = config.bandwidth().ingress() {
             netlink.shape(host.index, &limit.shape(mtu))?;
         }

@@ -42,8 +42,8 @@ pub(crate) fn check(config: &Config, target: &Target, delegate: Option<&Delegate
     }
     findings.node(config, record, &previous_gateways(previous, record))?;
     let routes = previous_routes(previous)?;
-    let namespace = add::open_namespace(target)?;
-    namespace.run(|| findings.container(config, target, record, &routes))??;
+    let (namespace, home) = add::open_namespaces(target)?;
+    namespace.visit(&home, || findings.container(config, target, record, &routes))??;
     findings.report(previous, target, record);
     findings.into_result()
 }

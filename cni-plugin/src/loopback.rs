@@ -2,7 +2,7 @@
 //! work where the configuration's `type` is `loopback`, so that a link of that name is all a plugin folder needs.
 
 use serde_json::Value;
-use sluice_netlink::{LinkChange, MacAddress};
+use sluice_netlink::{LinkChange, MacAddress, Netlink};
 
 use crate::{
     add,
@@ -20,11 +20,16 @@ pub(crate) fn is_meant(config: &Config) -> bool {
     config.kind.as_deref() == Some("loopback")
 }
 
+/// A netlink connection in the container's namespace.
+fn open(target: &Target) -> Result<Netlink> {
+    let (namespace, home) = add::open_namespaces(target)?;
+    Ok(namespace.visit(&home, Netlink::open)??)
+}
+
 /// Switches the loopback device on.
 pub(crate) fn add(config: &Config, target: &Target) -> Result<Value> {
     let version = config.version()?;
-    let namespace = add::open_namespace(target)?;
-    let mut netlink = namespace.netlink()?;
+    let mut netlink = open(target)?;
     netlink.set_up(INDEX)?;
     let link = netlink.link_by_index(INDEX)?;
     // What others did before is passed on as it is: that there is a loopback device is no news.
@@ -53,13 +58,13 @@ pub(crate) fn del(target: &Target) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let mut netlink = add::open_namespace(target)?.netlink()?;
+    let mut netlink = open(target)?;
     Ok(netlink.change_link(INDEX, &LinkChange::new().up(false))?)
 }
 
 /// Whether it is on.
 pub(crate) fn check(target: &Target) -> Result<()> {
-    let link = add::open_namespace(target)?.netlink()?.link_by_index(INDEX)?;
+    let link = open(target)?.link_by_index(INDEX)?;
     if link.flags.is_up() {
         Ok(())
     } else {

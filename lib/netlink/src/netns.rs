@@ -1,7 +1,8 @@
 //! Network namespaces. Everything that enters, makes or pins one is here.
 //!
 //! A thread's namespace is a property of the thread, and forgetting to go back is a bug that shows far away.
-//! So nothing here changes the caller's namespace: a closure that is to run elsewhere gets a thread of its own.
+//! So a closure that is to run elsewhere gets a thread of its own; only [`Namespace::visit`], for a program that is
+//! over before a thread would have paid for itself, changes the caller's namespace, and goes back whatever happens.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -86,6 +87,24 @@ impl Namespace {
                 .map_err(|errno| failed("enter", &self.path, errno.into()))?;
             Ok(work())
         })?
+    }
+
+    /// Runs `work` in this namespace, on the calling thread, which is in `home` and is there again afterwards, whether
+    /// `work` returns or panics. A thread that cannot go back ends its process: whatever it did next would happen to
+    /// the wrong network.
+    pub fn visit<T>(&self, home: &Self, work: impl FnOnce() -> T) -> Result<T> {
+        struct Return<'a>(&'a Namespace);
+        impl Drop for Return<'_> {
+            fn drop(&mut self) {
+                if setns(&self.0.file, CloneFlags::CLONE_NEWNET).is_err() {
+                    std::process::abort();
+                }
+            }
+        }
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| failed("enter", &self.path, errno.into()))?;
+        let _return = Return(home);
+        Ok(work())
     }
 
     /// Opens a netlink connection in this namespace. It stays there, whichever thread uses it.

@@ -307,3 +307,17 @@ fn names_of_ours_are_told_from_those_of_others_on_a_real_node() {
         .collect();
     assert_eq!(ours, [name]);
 }
+
+#[test]
+fn a_visit_ends_at_home_even_if_it_panics() {
+    let (home, away) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    home.run(|| {
+        let here = || Namespace::current().unwrap().id().unwrap();
+        assert_eq!(away.visit(&home, here).unwrap(), away.id().unwrap());
+        assert_eq!(here(), home.id().unwrap());
+        let panicked = std::panic::catch_unwind(|| away.visit(&home, || panic!("on the way")));
+        assert!(panicked.is_err());
+        assert_eq!(here(), home.id().unwrap());
+    })
+    .unwrap();
+}

@@ -1,6 +1,6 @@
 //! The suite `cni`: what ADD and DEL of a container cost, in time, CPU and memory.
 //!
-//! On one node of its own: this project's plugin; Debian's reference plugins with the same configuration, called one
+//! Each on a node of its own: this project's plugin; Debian's reference plugins with the same configuration, called one
 //! after the other as a runtime calls a chain; and a floor, the bare netlink requests of one process that has been
 //! started already. In every round each of them makes and unmakes the same containers, in turn, one at a time and
 //! eight at once.
@@ -63,9 +63,11 @@ const SETTLE: Duration = Duration::from_millis(60);
 /// Where Debian has the reference plugins.
 const REFERENCE: &str = "/usr/lib/cni";
 
-/// A node, and containers to attach to it.
+/// Nodes, and containers to attach to them.
 struct Bench {
-    node: Host,
+    /// For the floor, this project's plugin and the reference: in one namespace, a packet filter's change by the one
+    /// would hold up the other.
+    nodes: [Host; 3],
     state: PathBuf,
     containers: Vec<Namespace>,
 }
@@ -75,11 +77,11 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
     let bed = Testbed::new()?;
     let netns = |error: sluice_netlink::Error| Error::answer("a container's namespace", error);
     let bench = Bench {
-        node: bed.host("node")?,
+        nodes: [bed.host("floor")?, bed.host("own")?, bed.host("reference")?],
         state: bed.subfolder("state")?,
         containers: (0..AT_ONCE).map(|_| Namespace::create().map_err(netns)).collect::<Result<_>>()?,
     };
-    floor::prepare(&bench.node)?;
+    floor::prepare(&bench.nodes[0])?;
     let mut report = Report::new("cni", MEASURES, CASES);
     // Bridges, chains and files that the first call makes are there before anything is measured.
     for case in 0..CASES.len() {
@@ -135,7 +137,8 @@ impl Bench {
                 result: Value::Null,
             });
         }
-        let mut calls = Calls { netns: self.node.netns_path(), command: "ADD".to_owned(), calls };
+        let node = &self.nodes[case.min(1) + usize::from(case > 3)];
+        let mut calls = Calls { netns: node.netns_path(), command: "ADD".to_owned(), calls };
         let added = calls.run()?;
         for (call, cost) in calls.calls.iter_mut().zip(&added) {
             call.result = cost.result.clone();
