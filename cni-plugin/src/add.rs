@@ -210,8 +210,8 @@ impl Attempt<'_> {
     /// Says whether it was made; if not, the name is another attachment's.
     fn try_create_veth(&self, netlink: &mut Netlink, name: &str, bridge: &Bridge, mtu: u32) -> Result<bool> {
         let Self { config, target, wanted, namespace, .. } = *self;
-        let host = VethEnd::new(name).mac(wanted.host_mac).mtu(mtu).master(bridge.index).up();
-        let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).namespace(namespace);
+        let host = VethEnd::new(name).mac(wanted.host_mac).mtu(mtu).master(bridge.index).queues(1).up();
+        let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).queues(1).namespace(namespace);
         if let Some(length) = config.tx_queue_len {
             own = own.tx_queue_len(length);
         }

@@ -181,7 +181,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => pod.clone().prop_map(Step::Add),
         2 => pod.clone().prop_map(Step::Del),
-        3 => (pod.clone(), 1..165_usize).prop_map(|(pod, call)| Step::KilledAdd(pod, call)),
+        3 => (pod.clone(), 1..130_usize).prop_map(|(pod, call)| Step::KilledAdd(pod, call)),
         2 => (pod, 1..85_usize).prop_map(|(pod, call)| Step::KilledDel(pod, call)),
         1 => any::<u8>().prop_map(Step::Gc),
     ];

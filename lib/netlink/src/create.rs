@@ -20,6 +20,7 @@ pub struct VethEnd<'a> {
     noarp: bool,
     master: Option<u32>,
     tx_queue_len: Option<u32>,
+    queues: Option<u32>,
     namespace: Option<&'a Namespace>,
 }
 
@@ -34,6 +35,7 @@ impl<'a> VethEnd<'a> {
             noarp: false,
             master: None,
             tx_queue_len: None,
+            queues: None,
             namespace: None,
         }
     }
@@ -67,6 +69,12 @@ impl<'a> VethEnd<'a> {
         self.tx_queue_len = Some(length);
         self
     }
+    /// How many queues it has in each direction. Left out, the kernel makes as many as the machine may have CPUs, which
+    /// takes longer than everything else about a pair, and uses them only where packets are batched (GRO, XDP).
+    pub fn queues(mut self, count: u32) -> Self {
+        self.queues = Some(count);
+        self
+    }
     /// In this namespace instead of the caller's.
     pub fn namespace(mut self, namespace: &'a Namespace) -> Self {
         self.namespace = Some(namespace);
@@ -87,6 +95,8 @@ impl<'a> VethEnd<'a> {
         attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         attributes.extend(self.master.map(LinkAttribute::Controller));
         attributes.extend(self.tx_queue_len.map(LinkAttribute::TxQueueLen));
+        attributes.extend(self.queues.map(LinkAttribute::NumTxQueues));
+        attributes.extend(self.queues.map(LinkAttribute::NumRxQueues));
         attributes.extend(self.namespace.map(|namespace| LinkAttribute::NetNsFd(namespace.raw_fd())));
         message
     }
