@@ -55,8 +55,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the plugin in release without shared libraries: it is started anew for every command, and loading them
-/// would take as long as a third of its work.
+/// Builds the plugin in release without shared libraries: it is started anew for every command, and would load them
+/// every time.
 fn plugin(workspace: &Workspace) -> Result<()> {
     let arguments = ["rustc", "--release", "-p", "sluice-cni", "--bin", "sluice-cni", "--"];
     run_command(cargo(workspace.root(), arguments).args(["-C", "target-feature=+crt-static"]))

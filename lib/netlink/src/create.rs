@@ -70,7 +70,7 @@ impl<'a> VethEnd<'a> {
         self
     }
     /// How many queues it has in each direction. Left out, the kernel makes as many as the machine may have CPUs, which
-    /// takes longer than everything else about a pair, and uses them only where packets are batched (GRO, XDP).
+    /// takes it time for each, and uses them only where packets are batched (GRO, XDP).
     pub fn queues(mut self, count: u32) -> Self {
         self.queues = Some(count);
         self
