@@ -71,3 +71,23 @@ fn the_nodes_own_servers_are_left_alone() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn loopback_addresses_serve_node_ports_to_the_node_where_that_is_asked_for() -> Result<()> {
+    let options =
+        Options { agent: "nodePortAddresses: [primary, localhost]\n".to_owned(), ..Options::default() };
+    // A backend on another node: it must see the node's address, and the answer must find its way to the loopback.
+    let site = Site::new(&options, &[("client", 1), ("web-1", 2)])?;
+    let node = site.cluster.node(1).host();
+    for loopback in ["127.0.0.1", "::1"] {
+        let port = NODE_PORTS[0];
+        let target = format!("{}:{port}", bracketed(loopback));
+        assert_eq!(node.curl(&format!("http://{target}/"))?.trim(), "web-1", "TCP {target}");
+        assert_eq!(node.ask_udp(&target, 0)?, "web-1", "UDP {target}");
+    }
+    // Without being asked for, they are the node's own affair.
+    let site = Site::new(&Options::default(), &[("client", 1), ("web-1", 2)])?;
+    let refused = site.cluster.node(1).host().curl(&format!("http://127.0.0.1:{}/", NODE_PORTS[0]));
+    assert!(refused.is_err(), "{refused:?}");
+    Ok(())
+}
