@@ -105,7 +105,7 @@ pub fn count_runs() -> Result<OwnedFd, DatapathError> {
 }
 
 /// The runs of the pinned programs.
-pub(crate) fn program_runs(pins: &Pins) -> Result<Vec<ProgramRuns>, DatapathError> {
+pub fn program_runs(pins: &Pins) -> Result<Vec<ProgramRuns>, DatapathError> {
     let there = program_name::ALL.into_iter().filter(|program| pins.program(program).exists());
     there
         .map(|program| {

@@ -26,7 +26,7 @@ mod store;
 mod tables;
 
 pub use attach::{AttachKind, Hook, remove_filters};
-pub use counters::{MapUsage, ProgramRuns, WithoutLocal, count_runs};
+pub use counters::{MapUsage, ProgramRuns, WithoutLocal, count_runs, program_runs};
 pub use datapath::{Datapath, DatapathConfig};
 pub use desired::{DesiredService, NodeView, Scope, ServiceKey, desired_services};
 pub use error::DatapathError;

@@ -15,7 +15,7 @@ const CNI_PEERS: [&str; 2] = ["containernetworking-plugins", "iptables"];
 /// Measure, print a table, and write the numbers as JSON (needs root).
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The suite to run; all of them without one. Suites: path, cni, dns.
+    /// The suite to run; all of them without one. Suites: path, service, cni, dns.
     suite: Option<String>,
     /// Write the numbers to this file, as a list of
     /// {"suite","name","value","unit","peer","peer_value","ratio"}.

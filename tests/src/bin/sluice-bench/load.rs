@@ -2,10 +2,10 @@
 //! no allocation while the clock runs.
 //!
 //! *rr*: one connection, one byte there, one byte back, again. *crr*: a connection for each such exchange; the
-//! server closes first, so that the client's ports are free again at once.
+//! server closes first, so that the client's ports are free again at once. *udp*: one datagram there, one back.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -24,13 +24,21 @@ pub(crate) enum Exchange {
     Rr,
     /// Over a connection each.
     Crr,
+    /// By datagrams.
+    Udp,
 }
 
-/// Answers for ever: on `port` as *rr*, on the next as *crr*. Connections are served one after the other.
+/// How long a datagram's answer is waited for before it counts as lost.
+const LOST: Duration = Duration::from_millis(200);
+
+/// Answers for ever: on `port` as *rr*, on the next as *crr*, on the one after as *udp*. Connections are served one
+/// after the other.
 pub(crate) fn serve(port: u16) -> io::Result<()> {
     pin()?;
     let crr = listen(port + 1)?;
+    let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port + 2))?;
     let thread = std::thread::spawn(move || answer(&crr, Exchange::Crr));
+    std::thread::spawn(move || echo(&udp));
     answer(&listen(port)?, Exchange::Rr)?;
     thread.join().unwrap_or(Ok(()))
 }
@@ -52,17 +60,34 @@ fn answer(listener: &TcpListener, exchange: Exchange) -> io::Result<()> {
     }
 }
 
+fn echo(socket: &UdpSocket) {
+    let mut byte = [0_u8; 1];
+    loop {
+        if let Ok((length, client)) = socket.recv_from(&mut byte) {
+            // A client that has gone does not wait for it.
+            let _ = socket.send_to(&byte[..length], client);
+        }
+    }
+}
+
 /// Exchanges per second.
 pub(crate) fn measure(exchange: Exchange, target: SocketAddr, time: Duration) -> io::Result<f64> {
     pin()?;
     let mut byte = [0_u8; 1];
     let mut count = 0_u64;
     let mut kept = None;
+    let datagrams = if exchange == Exchange::Udp { Some(connect_udp(target)?) } else { None };
     let mut started = Instant::now();
     let warm = time / 10;
     let mut warming = true;
     loop {
         for _ in 0..BATCH {
+            if let Some(socket) = &datagrams {
+                socket.send(&byte)?;
+                // A lost datagram shows in the rate.
+                let _ = socket.recv(&mut byte);
+                continue;
+            }
             let stream = match (&mut kept, exchange) {
                 (Some(stream), Exchange::Rr) => stream,
                 _ => kept.insert(connect(target)?),
@@ -87,6 +112,15 @@ fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(target)?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+fn connect_udp(target: SocketAddr) -> io::Result<UdpSocket> {
+    let any =
+        if target.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(LOST))?;
+    Ok(socket)
 }
 
 fn pin() -> io::Result<()> {

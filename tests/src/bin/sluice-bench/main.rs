@@ -5,6 +5,7 @@ mod load;
 mod names;
 mod path;
 mod report;
+mod service;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ enum Cli {
         #[arg(long, default_value_t = 15)]
         rounds: u32,
     },
-    /// Answer exchanges: *rr* on this port, *crr* on the next.
+    /// Answer exchanges: *rr* on this port, *crr* on the next, *udp* on the one after.
     Serve {
         /// The first port.
         port: u16,
@@ -59,6 +60,8 @@ enum Cli {
 enum Suite {
     /// Requests, connections and throughput between two pods of a node.
     Path,
+    /// Services, called from pods, nodes and outside, against kube-proxy's rules, with up to 10,000 others.
+    Service,
     /// ADD and DEL of the CNI plugin, of the reference plugins, and of the bare kernel.
     Cni,
     /// Answers of the cluster's DNS, beside knot, nsd and unbound.
@@ -86,11 +89,13 @@ fn main() -> ExitCode {
 }
 
 fn run(suite: Option<Suite>, json: Option<PathBuf>, rounds: u32) -> Result<()> {
-    let suites = suite.map_or(vec![Suite::Path, Suite::Cni, Suite::Dns], |suite| vec![suite]);
+    let all = vec![Suite::Path, Suite::Service, Suite::Cni, Suite::Dns];
+    let suites = suite.map_or(all, |suite| vec![suite]);
     let mut reports = Vec::new();
     for suite in suites {
         let report = match suite {
             Suite::Path => path::run(rounds),
+            Suite::Service => service::run(rounds),
             Suite::Cni => cni::run(rounds),
             Suite::Dns => names::run(rounds),
         }?;
