@@ -12,6 +12,9 @@ use crate::{build, setup};
 /// What the suite `cni` is measured against, and what that runs.
 const CNI_PEERS: [&str; 2] = ["containernetworking-plugins", "iptables"];
 
+/// What loads the rules that the suite `service` is measured against.
+const SERVICE_PEERS: [&str; 2] = ["nftables", "iptables"];
+
 /// Measure, print a table, and write the numbers as JSON (needs root).
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -32,10 +35,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         return Err(Error::NotRoot { verb: "bench", reason: "it measures between network namespaces" });
     }
     setup::everything(workspace)?;
-    if args.suite.as_deref().is_none_or(|suite| suite == "cni") {
-        let missing = debian::missing(&CNI_PEERS);
-        if !missing.is_empty() {
-            step("reference plugins", "up to a minute", || debian::install(&missing, "the suite cni"))?;
+    for (suite, packages) in [("cni", &CNI_PEERS), ("service", &SERVICE_PEERS)] {
+        let missing = debian::missing(packages);
+        if args.suite.as_deref().is_none_or(|asked| asked == suite) && !missing.is_empty() {
+            let reason = format!("the suite {suite}");
+            step(&reason, "up to a minute", || debian::install(&missing, &reason))?;
         }
     }
     if args.suite.as_deref().is_none_or(|suite| suite == "dns") {

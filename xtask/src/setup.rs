@@ -16,7 +16,7 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// A compiler for BPF, from Debian.
 const TOOLCHAIN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 /// The programs that the tests and the demo run, and the packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -25,8 +25,6 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("busybox", "busybox"),
     ("socat", "socat"),
     ("iperf3", "iperf3"),
-    ("iptables-restore", "iptables"),
-    ("nft", "nftables"),
     ("ps", "procps"),
 ];
 
