@@ -334,7 +334,7 @@ fn place(node: &str) -> usize {
 /// this node walks their search paths.
 fn wanted(config: &Config) -> Wanted {
     let pods = if config.dns { Pods::On(config.node_name.clone()) } else { Pods::None };
-    Wanted { namespaces: config.dns, pods }
+    Wanted { proxy: config.proxy, dns: config.dns, pods }
 }
 
 /// Starts the loop; the receiver hears when it has ended.

@@ -248,7 +248,7 @@ impl Source {
     }
 
     fn with(settings: ApiSettings, timing: Timing) -> Self {
-        let wanted = Wanted { namespaces: false, pods: Pods::None };
+        let wanted = Wanted { proxy: true, dns: false, pods: Pods::None };
         let access = Access::new(settings, 0).unwrap();
         let source = ApiSource::new(access, "one".into(), &wanted, timing).unwrap();
         let (contacts, notices) = (source.contacts(), source.notices());

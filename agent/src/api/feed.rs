@@ -63,17 +63,35 @@ pub(super) struct Feed {
 pub(super) enum Selection {
     /// None: nobody asks for any.
     None,
-    /// All.
-    All,
-    /// Those with this field selector.
-    Fields(String),
+    /// Those that a selector selects.
+    Of(Selector),
+}
+
+/// A selector; nothing selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Selector {
+    /// By labels.
+    pub(super) labels: Option<String>,
+    /// By fields.
+    pub(super) fields: Option<String>,
+}
+
+impl Selector {
+    fn list(&self, limit: Option<u32>) -> ListParams {
+        let Self { labels, fields } = self.clone();
+        ListParams { limit, label_selector: labels, field_selector: fields, ..ListParams::default() }
+    }
+
+    fn watch(&self) -> WatchParams {
+        let Self { labels, fields } = self.clone();
+        WatchParams { label_selector: labels, field_selector: fields, ..WatchParams::default() }
+    }
 }
 
 /// Where it stands.
 struct State {
     known: Known,
-    /// The field selector.
-    selector: Option<String>,
+    selector: Selector,
     /// The version to go on from; `None` if there must be a list first.
     version: Option<String>,
     /// Lists are taken as streams.
@@ -99,7 +117,7 @@ impl Feed {
     pub(super) async fn run(self) {
         let mut state = State {
             known: Known::new(self.kind),
-            selector: None,
+            selector: Selector::default(),
             version: None,
             streaming: true,
             lost: false,
@@ -125,8 +143,7 @@ impl Feed {
     /// Lists and watches what is selected, until nobody listens any more.
     async fn follow(&self, selection: Selection, state: &mut State) {
         state.selector = match selection {
-            Selection::All => None,
-            Selection::Fields(selector) => Some(selector),
+            Selection::Of(selector) => selector,
             Selection::None => {
                 state.known.begin_list();
                 self.contacts.absent(self.kind);
@@ -199,7 +216,7 @@ impl Feed {
             state.version = None;
         }
         if let Some(version) = state.version.clone().filter(|_| state.lost) {
-            self.compare_history(server, state.selector.clone(), version).await?;
+            self.compare_history(server, &state.selector, version).await?;
         }
         state.lost = false;
         if state.version.is_none() {
@@ -224,11 +241,10 @@ impl Feed {
     async fn compare_history(
         &self,
         server: &Server,
-        selector: Option<String>,
+        selector: &Selector,
         before: String,
     ) -> Result<(), FeedError> {
-        let params = ListParams { limit: Some(1), field_selector: selector, ..ListParams::default() };
-        let text = self.page(server, &params).await?;
+        let text = self.page(server, &selector.list(Some(1))).await?;
         let now = Page::parse(&text)?.version.unwrap_or_default();
         // Versions may be compared as numbers where they are numbers, which is wherever Kubernetes stores them.
         match (before.parse::<u64>(), now.parse::<u64>()) {
@@ -253,14 +269,13 @@ impl Feed {
     /// Takes a list in pages. False if nobody listens any more.
     async fn list(&self, server: &Server, state: &mut State) -> Result<bool, FeedError> {
         state.known.begin_list();
-        let mut params =
-            ListParams { limit: Some(PAGE), field_selector: state.selector.clone(), ..ListParams::default() };
+        let mut params = state.selector.list(Some(PAGE));
         loop {
             let text = match self.page(server, &params).await {
                 // The server has forgotten the state that the list was begun in: all at once, then.
                 Err(error) if error.is_expired() && params.continue_token.is_some() => {
                     state.known.begin_list();
-                    params = ListParams { limit: None, continue_token: None, ..params };
+                    params = state.selector.list(None);
                     continue;
                 }
                 outcome => outcome?,
@@ -290,11 +305,10 @@ impl Feed {
     async fn watch(&self, server: &Server, state: &mut State, mut listing: bool) -> Result<End, FeedError> {
         let seconds = self.timing.watch.mul_f64(1.0 + dice()).as_secs().max(1);
         let params = WatchParams {
-            field_selector: state.selector.clone(),
             timeout: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
             bookmarks: true,
             send_initial_events: listing,
-            ..WatchParams::default()
+            ..state.selector.watch()
         };
         let from = state.version.clone().unwrap_or_default();
         let request = Path::new(self.kind.path()).watch(&params, &from).map_err(kube::Error::BuildRequest)?;

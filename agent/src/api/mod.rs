@@ -5,9 +5,10 @@
 //!                      stream, wire, json, kind
 //! ```
 //!
-//! One watch of each kind, whatever the number of those who need it. Services and slices are watched without
-//! selectors: the proxy does not want headless ones and those of other proxies, but DNS tells the names of all of
-//! them, and two watches would be two lists in memory; who has no use for an object passes over it.
+//! One watch of each kind, whatever the number of those who need it, and none of what nobody needs. Where DNS is
+//! served, services and slices are watched without selectors: the proxy does not want headless ones and those of other
+//! proxies, but DNS tells the names of all of them, as CoreDNS does, and two watches would be two lists in memory; who
+//! has no use for an object passes over it.
 //!
 //! The tasks have a thread of their own, so that ten thousand services which arrive at once keep no answer of the DNS
 //! server waiting.
@@ -47,7 +48,7 @@ use crate::{
     source::Update,
 };
 use events::Writer;
-use feed::{Feed, Selection};
+use feed::{Feed, Selection, Selector};
 use hub::Hub;
 use servers::Servers;
 
@@ -65,18 +66,47 @@ pub enum Pods {
 /// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Which namespaces there are.
-    pub namespaces: bool,
+    /// Services are served.
+    pub proxy: bool,
+    /// DNS is served.
+    pub dns: bool,
     /// Pods.
     pub pods: Pods,
+}
+
+impl Wanted {
+    /// The kinds, and which objects of each.
+    fn kinds(&self) -> Vec<(Kind, Selection)> {
+        let all = || Selection::Of(Selector::default());
+        let mut kinds = vec![(Kind::Node, all()), (Kind::Pod, self.pods.selection())];
+        if self.proxy || self.dns {
+            // What kube-proxy leaves out (row 1 of the behaviour table), unless DNS wants to know it.
+            let without = |labels: &str, fields: Option<&str>| {
+                let selector =
+                    Selector { labels: Some(labels.to_owned()), fields: fields.map(str::to_owned) };
+                if self.dns { all() } else { Selection::Of(selector) }
+            };
+            let services = without("!service.kubernetes.io/service-proxy-name", Some("spec.clusterIP!=None"));
+            kinds.push((Kind::Service, services));
+            kinds.push((Kind::EndpointSlice, without("!service.kubernetes.io/headless", None)));
+            kinds.push((Kind::ServiceCidr, all()));
+        }
+        if self.dns {
+            kinds.push((Kind::Namespace, all()));
+        }
+        kinds
+    }
 }
 
 impl Pods {
     fn selection(&self) -> Selection {
         match self {
             Self::None => Selection::None,
-            Self::On(node) => Selection::Fields(format!("spec.nodeName={node}")),
-            Self::All => Selection::All,
+            Self::On(node) => {
+                let fields = Some(format!("spec.nodeName={node}"));
+                Selection::Of(Selector { labels: None, fields })
+            }
+            Self::All => Selection::Of(Selector::default()),
         }
     }
 }
@@ -99,7 +129,7 @@ impl PodsDemand {
 
 /// The source, not yet running.
 pub struct ApiSource {
-    kinds: Vec<Kind>,
+    kinds: Vec<(Kind, Selection)>,
     pods: PodsDemand,
     servers: Arc<Servers>,
     contacts: Arc<Contacts>,
@@ -116,11 +146,8 @@ impl ApiSource {
         wanted: &Wanted,
         timing: Timing,
     ) -> Result<Self, prometheus::Error> {
-        let mut kinds = vec![Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr, Kind::Pod];
-        if wanted.namespaces {
-            kinds.push(Kind::Namespace);
-        }
-        let contacts = Arc::new(Contacts::new(kinds.iter().copied())?);
+        let kinds = wanted.kinds();
+        let contacts = Arc::new(Contacts::new(kinds.iter().map(|(kind, _)| *kind))?);
         let (pods, _) = watch::channel(wanted.pods.selection());
         let notices = events::inbox(contacts.clone());
         Ok(Self {
@@ -160,8 +187,8 @@ impl ApiSource {
     }
 
     async fn follow(self, send: impl Fn(Update) -> bool + Send + Sync + 'static) {
-        let hub = Arc::new(Hub::new(self.kinds.iter().copied(), send));
-        info!(kinds = ?self.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>(), "watching the API");
+        let hub = Arc::new(Hub::new(self.kinds.iter().map(|(kind, _)| *kind), send));
+        info!(kinds = ?self.kinds.iter().map(|(kind, _)| kind.name()).collect::<Vec<_>>(), "watching the API");
         let mut tasks = JoinSet::new();
         let writer = Writer {
             node: self.node,
@@ -171,10 +198,10 @@ impl ApiSource {
         };
         let (_, notices) = self.notices;
         tasks.spawn(writer.run(notices));
-        for kind in self.kinds {
+        for (kind, selection) in self.kinds {
             let selection = match kind {
                 Kind::Pod => self.pods.0.subscribe(),
-                _ => watch::channel(Selection::All).1,
+                _ => watch::channel(selection).1,
             };
             let feed = Feed {
                 kind,
@@ -193,5 +220,37 @@ impl ApiSource {
                 std::process::exit(1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_needs_is_not_watched() {
+        let kinds = |proxy, dns| -> Vec<String> {
+            let wanted = Wanted { proxy, dns, pods: Pods::None };
+            let text = |(kind, selection): (Kind, Selection)| match selection {
+                Selection::None => format!("no {kind}"),
+                Selection::Of(Selector { labels, fields }) => {
+                    let parts = [labels, fields].into_iter().flatten();
+                    std::iter::once(kind.to_string()).chain(parts).collect::<Vec<_>>().join(" ")
+                }
+            };
+            wanted.kinds().into_iter().map(text).collect()
+        };
+        assert_eq!(kinds(false, false), ["nodes", "no pods"]);
+        let proxy = [
+            "nodes",
+            "no pods",
+            "services !service.kubernetes.io/service-proxy-name spec.clusterIP!=None",
+            "endpointslices !service.kubernetes.io/headless",
+            "servicecidrs",
+        ];
+        assert_eq!(kinds(true, false), proxy);
+        let all = ["nodes", "no pods", "services", "endpointslices", "servicecidrs", "namespaces"];
+        assert_eq!(kinds(true, true), all);
+        assert_eq!(kinds(false, true), all);
     }
 }
