@@ -32,7 +32,11 @@ impl Site {
 
     /// The usual site on a server that is prepared first.
     pub(crate) fn with(prepare: impl FnOnce(&ApiServer)) -> Result<Self> {
-        let cluster = Cluster::without_agents(&sluice_tests::Testbed::new()?, &options())?;
+        Self::of(&options(), prepare)
+    }
+
+    fn of(options: &Options, prepare: impl FnOnce(&ApiServer)) -> Result<Self> {
+        let cluster = Cluster::without_agents(&sluice_tests::Testbed::new()?, options)?;
         prepare(cluster.api().server());
         for node in cluster.nodes() {
             node.start_agent()?;
@@ -183,6 +187,27 @@ fn a_label_names_another_proxy_and_the_service_is_not_ours_any_more() -> Result<
     WEB.iter().try_for_each(|address| site.is_gone(address))?;
     // It is not ours to serve, but its name is as before.
     assert_eq!(site.dig("web.default.svc.cluster.local", "A")?, [WEB[0]]);
+    site.serve("web", WEB, &[0, 1])?;
+    site.answers(WEB, 2)
+}
+
+#[test]
+fn a_proxy_alone_asks_for_what_a_proxy_serves() -> Result<()> {
+    let options = Options { agent: options().agent + "dns: false\n", ..options() };
+    let site = Site::of(&options, |_| ())?;
+    let asked = site.api().seen();
+    let query = |path: &str| asked.iter().find(|seen| seen.path == path).map(|seen| seen.query.clone());
+    let services = query("/api/v1/services").unwrap_or_default();
+    assert!(services.contains("fieldSelector=spec.clusterIP%21%3DNone"), "{services}");
+    assert_eq!(query("/api/v1/namespaces"), None);
+    // A label that comes takes the service away, one that goes brings it back.
+    let slices = slices("web", "[{name: http, port: 80}]", &[&site.webs[0], &site.webs[1]]);
+    let labelled = service("web", &spec(WEB)).replace(
+        "  namespace: default\nspec",
+        "  namespace: default\n  labels: {service.kubernetes.io/service-proxy-name: other}\nspec",
+    );
+    site.cluster.apply("web.yaml", &(labelled + &slices))?;
+    WEB.iter().try_for_each(|address| site.is_gone(address))?;
     site.serve("web", WEB, &[0, 1])?;
     site.answers(WEB, 2)
 }
