@@ -18,6 +18,7 @@ use crate::{
     answer::{self, Written},
     autopath,
     clients::Clients,
+    failures::Failures,
     message::Question,
     metrics::Part,
     name::WireName,
@@ -80,6 +81,7 @@ pub(crate) struct Handler {
     /// Where names of ours that do not exist are asked for elsewhere.
     fallthrough: Vec<WireName>,
     udp_payload: u16,
+    failures: Failures,
     under_way: AtomicUsize,
 }
 
@@ -100,6 +102,7 @@ impl Handler {
             allow_from: Clients::new(&config.allow_from),
             fallthrough: config.fallthrough.iter().filter_map(|zone| WireName::parse(zone)).collect(),
             udp_payload: config.max_udp_payload,
+            failures: Failures::default(),
             under_way: AtomicUsize::new(0),
         }
     }
@@ -114,6 +117,12 @@ impl Handler {
     fn reply<'o>(&self, query: &Query<'_>, client: Client, aa: u16, out: &'o mut Vec<u8>) -> Reply<'o> {
         let ra = if self.routes.is_enabled() { flag::RA } else { 0 };
         Reply::new(query, out, self.limit(query, client), self.udp_payload, aa | ra)
+    }
+
+    /// An answer of no records.
+    fn say(&self, code: Rcode, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
+        self.reply(query, client, 0, out).finish(code);
+        Outcome::Answered(Part::Server)
     }
 
     /// Answers a message as far as that needs nobody else; with the type asked for, if there is one. `turn`
@@ -136,8 +145,7 @@ impl Handler {
         let outcome = if self.allow_from.contain(client.address) {
             self.answer_query(&query, client, turn, out)
         } else {
-            self.reply(&query, client, 0, out).finish(Rcode::Refused);
-            Outcome::Answered(Part::Server)
+            self.say(Rcode::Refused, &query, client, out)
         };
         if outcome != Outcome::Later {
             return (outcome, Some(query.qtype));
@@ -146,18 +154,15 @@ impl Handler {
             return (Outcome::Later, Some(query.qtype));
         }
         self.under_way.fetch_sub(1, Ordering::Relaxed);
-        self.reply(&query, client, 0, out).finish(Rcode::Refused);
-        (Outcome::Answered(Part::Server), Some(query.qtype))
+        (self.say(Rcode::Refused, &query, client, out), Some(query.qtype))
     }
 
     fn answer_query(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
         if query.qclass != CLASS_IN || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            self.reply(query, client, 0, out).finish(Rcode::Refused);
-            return Outcome::Answered(Part::Server);
+            return self.say(Rcode::Refused, query, client, out);
         }
         if query.qtype == rtype::OPT {
-            self.reply(query, client, 0, out).finish(Rcode::FormErr);
-            return Outcome::Answered(Part::Server);
+            return self.say(Rcode::FormErr, query, client, out);
         }
         let Some(scope) = self.rules.of(&query.name) else {
             return self.answer_plain(query, client, turn, out);
@@ -170,8 +175,7 @@ impl Handler {
             AclAction::Drop => return Outcome::Silence,
             action => {
                 let code = if action == AclAction::Filter { Rcode::NoError } else { Rcode::Refused };
-                self.reply(query, client, 0, out).finish(code);
-                return Outcome::Answered(Part::Server);
+                return self.say(code, query, client, out);
             }
         }
         let Some((message, restore)) = scope.rewrite(query) else {

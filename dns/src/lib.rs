@@ -20,6 +20,7 @@ mod connection;
 mod corefile;
 mod desired;
 mod error;
+mod failures;
 mod forward;
 pub mod fuzz;
 mod handler;

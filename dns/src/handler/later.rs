@@ -1,6 +1,9 @@
 //! Answers for which others must be asked.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use hickory_proto::{op::Message, rr::RecordType};
 
@@ -125,11 +128,21 @@ impl Handler {
                 Some((out, Part::Forward))
             }
             Err(error) => {
-                tracing::debug!(name = ?query.name, qtype = query.qtype, %error, "not forwarded");
+                self.tell(query, &error);
                 self.reply(query, client, 0, &mut out).finish(rcode_of(&error));
                 Some((out, Part::Forward))
             }
         }
+    }
+
+    /// Tells of a question that nobody answered, if there is something wrong with that and it is time.
+    fn tell(&self, query: &Query<'_>, error: &ForwardError) {
+        if matches!(error, ForwardError::Refused) {
+            return;
+        }
+        let Some(count) = self.failures.note(Instant::now()) else { return };
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(name = ?query.name, qtype = query.qtype, %error, cause, count, "names were not answered for");
     }
 
     /// Adds what the upstreams say of the name an alias leads to.
@@ -142,7 +155,7 @@ impl Handler {
             // Without upstreams the alias itself is all there is to say.
             Err(error) if matches!(*error, ForwardError::Refused) => return Rcode::NoError,
             Err(error) => {
-                tracing::debug!(name = ?query.name, %target, %error, "alias not followed");
+                self.tell(query, &error);
                 return Rcode::ServFail;
             }
         };

@@ -34,6 +34,8 @@ enum Cli {
         /// The first port.
         port: u16,
     },
+    /// Measure how long a change of endpoints takes until it is answered.
+    NamesChanges,
     /// Serve the names of the suite `dns`.
     ServeNames {
         /// Where.
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli::Run { suite, json, rounds } => run(suite, json, rounds),
         Cli::CniCalls => cni::calls(),
+        Cli::NamesChanges => names::measure_changes().map(|[p50, p99]| println!("{p50} {p99}")),
         Cli::ServeNames { listen, upstream } => names::serve(listen, upstream),
         Cli::Serve { port } => load::serve(port).map_err(Error::file("serve on", port.to_string())),
         Cli::Load { exchange, target, milliseconds } => {

@@ -4,15 +4,17 @@
 //! on another core: what the machine does besides hits all of them alike. Names of the cluster are held against
 //! `knot` and `nsd`, which have the same zone as a file, and names outside, once asked, against `unbound`.
 
+mod change;
 mod cluster;
 mod dnsperf;
 mod process;
 mod servers;
 
+pub(crate) use change::measure as measure_changes;
 pub(crate) use cluster::serve;
 
 use sluice_tests::bed::Host;
-use sluice_tests::{Error, Result, Testbed, wait_for};
+use sluice_tests::{Error, Result, Testbed, programs, wait_for};
 
 use self::dnsperf::Asked;
 use self::process::Usage;
@@ -38,7 +40,10 @@ const CASES: &[Case] = &[
     Case { name: "headless, sluice", peers: &[6, 7] },
     Case { name: "cached, unbound", peers: &[] },
     Case { name: "cached, sluice", peers: &[9] },
+    Case { name: "change of a slice, sluice", peers: &[] },
 ];
+/// The case that is no question.
+const CHANGE: usize = 11;
 /// The server and the workload of each case.
 const WHAT: [(Server, Workload); 11] = [
     (Server::Knot, Workload::Services),
@@ -96,9 +101,12 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
     let mut report = Report::new("dns", MEASURES, CASES);
     for round in 0..rounds {
         eprintln!("dns: round {} of {rounds}, about half a minute", round + 1);
-        for place in 0..CASES.len() {
+        let [p50, p99] = changes(&server)?;
+        report.add(CHANGE, 2, p50);
+        report.add(CHANGE, 3, p99);
+        for place in 0..WHAT.len() {
             // Each round begins with another case: none is always the first after a change of load.
-            let case = (place + round as usize) % CASES.len();
+            let case = (place + round as usize) % WHAT.len();
             let (kind, workload) = WHAT[case];
             let asked =
                 Asked { client: &client, core: CORES[1], port: kind.port(), file: files.of(workload) };
@@ -117,6 +125,14 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// Has changes measured in a process of their own.
+fn changes(host: &Host) -> Result<[f64; 2]> {
+    let own = programs::built("sluice-bench")?;
+    let text = host.succeed("taskset", &["-c", CORES[0], &own.to_string_lossy(), "names-changes"])?;
+    let numbers: Vec<f64> = text.split_whitespace().flat_map(str::parse).collect();
+    numbers.try_into().map_err(|_| Error::answer("names-changes", text))
 }
 
 fn wait_until_it_answers(kind: Server, client: &Host) -> Result<()> {

@@ -46,7 +46,7 @@ fn service(name: ObjectName, address: Option<Ipv4Addr>) -> Service {
     }
 }
 
-fn slice(service: &ObjectName, addresses: impl Iterator<Item = u32>) -> EndpointSlice {
+pub(crate) fn slice(service: &ObjectName, addresses: impl Iterator<Item = u32>) -> EndpointSlice {
     let endpoint = |n: u32| Endpoint {
         addresses: vec![endpoint_address(n).into()],
         ready: true,
@@ -84,9 +84,8 @@ fn snapshot() -> Snapshot {
     snapshot
 }
 
-/// Serves the cluster, on one thread, until the process is killed.
-pub(crate) fn serve(listen: SocketAddr, upstream: SocketAddr) -> Result<()> {
-    let failed = |error: &dyn std::error::Error| Error::answer("the DNS server", error.to_string());
+/// A server of the cluster, on one thread, and what it knows.
+pub(crate) fn server(listen: SocketAddr, upstream: SocketAddr) -> Result<(Server, Snapshot)> {
     let config = DnsConfig {
         listen: vec![listen],
         udp_threads: 1,
@@ -95,16 +94,28 @@ pub(crate) fn serve(listen: SocketAddr, upstream: SocketAddr) -> Result<()> {
         cache: CacheConfig { success_ttl: 3600, ..CacheConfig::default() },
         ..DnsConfig::default()
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|error| failed(&error))?;
     let server = Server::bind(config).map_err(|error| failed(&error))?;
     // The snapshot is the agent's, and kept as the agent keeps it.
     let snapshot = snapshot();
     server.publisher().publish(&snapshot, &Changes::everything());
+    Ok((server, snapshot))
+}
+
+/// What a server runs on besides its thread.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().map_err(|error| failed(&error))
+}
+
+/// Serves the cluster until the process is killed.
+pub(crate) fn serve(listen: SocketAddr, upstream: SocketAddr) -> Result<()> {
+    let runtime = runtime()?;
+    let (server, _snapshot) = server(listen, upstream)?;
     runtime.block_on(server.run(std::future::pending())).map_err(|error| failed(&error))
+}
+
+fn failed(error: &dyn std::error::Error) -> Error {
+    Error::answer("the DNS server", error.to_string())
 }
 
 /// The same cluster as a zone file.
