@@ -229,9 +229,10 @@ impl Agent {
 
     /// Health checks of load balancers; after the services that they speak of.
     fn answer_health_checks(&mut self, dirty: &Dirty, failures: &mut Vec<Failure>) {
-        let Some(health_ports) = &mut self.health_ports else { return };
-        let errors =
-            health_ports.sync(&self.snapshot, &dirty.changes, &self.config.node_name, Place::Everywhere);
+        let (Some(health_ports), Some((found, facts))) = (&mut self.health_ports, &self.node) else { return };
+        let held = found.addresses.iter().map(|(_, network)| network.addr());
+        let place = Place::of(&self.config.node_port_addresses, &facts.addresses, held);
+        let errors = health_ports.sync(&self.snapshot, &dirty.changes, &self.config.node_name, place);
         failures.extend(errors.into_iter().map(Failure::from));
     }
 

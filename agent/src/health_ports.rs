@@ -15,12 +15,13 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use sluice_ebpf_common::NODE_ADDRESS_PORTS;
 use sluice_model::{Changes, IpFamily, ObjectName, Snapshot};
 use sluice_proxy::{HealthPort, health_port};
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{debug, info};
 
-use crate::health::Health;
+use crate::{config::NodePortAddress, health::Health};
 
 /// The header by which a load balancer weighs this node.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
@@ -46,6 +47,26 @@ pub enum Place {
     Everywhere,
     /// On these.
     Addresses(BTreeSet<IpAddr>),
+}
+
+impl Place {
+    /// Where node ports are served (row 11 of the behaviour table), as far as the node holds the addresses.
+    pub fn of(
+        wanted: &[NodePortAddress],
+        addresses: &BTreeMap<IpAddr, u32>,
+        held: impl Iterator<Item = IpAddr>,
+    ) -> Self {
+        if wanted.contains(&NodePortAddress::All) {
+            return Self::Everywhere;
+        }
+        let held: BTreeSet<IpAddr> = held.collect();
+        // An address of the link alone is not one without its device.
+        let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let serving = addresses.iter().filter(|(_, flags)| *flags & NODE_ADDRESS_PORTS != 0);
+        Self::Addresses(
+            serving.map(|(ip, _)| *ip).filter(|ip| held.contains(ip) && !is_link_local(ip)).collect(),
+        )
+    }
 }
 
 /// The servers of this node.
@@ -230,6 +251,21 @@ mod tests {
         assert_eq!(count(&single, IpFamily::V4), 3);
         let dual = [(IpFamily::V4, 0), (IpFamily::V6, 3)].into();
         assert_eq!((count(&dual, IpFamily::V4), count(&dual, IpFamily::V6)), (0, 3));
+    }
+
+    #[test]
+    fn health_is_told_where_node_ports_are_served() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let addresses = [
+            (ip("192.0.2.1"), NODE_ADDRESS_PORTS),
+            (ip("192.0.2.2"), 0),
+            (ip("203.0.113.1"), NODE_ADDRESS_PORTS),
+            (ip("fe80::1"), NODE_ADDRESS_PORTS),
+        ];
+        let held = || ["192.0.2.1", "192.0.2.2", "fe80::1"].map(ip).into_iter();
+        let place = |wanted| Place::of(&[wanted], &addresses.into(), held());
+        assert_eq!(place(NodePortAddress::Primary), Place::Addresses([ip("192.0.2.1")].into()));
+        assert_eq!(place(NodePortAddress::All), Place::Everywhere);
     }
 
     fn snapshot(port: u16) -> Snapshot {
