@@ -149,6 +149,41 @@ fn a_node_port_is_served_at_loopback_addresses() {
     });
 }
 
+#[test]
+fn the_node_reaches_external_addresses_of_services() {
+    with_bench(|bench| {
+        for (external, backend) in
+            [("198.51.100.1:80", "10.244.1.12:8080"), ("[2001:db8:5::1]:80", "[fd00:10:244:1::12]:8080")]
+        {
+            bench.service(&[(external, TCP, FRONTEND_EXTERNAL)], &[backend]);
+        }
+        let rows = [
+            ("192.0.2.1:4000", "198.51.100.1:80", redirect("192.0.2.1:4000 > 10.244.1.12:8080 TCP ttl 64")),
+            (
+                "[2001:db8::1]:4000",
+                "[2001:db8:5::1]:80",
+                redirect("[2001:db8::1]:4000 > [fd00:10:244:1::12]:8080 TCP ttl 64"),
+            ),
+            // Another port there, and what is not the node's own, go where they went.
+            (
+                "192.0.2.1:4000",
+                "198.51.100.1:81",
+                Fate::Pass("192.0.2.1:4000 > 198.51.100.1:81 TCP ttl 64".to_owned()),
+            ),
+            (
+                "203.0.113.7:4000",
+                "198.51.100.1:80",
+                Fate::Pass("203.0.113.7:4000 > 198.51.100.1:80 TCP ttl 64".to_owned()),
+            ),
+        ];
+        for (src, dst, fate) in rows {
+            assert_eq!(bench.send(Hook::ToWire, "wire", &syn(src, dst)), fate, "{src} > {dst}");
+        }
+        let reply = bench.send(Hook::FromPod, "pod2", &syn("10.244.1.12:8080", "192.0.2.1:4000"));
+        assert_eq!(reply, redirect("198.51.100.1:80 > 192.0.2.1:4000 TCP ttl 64"));
+    });
+}
+
 /// Makes known that a cluster address is a service's.
 fn cluster_address(bench: &mut Bench, address: &str, service: u32) {
     let key = FrontendKey { addr: address.parse::<std::net::IpAddr>().unwrap().into(), ..Default::default() };

@@ -1,7 +1,9 @@
 //! Where a packet goes once its tuple is right.
 
 use aya_ebpf::programs::TcContext;
-use sluice_ebpf_common::{Addr, DropReason, ENDPOINT_SHAPED, Endpoint, Flow, NODE_MAC, mac_words};
+use sluice_ebpf_common::{
+    Addr, DropReason, ENDPOINT_SHAPED, Endpoint, FLOW_REPLY, FLOW_SERVICE, Flow, NODE_MAC, mac_words,
+};
 
 use crate::{
     kernel::{self, Route, RouteKind},
@@ -16,10 +18,15 @@ use crate::{
 /// kernel's routes.
 #[inline(always)]
 pub fn translated(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict {
-    // Past this hook there is only the device that the kernel has chosen.
+    let mut hook = hook;
     if hook == Hook::ToWire {
-        rewrite::apply(ctx, packet, flow, false)?;
-        return Ok(PASS);
+        // Past this hook there is only the device that the kernel has chosen; but for what is now for a backend,
+        // which the node itself has sent.
+        if flow.flags & (FLOW_SERVICE | FLOW_REPLY) != FLOW_SERVICE {
+            rewrite::apply(ctx, packet, flow, false)?;
+            return Ok(PASS);
+        }
+        hook = Hook::FromHost;
     }
     if let Some(endpoint) = maps::endpoint(&flow.dst) {
         let hop = hook == Hook::FromWire;

@@ -121,17 +121,22 @@ extern "C" fn begin_flow(skb: *mut __sk_buff, packet: *const Packet, hook: u32) 
 #[inline(always)]
 fn try_begin(ctx: &TcContext, packet: &Packet, hook: u32) -> Result<Beginning, DropReason> {
     let mut target = Target::unchanged(&packet.key);
-    if hook == Hook::ToWire as u32 {
-        if !source::masquerade(ctx, &packet.key, &mut target)? && !flow::clashes(packet) {
-            return Ok(Beginning::None);
+    let leaves = hook == Hook::ToWire as u32;
+    let chosen = match leaves {
+        true if source::masquerade(ctx, &packet.key, &mut target)? => Choice::Backend,
+        // The node's own packets to addresses of services that are not routed to the service device: external
+        // ones, and those of load balancers.
+        true if maps::is_node_address(&packet.key.src) => {
+            service::choose(ctx, &packet.key, Hook::FromHost as u32, &mut target)?
         }
-    } else {
-        match service::choose(ctx, &packet.key, hook, &mut target)? {
-            Choice::Backend => {}
-            Choice::Local => return Ok(Beginning::Local),
-            Choice::None if hook != Hook::FromWire as u32 && flow::clashes(packet) => {}
-            Choice::None => return Ok(Beginning::None),
-        }
+        true => Choice::None,
+        false => service::choose(ctx, &packet.key, hook, &mut target)?,
+    };
+    match chosen {
+        Choice::Backend => {}
+        Choice::Local => return Ok(Beginning::Local),
+        Choice::None if hook != Hook::FromWire as u32 && flow::clashes(packet) => {}
+        Choice::None => return Ok(Beginning::None),
     }
     nat::establish(ctx, packet, &target)?;
     Ok(Beginning::Flow)

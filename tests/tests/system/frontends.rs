@@ -62,6 +62,7 @@ fn external_addresses_are_served_inside_and_outside(fast_path: bool) -> Result<(
     lead_outside(&site, 2)?;
     for address in BALANCED {
         site.wait_spread(site.client(), &url(address), 2)?;
+        site.wait_spread(site.cluster.node(1).host(), &url(address), 2)?;
         site.wait_spread(site.cluster.outside(), &url(address), 2)?;
     }
     Ok(())
@@ -74,6 +75,7 @@ fn a_load_balancers_addresses_are_served_unless_it_wants_to_see_the_traffic(fast
     for (family, address) in BALANCED.into_iter().enumerate() {
         // From inside, all endpoints; from outside, those of the node, which see the client.
         site.wait_spread(site.client(), &url(address), 2)?;
+        site.wait_spread(site.cluster.node(1).host(), &url(address), 2)?;
         site.wait_spread(site.cluster.outside(), &url(address), 1)?;
         let seen = site.cluster.outside().seen_as("TCP", &format!("{}:90", bracketed(address)))?;
         assert_eq!(seen, OUTSIDE[family]);
