@@ -109,7 +109,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     if let Some(names) = names.as_mut().filter(|_| predecessor.is_none()) {
         names.restore(&config);
     }
-    let notices = start_sources(&config, source, &metrics, &health, &events)?;
+    let notices = start_sources(&config, source, names.as_mut(), &metrics, &health, &events)?;
     if let Some((path, names)) = corefile.zip(names.as_ref()) {
         let texts = events.clone();
         let known = names.corefile().map(str::to_owned);
@@ -284,6 +284,7 @@ fn serve_http(
 fn start_sources(
     config: &Config,
     source: Source,
+    names: Option<&mut Names>,
     metrics: &Metrics,
     health: &Health,
     events: &mpsc::Sender<Event>,
@@ -298,13 +299,14 @@ fn start_sources(
             (Some(pods), None)
         }
         Source::Api(source) => {
+            let access = Access::new(source, place(&config.node_name))?;
+            let pods = names.as_ref().map_or(Pods::None, |names| names.pods(config));
+            let wanted = Wanted { proxy: config.proxy, dns: config.dns, pods };
             let timing = Timing::usual(config.api_idle_timeout);
-            let api = ApiSource::new(
-                Access::new(source, place(&config.node_name))?,
-                config.node_name.clone(),
-                &wanted(config),
-                timing,
-            )?;
+            let api = ApiSource::new(access, config.node_name.clone(), &wanted, timing)?;
+            if let Some(names) = names {
+                names.set_demand(api.pods());
+            }
             metrics.registry.register(Box::new(Shared(api.contacts())))?;
             health.set_contacts(api.contacts());
             let notices = api.notices();
@@ -328,13 +330,6 @@ fn start_sources(
 /// A number that is another one on each node, and the same one each time.
 fn place(node: &str) -> usize {
     node.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
-}
-
-/// What the parts that are switched on need of the API. DNS tells whether a namespace exists, and for the pods of
-/// this node walks their search paths.
-fn wanted(config: &Config) -> Wanted {
-    let pods = if config.dns { Pods::On(config.node_name.clone()) } else { Pods::None };
-    Wanted { proxy: config.proxy, dns: config.dns, pods }
 }
 
 /// Starts the loop; the receiver hears when it has ended.

@@ -7,10 +7,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sluice_dns::{Corefile, CorefileError, DnsConfig, Upstreams};
+use sluice_dns::{Corefile, CorefileError, DnsConfig, PodRecords, Upstreams};
 use sluice_model::{Service, ServicePort, Snapshot, TargetPort};
 
-use crate::config::Config;
+use crate::{api::Pods, config::Config};
 
 /// The port of DNS.
 const PORT: u16 = 53;
@@ -90,6 +90,17 @@ fn clients(
         pods.chain(single.map(IpNet::from)).chain(loopback).chain(config.dns_allow_from.iter().copied());
     // In an order, so that the same clients are the same list.
     IpNet::aggregate(&all.collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+/// The pods that the server must know of: all, where the names of pods are to be true; this node's, for whose queries
+/// it walks their search paths.
+pub(super) fn pods(dns: &DnsConfig) -> Pods {
+    match (&dns.node, dns.autopath) {
+        _ if dns.pods == PodRecords::Verified => Pods::All,
+        (Some(node), true) => Pods::On(node.as_str().into()),
+        (None, true) => Pods::All,
+        (_, false) => Pods::None,
+    }
 }
 
 /// What the server should be like. `local`: this node's addresses.
@@ -191,6 +202,24 @@ mod tests {
         let snapshot = snapshot([Object::Service(service)]);
         let addresses: Vec<_> = addresses(&config, &snapshot).iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.96.0.10", "10.96.0.11", "fd00::a"]);
+    }
+
+    #[test]
+    fn pods_are_asked_for_as_the_corefile_needs_them() {
+        let config = config(|_| {});
+        let of = |corefile: Option<&str>| {
+            let wanted = wanted(&config, corefile, &Snapshot::default(), &BTreeSet::new()).unwrap();
+            pods(&wanted.dns)
+        };
+        let with = |option: &str| {
+            format!(
+                ".:53 {{\n  kubernetes cluster.local in-addr.arpa {{\n    pods {option}\n  }}\n  forward . /etc/resolv.conf\n}}\n"
+            )
+        };
+        assert_eq!(of(None), Pods::On("one".into()));
+        assert_eq!(of(Some(&with("insecure"))), Pods::On("one".into()));
+        assert_eq!(of(Some(&with("verified"))), Pods::All);
+        assert_eq!(pods(&DnsConfig { autopath: false, ..DnsConfig::default() }), Pods::None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub use self::{
 };
 use self::{doors::Doors, kept::KeptZone};
 use crate::{
+    api::{Pods, PodsDemand},
     config::Config,
     failure::{Chain, Failure},
     http::DnsMetrics,
@@ -49,6 +50,8 @@ pub struct Names {
     /// What the server should be like, as it was made out last, and of which addresses of the node.
     wanted: Option<(Wanted, BTreeSet<IpAddr>)>,
     running: Option<Running>,
+    /// Where to say which pods must be known, if that is a question.
+    demand: Option<PodsDemand>,
     /// The lack of an address was told.
     told: bool,
 }
@@ -78,6 +81,7 @@ impl Names {
             refused: refused.unwrap_or_else(|_| unreachable!()),
             wanted: None,
             running: None,
+            demand: None,
             told: false,
         };
         if let Some(path) = &config.corefile {
@@ -104,6 +108,18 @@ impl Names {
     /// The Corefile in force.
     pub fn corefile(&self) -> Option<&str> {
         self.corefile.as_ref().map(|(text, _)| text.as_str())
+    }
+
+    /// The pods that must be known, as far as it can be told before the cluster is.
+    pub fn pods(&self, config: &Config) -> Pods {
+        let wanted = desired::wanted(config, self.corefile(), &Snapshot::default(), &BTreeSet::new());
+        // A Corefile was checked when it was read.
+        wanted.map_or(Pods::None, |wanted| desired::pods(&wanted.dns))
+    }
+
+    /// Says from now on which pods must be known.
+    pub fn set_demand(&mut self, demand: PodsDemand) {
+        self.demand = Some(demand);
     }
 
     /// Whether a server answers.
@@ -176,6 +192,9 @@ impl Names {
             }
         }
         let Some((wanted, _)) = self.wanted.clone() else { return failures };
+        if let Some(demand) = &self.demand {
+            demand.set(&desired::pods(&wanted.dns));
+        }
         self.state.set_lameduck(wanted.lameduck);
         let doors = self.doors.set(wanted.doors, &self.state, &self.metrics);
         failures.extend(doors.into_iter().map(Failure::Door));
