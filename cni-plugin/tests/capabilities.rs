@@ -233,10 +233,17 @@ fn rates_are_held_both_ways() {
     let result = node.add(&limited, &config);
     let other_address = node.add(&other, &plain).addresses()[0];
     let address = result.addresses()[0];
-    for (way, expected, measured) in [
-        ("ingress", 20.0, rate(&other.namespace, &limited.namespace, address)),
-        ("egress", 40.0, rate(&limited.namespace, &other.namespace, other_address)),
-    ] {
+    for (way, expected, from, to, address) in
+        [("ingress", 20.0, &other, &limited, address), ("egress", 40.0, &limited, &other, other_address)]
+    {
+        // Never more. Less comes about on a machine whose processors are busy with something else; not every time.
+        let mut measured = 0.0_f64;
+        for _ in 0..3 {
+            measured = measured.max(rate(&from.namespace, &to.namespace, address));
+            if measured >= expected * 0.95 {
+                break;
+            }
+        }
         assert!(
             (measured / expected - 1.0).abs() < 0.05,
             "{way}: {measured:.2} instead of {expected} Mbit/s"

@@ -10,10 +10,10 @@ use crate::site::{LIMIT, bracketed};
 /// Leads to the servers that [`serving`] starts: HTTP, UDP, and the peer's address.
 fn mappings() -> Value {
     json!({ "portMappings": [
-        { "hostPort": 8080, "containerPort": 80, "protocol": "TCP" },
-        { "hostPort": 8080, "containerPort": 70, "protocol": "UDP" },
-        { "hostPort": 8090, "containerPort": 90, "protocol": "TCP" },
-        { "hostPort": 8090, "containerPort": 90, "protocol": "UDP" },
+        { "hostPort": 18080, "containerPort": 80, "protocol": "TCP" },
+        { "hostPort": 18080, "containerPort": 70, "protocol": "UDP" },
+        { "hostPort": 18090, "containerPort": 90, "protocol": "TCP" },
+        { "hostPort": 18090, "containerPort": 90, "protocol": "UDP" },
     ] })
 }
 
@@ -27,7 +27,7 @@ fn serving(node: &Node, servers: &mut Servers, name: &str, wishes: Value) -> Res
 
 /// Whether the pod of that name answers at an address, over TCP and UDP.
 fn assert_answers(client: &Host, address: &str, name: &str) -> Result<()> {
-    let target = format!("{}:8080", bracketed(address));
+    let target = format!("{}:18080", bracketed(address));
     assert_eq!(
         client.curl(&format!("http://{target}/"))?,
         format!("{name}\n"),
@@ -50,7 +50,7 @@ fn a_host_port_is_reached_from_everywhere() -> Result<()> {
             assert_answers(client, address, "web")?;
         }
         for protocol in ["TCP", "UDP"] {
-            let target = format!("{}:8090", bracketed(address));
+            let target = format!("{}:18090", bracketed(address));
             assert_eq!(
                 cluster.outside().seen_as(protocol, &target)?,
                 OUTSIDE[family],
@@ -60,7 +60,7 @@ fn a_host_port_is_reached_from_everywhere() -> Result<()> {
     }
     assert_answers(one.host(), "127.0.0.1", "web")?;
     web.delete()?;
-    let url = format!("http://{}:8080/", one.addresses()[0]);
+    let url = format!("http://{}:18080/", one.addresses()[0]);
     let gone = cluster.outside().curl(&url).unwrap_or_else(|error| error.to_string());
     // curl's number for a connection that was refused; for one that is not answered it has another.
     assert!(gone.contains("curl: (7)"), "a host port goes with its pod: {gone}");
