@@ -40,6 +40,19 @@ pub fn command(netns: &str, cgroup: &Path, hostname: &str, program: impl Into<Os
     Ok(command)
 }
 
+/// Does something on a thread that has entered a network namespace. A socket belongs to the namespace that its thread is
+/// in when it is made.
+pub fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let namespace = File::open(netns).map_err(Error::file("open", netns))?;
+            setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(Error::file("enter", netns))?;
+            work()
+        });
+        thread.join().unwrap_or_else(|_| Err(Error::answer("a thread in a namespace", "it panicked")))
+    })
+}
+
 impl Entry {
     /// Goes there and becomes the program; returns only if that fails.
     pub fn enter(self) -> Result<std::convert::Infallible> {

@@ -18,7 +18,7 @@ const SERVICE_PEERS: [&str; 2] = ["nftables", "iptables"];
 /// Measure, print a table, and write the numbers as JSON (needs root).
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The suite to run; all of them without one. Suites: path, service, cni, dns.
+    /// The suite to run; all of them without one. Suites: path, service, cni, dns, cluster.
     suite: Option<String>,
     /// Write the numbers to this file, as a list of
     /// {"suite","name","value","unit","peer","peer_value","ratio"}.

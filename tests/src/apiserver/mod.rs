@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
@@ -37,7 +36,7 @@ pub use resource::Resource;
 pub use tls::Identity;
 
 use crate::bed::Host;
-use crate::{Error, Result};
+use crate::{Error, Result, enter};
 use fault::Faults;
 use object::{Key, Object};
 use store::Store;
@@ -182,7 +181,11 @@ impl ApiServer {
         let runtime = runtime.map_err(Error::file("start", "the API server's threads"))?;
         for address in &self.addresses {
             let failed = |error| Error::file("listen on", address.to_string())(error);
-            let listener = listen(self.netns.as_deref(), *address)?;
+            let bind = || TcpListener::bind(address).map_err(Error::file("listen on", address.to_string()));
+            let listener = match &self.netns {
+                Some(netns) => enter::inside(netns, bind)?,
+                None => bind()?,
+            };
             let inside = runtime.enter();
             let connections = Connections::on(listener, self.acceptor.0.clone()).map_err(failed)?;
             let service = http::router(self.shared.clone()).into_make_service_with_connect_info::<Peer>();
@@ -324,17 +327,4 @@ fn documents(manifest: &str) -> Result<Vec<Value>> {
     let read = serde_saphyr::from_multiple::<Option<Value>>(manifest);
     let read = read.map_err(|error| Error::answer("the manifest", error))?;
     Ok(read.into_iter().flatten().filter(|value| !value.is_null()).collect())
-}
-
-/// Listens in a namespace: a socket belongs to the one that its thread is in when it is made.
-fn listen(netns: Option<&Path>, address: SocketAddr) -> Result<TcpListener> {
-    let netns = netns.map(ToOwned::to_owned);
-    let thread = std::thread::spawn(move || {
-        if let Some(path) = netns {
-            let file = std::fs::File::open(&path).map_err(Error::file("open", &path))?;
-            setns(file, CloneFlags::CLONE_NEWNET).map_err(Error::file("enter", &path))?;
-        }
-        TcpListener::bind(address).map_err(Error::file("listen on", address.to_string()))
-    });
-    thread.join().unwrap_or_else(|_| Err(Error::answer("listening", "a panic")))
 }

@@ -59,6 +59,11 @@ impl Host {
         enter::command(&self.netns, &self.cgroup, &self.name, program)
     }
 
+    /// Does something inside on a thread of its own; sockets that it makes stay inside.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        enter::inside(&self.netns_path(), work)
+    }
+
     /// Runs a program inside to its end.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<Output> {
         run(self.command(program)?.args(arguments))

@@ -68,13 +68,14 @@ impl Node {
         let text = format!(
             "nodeName: {}\n{source}\nstateDir: {}\nbpffsDir: {}\ncgroupRoot: {}\n\
              flowEntries: 65536\nserviceCIDRs: [{services4}, '{services6}']\nclusterDNS: [{dns4}, '{dns6}']\n\
-             fastPath: {}\ncniConfDir: {}\nhealthzAddress: 127.0.0.1:10256\nlogLevel: debug\n{}",
+             fastPath: {}\ncniConfDir: {}\nhealthzAddress: 127.0.0.1:10256\n{}{}",
             self.name(),
             self.state.display(),
             self.bpffs.join("sluice").display(),
             self.host.cgroup().display(),
             options.fast_path,
             self.cni_conf_dir().display(),
+            if options.agent.contains("logLevel") { "" } else { "logLevel: debug\n" },
             options.agent,
         );
         std::fs::write(&self.config, text).map_err(Error::file("write", &self.config))
@@ -142,6 +143,11 @@ impl Node {
         let agent = self.host.start("agent", &program.to_string_lossy(), &["agent", "--config", &config])?;
         *self.agent.borrow_mut() = Some(agent);
         Ok(())
+    }
+
+    /// The process id of the agent.
+    pub fn agent_pid(&self) -> Option<u32> {
+        self.agent.borrow().as_ref().map(Running::pid)
     }
 
     /// Waits until the agent says that it is ready.

@@ -1,5 +1,6 @@
 //! The benchmarks: `run` measures and prints; `serve`, `rr` and `crr` are its load, started in namespaces.
 
+mod cluster;
 mod cni;
 mod load;
 mod names;
@@ -68,6 +69,8 @@ enum Suite {
     Cni,
     /// Answers of the cluster's DNS, beside knot, nsd and unbound.
     Dns,
+    /// The cost of a large cluster to a node: start, memory, and one change.
+    Cluster,
 }
 
 fn main() -> ExitCode {
@@ -92,7 +95,7 @@ fn main() -> ExitCode {
 }
 
 fn run(suite: Option<Suite>, json: Option<PathBuf>, rounds: u32) -> Result<()> {
-    let all = vec![Suite::Path, Suite::Service, Suite::Cni, Suite::Dns];
+    let all = vec![Suite::Path, Suite::Service, Suite::Cni, Suite::Dns, Suite::Cluster];
     let suites = suite.map_or(all, |suite| vec![suite]);
     let mut reports = Vec::new();
     for suite in suites {
@@ -101,6 +104,7 @@ fn run(suite: Option<Suite>, json: Option<PathBuf>, rounds: u32) -> Result<()> {
             Suite::Service => service::run(rounds),
             Suite::Cni => cni::run(rounds),
             Suite::Dns => names::run(rounds),
+            Suite::Cluster => cluster::run(rounds),
         }?;
         report.print();
         reports.push(report);
