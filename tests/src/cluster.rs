@@ -181,7 +181,7 @@ impl Cluster {
     pub fn apply(&self, file: &str, text: &str) -> Result<()> {
         if let Some(api) = &self.api {
             let old = self.applied.borrow_mut().insert(file.to_owned(), text.to_owned());
-            return api.server().replace(old.as_deref().unwrap_or_default(), text);
+            return api.replace(old.as_deref().unwrap_or_default(), text);
         }
         let beside = self.bed.folder().join(format!("{file}.new"));
         std::fs::write(&beside, text).map_err(Error::file("write", &beside))?;
@@ -194,7 +194,7 @@ impl Cluster {
         if let Some(api) = &self.api {
             let old = self.applied.borrow_mut().remove(file);
             let old = old.ok_or_else(|| Error::Missing(format!("manifest {file}")))?;
-            return api.server().replace(&old, "");
+            return api.replace(&old, "");
         }
         let path = self.manifests.join(file);
         std::fs::remove_file(&path).map_err(Error::file("remove", path))

@@ -28,6 +28,8 @@ pub struct Behaviour {
     pub pages_expire: usize,
     /// The bearer tokens that are accepted.
     pub tokens: BTreeSet<String>,
+    /// Bearer tokens of those who may write anything, as a cluster's administrator.
+    pub administrators: BTreeSet<String>,
     /// Whether a client certificate of this server's authority is accepted.
     pub client_certificates: bool,
 }
@@ -43,6 +45,7 @@ impl Default for Behaviour {
             delay: Duration::ZERO,
             pages_expire: 0,
             tokens: BTreeSet::from([TOKEN.to_owned()]),
+            administrators: BTreeSet::new(),
             client_certificates: true,
         }
     }

@@ -42,9 +42,13 @@ async fn handle(
     let behaviour = shared.faults.behaviour();
     tokio::time::sleep(behaviour.delay).await;
     let bearer = header(header::AUTHORIZATION).strip_prefix("Bearer ");
-    let allowed = bearer.is_some_and(|token| behaviour.tokens.contains(token))
+    let administrator = bearer.is_some_and(|token| behaviour.administrators.contains(token));
+    let allowed = administrator
+        || bearer.is_some_and(|token| behaviour.tokens.contains(token))
         || (peer.certified && behaviour.client_certificates);
-    let response = if allowed {
+    let response = if administrator && matches!(parts.method, Method::PATCH | Method::DELETE) {
+        administrate(&shared, &parts, body).await.unwrap_or_else(IntoResponse::into_response)
+    } else if allowed {
         answer(&shared, &behaviour, &parts, body, &seen).await.unwrap_or_else(IntoResponse::into_response)
     } else {
         Refusal::new(401, "Unauthorized", "Unauthorized").into_response()
@@ -102,6 +106,40 @@ async fn answer(
         // What a node has no business to do.
         (method, _) => Err(Refusal::new(403, "Forbidden", format!("{method} {path} is forbidden"))),
     }
+}
+
+/// Applies or deletes an object. All that is ever applied comes from one manager: what it leaves out is gone, but for
+/// the status, which is written by itself.
+async fn administrate(shared: &Shared, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+    let path = parts.uri.path();
+    let of_status = path.strip_suffix("/status");
+    let target = Target::read(of_status.unwrap_or(path));
+    let target = target.ok_or_else(|| Refusal::not_found(path))?;
+    let name = target.name.ok_or_else(|| Refusal::bad_request("an object has a name"))?;
+    let key = (target.namespace.unwrap_or_default().to_owned(), name.to_owned());
+    let old = shared.store.objects(target.resource).0.get(&key).map(|object| object.value());
+    if parts.method == Method::DELETE {
+        let gone = shared.store.remove(target.resource, &key).ok_or_else(|| Refusal::not_found(path))?;
+        return Ok(json_text(gone.whole(target.resource)));
+    }
+    let bytes = to_bytes(body, LARGEST).await.map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let applied: Map<String, Value> =
+        serde_json::from_slice(&bytes).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let mut value = applied.clone();
+    match (of_status, old) {
+        (None, None) => {}
+        (None, Some(old)) => {
+            value.extend(old.get_key_value("status").map(|(name, status)| (name.clone(), status.clone())))
+        }
+        (Some(_), None) => return Err(Refusal::not_found(path)),
+        (Some(_), Some(old)) => {
+            value = old;
+            value
+                .extend(applied.get_key_value("status").map(|(name, status)| (name.clone(), status.clone())));
+        }
+    }
+    let object = shared.put(target.resource, key, value);
+    Ok(json_text(object.whole(target.resource)))
 }
 
 /// Creates an event, or merges into one.

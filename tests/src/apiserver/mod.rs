@@ -13,6 +13,7 @@ mod http;
 mod kubeconfig;
 mod list;
 mod object;
+mod real;
 mod request;
 mod resource;
 mod selector;
@@ -32,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use fault::{Behaviour, Blow, TOKEN};
 pub use kubeconfig::Credentials;
+pub use real::{RealServer, VARIABLE};
 pub use resource::Resource;
 pub use tls::Identity;
 
@@ -233,18 +235,6 @@ impl ApiServer {
         documents(manifest)?.into_iter().try_for_each(|object| self.put(object))
     }
 
-    /// Puts all objects of a manifest, and deletes those that only the old one has.
-    pub fn replace(&self, old: &str, new: &str) -> Result<()> {
-        let new = documents(new)?;
-        let kept = new.iter().map(identify).collect::<Result<Vec<_>>>()?;
-        for object in documents(old)? {
-            if !kept.contains(&identify(&object)?) {
-                self.delete(&object)?;
-            }
-        }
-        new.into_iter().try_for_each(|object| self.put(object))
-    }
-
     /// All objects of a kind, by its plural.
     pub fn objects(&self, plural: &str) -> Vec<Value> {
         let kinds = resource::RESOURCES.iter().filter(|resource| resource.plural == plural);
@@ -309,7 +299,7 @@ impl Drop for ApiServer {
 }
 
 /// The kind and key of an object.
-fn identify(object: &Value) -> Result<(&'static Resource, Key)> {
+pub(crate) fn identify(object: &Value) -> Result<(&'static Resource, Key)> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("/apiVersion"), text("/kind"));
     let resource = Resource::of(api_version, kind)
@@ -323,7 +313,7 @@ fn identify(object: &Value) -> Result<(&'static Resource, Key)> {
 }
 
 /// The objects of a manifest.
-fn documents(manifest: &str) -> Result<Vec<Value>> {
+pub(crate) fn documents(manifest: &str) -> Result<Vec<Value>> {
     let read = serde_saphyr::from_multiple::<Option<Value>>(manifest);
     let read = read.map_err(|error| Error::answer("the manifest", error))?;
     Ok(read.into_iter().flatten().filter(|value| !value.is_null()).collect())

@@ -1,10 +1,12 @@
-//! The cluster's API server on a host of its own, reached over the switch as in life.
+//! The cluster's API server on a host of its own, reached over the switch as in life: the test's own, or a real one.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::with_length;
-use crate::apiserver::{ApiServer, Credentials, TOKEN};
+use crate::apiserver::{ApiServer, Credentials, RealServer, TOKEN, VARIABLE, documents, identify};
 use crate::bed::{Host, Switch};
 use crate::{Error, Result, Testbed};
 
@@ -14,9 +16,15 @@ pub const API: [&str; 2] = ["192.168.77.200", "fd77::c8"];
 /// The server and its host.
 #[derive(Debug)]
 pub struct Api {
-    server: ApiServer,
+    server: Server,
     host: Host,
     kubeconfig: PathBuf,
+}
+
+#[derive(Debug)]
+enum Server {
+    Test(ApiServer),
+    Real(RealServer),
 }
 
 impl Api {
@@ -24,18 +32,30 @@ impl Api {
         let host = bed.host("api")?;
         lan.connect(&host, "eth0", &API.map(with_length).each_ref().map(String::as_str))?;
         let addresses: Vec<IpAddr> = API.iter().filter_map(|address| address.parse().ok()).collect();
-        let server = ApiServer::on(&host, &addresses)?;
         let kubeconfig = bed.folder().join("kubeconfig");
-        let api = Self { server, host, kubeconfig };
-        api.set_token(TOKEN)?;
-        let credentials = Credentials::TokenFile(api.kubeconfig.with_extension("token"));
-        api.server.kubeconfig(&api.kubeconfig, 0, &credentials)?;
-        Ok(api)
+        let Some(real) = RealServer::named()? else {
+            let server = Server::Test(ApiServer::on(&host, &addresses)?);
+            let api = Self { server, host, kubeconfig };
+            api.set_token(TOKEN)?;
+            let credentials = Credentials::TokenFile(api.kubeconfig.with_extension("token"));
+            api.server().kubeconfig(&api.kubeconfig, 0, &credentials)?;
+            return Ok(api);
+        };
+        real.forward(&host, &addresses)?;
+        real.kubeconfig(&kubeconfig, API[0])?;
+        Ok(Self { server: Server::Real(real), host, kubeconfig })
     }
 
-    /// The server, for objects and faults.
+    /// The test's own server, for faults and for what it has seen.
+    ///
+    /// # Panics
+    ///
+    /// With a real server: it does not fail when told to. Such tests are left out then.
     pub fn server(&self) -> &ApiServer {
-        &self.server
+        match &self.server {
+            Server::Test(server) => server,
+            Server::Real(_) => panic!("this test needs the test API server: run it without {VARIABLE}"),
+        }
     }
 
     /// Its host.
@@ -44,8 +64,36 @@ impl Api {
     }
 
     /// The kubeconfig of all nodes: the first address, and a token in a file.
-    pub fn kubeconfig(&self) -> &std::path::Path {
+    pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// Creates or replaces an object.
+    pub fn put(&self, object: Value) -> Result<()> {
+        match &self.server {
+            Server::Test(server) => server.put(object),
+            Server::Real(server) => server.put(&object),
+        }
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, object: &Value) -> Result<()> {
+        match &self.server {
+            Server::Test(server) => server.delete(object),
+            Server::Real(server) => server.delete(object),
+        }
+    }
+
+    /// Puts all objects of a manifest, and deletes those that only the old one has.
+    pub fn replace(&self, old: &str, new: &str) -> Result<()> {
+        let new = documents(new)?;
+        let kept = new.iter().map(identify).collect::<Result<Vec<_>>>()?;
+        for object in documents(old)? {
+            if !kept.contains(&identify(&object)?) {
+                self.delete(&object)?;
+            }
+        }
+        new.into_iter().try_for_each(|object| self.put(object))
     }
 
     /// Writes the token that the nodes show, as a kubelet does that rotates it: whole at once.

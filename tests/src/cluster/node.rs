@@ -138,9 +138,15 @@ impl Node {
 
     /// Starts the agent.
     pub fn start_agent(&self) -> Result<()> {
-        let program = programs::built("sluice")?;
+        self.start_agent_by(&[])
+    }
+
+    /// Starts the agent by way of another program, such as `setpriv`, given with its arguments.
+    pub fn start_agent_by(&self, way: &[&str]) -> Result<()> {
+        let program = programs::built("sluice")?.to_string_lossy().into_owned();
         let config = self.config.display().to_string();
-        let agent = self.host.start("agent", &program.to_string_lossy(), &["agent", "--config", &config])?;
+        let words = [way, &[&program, "agent", "--config", &config]].concat();
+        let agent = self.host.start("agent", words[0], &words[1..])?;
         *self.agent.borrow_mut() = Some(agent);
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Nodes that learn of the cluster from an API server: what is there works, what changes changes.
+//! Nodes that learn of the cluster from an API server: what is there works, what changes changes. These tests run
+//! against a real server, too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,9 +7,9 @@ use std::time::Duration;
 use sluice_tests::apiserver::ApiServer;
 use sluice_tests::bed::{Host, Servers};
 use sluice_tests::cluster::{DNS_ADDRESSES, Options, Pod, service, slices};
-use sluice_tests::{Cluster, Error, Result, run, wait_for};
+use sluice_tests::{Cluster, Error, Result, Testbed, wait_for};
 
-use crate::site::{LIMIT, bracketed, spread, url};
+use crate::site::{LIMIT, spread, url};
 
 /// The service `web`.
 pub(crate) const WEB: [&str; 2] = ["10.96.0.20", "fd00:96::20"];
@@ -27,17 +28,18 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new() -> Result<Self> {
-        Self::with(|_| ())
+        Self::on(Cluster::without_agents(&Testbed::new()?, &options())?)
     }
 
     /// The usual site on a server that is prepared first.
     pub(crate) fn with(prepare: impl FnOnce(&ApiServer)) -> Result<Self> {
-        Self::of(&options(), prepare)
+        let cluster = Cluster::without_agents(&Testbed::new()?, &options())?;
+        prepare(cluster.api().server());
+        Self::on(cluster)
     }
 
-    fn of(options: &Options, prepare: impl FnOnce(&ApiServer)) -> Result<Self> {
-        let cluster = Cluster::without_agents(&sluice_tests::Testbed::new()?, options)?;
-        prepare(cluster.api().server());
+    /// The usual site on a cluster whose agents are yet to be started.
+    pub(crate) fn on(cluster: Cluster) -> Result<Self> {
         for node in cluster.nodes() {
             node.start_agent()?;
         }
@@ -130,8 +132,7 @@ fn dig(host: &Host, name: &str, kind: &str) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn services_names_and_their_changes(prepare: impl FnOnce(&ApiServer)) -> Result<()> {
-    let site = Site::with(prepare)?;
+pub(crate) fn services_names_and_their_changes(site: &Site) -> Result<()> {
     let client = site.client.host();
     for (kind, address) in ["A", "AAAA"].into_iter().zip(WEB) {
         assert_eq!(site.dig("web.default.svc.cluster.local", kind)?, [address]);
@@ -162,17 +163,7 @@ fn services_names_and_their_changes(prepare: impl FnOnce(&ApiServer)) -> Result<
 
 #[test]
 fn services_names_and_their_changes_with_streaming_lists() -> Result<()> {
-    services_names_and_their_changes(|_| ())
-}
-
-#[test]
-fn services_names_and_their_changes_from_an_old_server() -> Result<()> {
-    services_names_and_their_changes(|server| {
-        server.behave(|behaviour| {
-            behaviour.streaming_lists = false;
-            behaviour.unknown.insert("servicecidrs".to_owned());
-        });
-    })
+    services_names_and_their_changes(&Site::new()?)
 }
 
 #[test]
@@ -192,78 +183,6 @@ fn a_label_names_another_proxy_and_the_service_is_not_ours_any_more() -> Result<
 }
 
 #[test]
-fn a_proxy_alone_asks_for_what_a_proxy_serves() -> Result<()> {
-    let options = Options { agent: options().agent + "dns: false\n", ..options() };
-    let site = Site::of(&options, |_| ())?;
-    let asked = site.api().seen();
-    let query = |path: &str| asked.iter().find(|seen| seen.path == path).map(|seen| seen.query.clone());
-    let services = query("/api/v1/services").unwrap_or_default();
-    assert!(services.contains("fieldSelector=spec.clusterIP%21%3DNone"), "{services}");
-    assert_eq!(query("/api/v1/namespaces"), None);
-    // A label that comes takes the service away, one that goes brings it back.
-    let slices = slices("web", "[{name: http, port: 80}]", &[&site.webs[0], &site.webs[1]]);
-    let labelled = service("web", &spec(WEB)).replace(
-        "  namespace: default\nspec",
-        "  namespace: default\n  labels: {service.kubernetes.io/service-proxy-name: other}\nspec",
-    );
-    site.cluster.apply("web.yaml", &(labelled + &slices))?;
-    WEB.iter().try_for_each(|address| site.is_gone(address))?;
-    site.serve("web", WEB, &[0, 1])?;
-    site.answers(WEB, 2)
-}
-
-#[test]
-fn what_cannot_be_used_does_not_stop_the_rest() -> Result<()> {
-    let site = Site::new()?;
-    let broken = [
-        service("no-port", "clusterIP: 10.96.0.60\nports: [{port: 0}]"),
-        service("no-number", "clusterIP: 10.96.0.61\nports: [{port: http}]"),
-        service("no-address", "clusterIP: '10.96'\nports: [{port: 80}]"),
-        slices("odd", "[{name: http, port: 80}]", &[])
-            .replace("endpoints: []", "endpoints: [{addresses: [nowhere]}]"),
-        "apiVersion: v1\nkind: Node\nmetadata: {name: odd}\nspec: {podCIDRs: ['10.9']}\n".to_owned(),
-    ];
-    site.cluster.apply("broken.yaml", &broken.join("---\n"))?;
-    site.serve("good", ["10.96.0.62", "fd00:96::62"], &[0])?;
-    site.answers(["10.96.0.62", "fd00:96::62"], 1)?;
-    site.answers(WEB, 2)?;
-    let log = site.cluster.node(1).agent_log();
-    for named in
-        ["default/no-port", "default/no-number", "default/no-address", "default/odd-ipv4", "Node odd"]
-    {
-        assert!(log.contains(named), "{named} is not in the log:\n{log}");
-    }
-    // A new agent meets them in its first list.
-    let node = site.cluster.node(1);
-    node.kill_agent()?;
-    node.start_agent()?;
-    node.wait_ready_within(RECOVERY)?;
-    site.answers(WEB, 2)
-}
-
-#[test]
-fn a_node_watches_each_kind_once_and_writes_nothing_but_events() -> Result<()> {
-    let site = Site::new()?;
-    let watches = site.watches();
-    for node in site.cluster.nodes() {
-        let [ip4, _] = node.addresses();
-        for kind in ["services", "endpointslices", "nodes"] {
-            assert_eq!(watches.get(&(ip4.clone(), kind)), Some(&1), "{}: {kind}: {watches:?}", node.name());
-        }
-    }
-    assert!(watches.values().all(|&count| count == 1), "{watches:?}");
-    let seen = site.api().seen();
-    let writes: Vec<_> =
-        seen.iter().filter(|seen| seen.method != "GET" && !seen.path.contains("/events")).collect();
-    assert!(writes.is_empty(), "{writes:?}");
-    assert!(seen.iter().all(|seen| seen.agent.starts_with("sluice/")), "{:?}", seen.first());
-    // The proxy must not depend on what it provides.
-    let refused: Vec<_> = seen.iter().filter(|seen| seen.code >= 400).collect();
-    assert!(refused.is_empty(), "{refused:?}");
-    Ok(())
-}
-
-#[test]
 fn the_service_for_dns_may_be_there_without_endpoints() -> Result<()> {
     let site = Site::new()?;
     let [dns4, dns6] = DNS_ADDRESSES;
@@ -280,64 +199,5 @@ fn the_service_for_dns_may_be_there_without_endpoints() -> Result<()> {
             assert_eq!(site.client.host().succeed("dig", &words)?.trim(), WEB[0], "{address} {transport}");
         }
     }
-    Ok(())
-}
-
-#[test]
-fn lists_longer_than_a_page_are_read_whole() -> Result<()> {
-    const COUNT: u32 = 1700;
-    let site = Site::with(|server| {
-        server.behave(|behaviour| behaviour.streaming_lists = false);
-        for number in 0..COUNT {
-            let (high, low) = (number / 256, number % 256);
-            let many = service(
-                &format!("many-{number}"),
-                &format!("clusterIP: 10.96.{}.{low}\nports: [{{port: 80}}]", 32 + high),
-            );
-            server.apply(&many).unwrap_or_else(|error| panic!("{error}"));
-        }
-        // The first node's list is gone while it is read.
-        server.behave(|behaviour| behaviour.pages_expire = 1);
-    })?;
-    for number in [0, 499, 500, 1000, COUNT - 1] {
-        let expected = format!("10.96.{}.{}", 32 + number / 256, number % 256);
-        assert_eq!(site.dig(&format!("many-{number}.default.svc.cluster.local"), "A")?, [expected]);
-    }
-    let continued = site.api().seen().into_iter().filter(|seen| seen.query.contains("continue=")).count();
-    assert!(continued >= 4, "{continued} pages");
-    Ok(())
-}
-
-#[test]
-fn a_client_certificate_is_as_good_as_a_token() -> Result<()> {
-    let site = Site::new()?;
-    let identity = site.api().client_certificate("system:node:node1")?;
-    site.api().behave(|behaviour| behaviour.tokens.clear());
-    let credentials = sluice_tests::apiserver::Credentials::Certificate(identity);
-    site.api().kubeconfig(site.cluster.api().kubeconfig(), 0, &credentials)?;
-    let node = site.cluster.node(1);
-    node.kill_agent()?;
-    node.start_agent()?;
-    node.wait_ready_within(RECOVERY)?;
-    site.serve("web", WEB, &[1])?;
-    site.answers(WEB, 1)
-}
-
-#[test]
-fn a_tool_of_the_test_speaks_to_the_server_from_a_node() -> Result<()> {
-    let site = Site::new()?;
-    let address = bracketed(sluice_tests::cluster::API[1]);
-    let mut curl = site.cluster.node(1).host().command("curl")?;
-    let output = run(curl.args([
-        "-sSk",
-        "-m",
-        "5",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        &format!("https://{address}:6443/version"),
-    ]))?;
-    assert_eq!(output.stdout, "401", "{output:?}");
     Ok(())
 }

@@ -1,12 +1,14 @@
-//! API servers that fail: while they do, a node goes on with what it knows; afterwards it knows what is new.
+//! What only the test API server can show: servers that fail, and what nodes ask of a server. While a server fails, a
+//! node goes on with what it knows; afterwards it knows what is new.
 
 use std::time::Duration;
 
 use sluice_tests::apiserver::Blow;
-use sluice_tests::cluster::Node;
-use sluice_tests::{Cluster, Error, Result, Testbed, wait_for};
+use sluice_tests::cluster::{Node, service, slices};
+use sluice_tests::{Cluster, Error, Result, Testbed, run, wait_for};
 
-use crate::api::{RECOVERY, Site, WEB, options};
+use crate::api::{RECOVERY, Site, WEB, options, services_names_and_their_changes};
+use crate::site::bracketed;
 
 const SHOP: [&str; 2] = ["10.96.0.30", "fd00:96::30"];
 const NEW: [&str; 2] = ["10.96.0.40", "fd00:96::40"];
@@ -203,4 +205,125 @@ fn an_agent_that_starts_without_a_server_leaves_what_is_there_at_work() -> Resul
     node.wait_ready_within(RECOVERY)?;
     site.answers(NEW, 1)?;
     WEB.iter().try_for_each(|address| site.is_gone(address))
+}
+
+#[test]
+fn services_names_and_their_changes_from_an_old_server() -> Result<()> {
+    let site = Site::with(|server| {
+        server.behave(|behaviour| {
+            behaviour.streaming_lists = false;
+            behaviour.unknown.insert("servicecidrs".to_owned());
+        });
+    })?;
+    services_names_and_their_changes(&site)
+}
+
+#[test]
+fn what_cannot_be_used_does_not_stop_the_rest() -> Result<()> {
+    let site = Site::new()?;
+    let broken = [
+        service("no-port", "clusterIP: 10.96.0.60\nports: [{port: 0}]"),
+        service("no-number", "clusterIP: 10.96.0.61\nports: [{port: http}]"),
+        service("no-address", "clusterIP: '10.96'\nports: [{port: 80}]"),
+        slices("odd", "[{name: http, port: 80}]", &[])
+            .replace("endpoints: []", "endpoints: [{addresses: [nowhere]}]"),
+        "apiVersion: v1\nkind: Node\nmetadata: {name: odd}\nspec: {podCIDRs: ['10.9']}\n".to_owned(),
+    ];
+    site.cluster.apply("broken.yaml", &broken.join("---\n"))?;
+    site.serve("good", ["10.96.0.62", "fd00:96::62"], &[0])?;
+    site.answers(["10.96.0.62", "fd00:96::62"], 1)?;
+    site.answers(WEB, 2)?;
+    let log = site.cluster.node(1).agent_log();
+    for named in
+        ["default/no-port", "default/no-number", "default/no-address", "default/odd-ipv4", "Node odd"]
+    {
+        assert!(log.contains(named), "{named} is not in the log:\n{log}");
+    }
+    // A new agent meets them in its first list.
+    let node = site.cluster.node(1);
+    node.kill_agent()?;
+    node.start_agent()?;
+    node.wait_ready_within(RECOVERY)?;
+    site.answers(WEB, 2)
+}
+
+#[test]
+fn a_node_watches_each_kind_once_and_writes_nothing_but_events() -> Result<()> {
+    let site = Site::new()?;
+    let watches = site.watches();
+    for node in site.cluster.nodes() {
+        let [ip4, _] = node.addresses();
+        for kind in ["services", "endpointslices", "nodes"] {
+            assert_eq!(watches.get(&(ip4.clone(), kind)), Some(&1), "{}: {kind}: {watches:?}", node.name());
+        }
+    }
+    assert!(watches.values().all(|&count| count == 1), "{watches:?}");
+    let seen = site.api().seen();
+    let writes: Vec<_> =
+        seen.iter().filter(|seen| seen.method != "GET" && !seen.path.contains("/events")).collect();
+    assert!(writes.is_empty(), "{writes:?}");
+    assert!(seen.iter().all(|seen| seen.agent.starts_with("sluice/")), "{:?}", seen.first());
+    // The proxy must not depend on what it provides.
+    let refused: Vec<_> = seen.iter().filter(|seen| seen.code >= 400).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn lists_longer_than_a_page_are_read_whole() -> Result<()> {
+    const COUNT: u32 = 1700;
+    let site = Site::with(|server| {
+        server.behave(|behaviour| behaviour.streaming_lists = false);
+        for number in 0..COUNT {
+            let (high, low) = (number / 256, number % 256);
+            let many = service(
+                &format!("many-{number}"),
+                &format!("clusterIP: 10.96.{}.{low}\nports: [{{port: 80}}]", 32 + high),
+            );
+            server.apply(&many).unwrap_or_else(|error| panic!("{error}"));
+        }
+        // The first node's list is gone while it is read.
+        server.behave(|behaviour| behaviour.pages_expire = 1);
+    })?;
+    for number in [0, 499, 500, 1000, COUNT - 1] {
+        let expected = format!("10.96.{}.{}", 32 + number / 256, number % 256);
+        assert_eq!(site.dig(&format!("many-{number}.default.svc.cluster.local"), "A")?, [expected]);
+    }
+    let continued = site.api().seen().into_iter().filter(|seen| seen.query.contains("continue=")).count();
+    assert!(continued >= 4, "{continued} pages");
+    Ok(())
+}
+
+#[test]
+fn a_client_certificate_is_as_good_as_a_token() -> Result<()> {
+    let site = Site::new()?;
+    let identity = site.api().client_certificate("system:node:node1")?;
+    site.api().behave(|behaviour| behaviour.tokens.clear());
+    let credentials = sluice_tests::apiserver::Credentials::Certificate(identity);
+    site.api().kubeconfig(site.cluster.api().kubeconfig(), 0, &credentials)?;
+    let node = site.cluster.node(1);
+    node.kill_agent()?;
+    node.start_agent()?;
+    node.wait_ready_within(RECOVERY)?;
+    site.serve("web", WEB, &[1])?;
+    site.answers(WEB, 1)
+}
+
+#[test]
+fn a_tool_of_the_test_speaks_to_the_server_from_a_node() -> Result<()> {
+    let site = Site::new()?;
+    let address = bracketed(sluice_tests::cluster::API[1]);
+    let mut curl = site.cluster.node(1).host().command("curl")?;
+    let output = run(curl.args([
+        "-sSk",
+        "-m",
+        "5",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        &format!("https://{address}:6443/version"),
+    ]))?;
+    assert_eq!(output.stdout, "401", "{output:?}");
+    Ok(())
 }

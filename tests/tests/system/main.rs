@@ -4,6 +4,7 @@
 mod api;
 mod api_faults;
 mod bandwidth;
+mod api_nodes;
 mod change;
 mod clusterip;
 mod connections;
