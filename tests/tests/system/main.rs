@@ -3,8 +3,8 @@
 
 mod api;
 mod api_faults;
-mod bandwidth;
 mod api_nodes;
+mod bandwidth;
 mod change;
 mod clusterip;
 mod connections;
