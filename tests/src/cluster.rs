@@ -47,6 +47,8 @@ pub struct Options {
     pub fast_path: bool,
     /// Whether the agents learn of the cluster from an API server; otherwise from the folder of manifests.
     pub api: bool,
+    /// The kubeconfig of an API server to use in the place of the test's own and of the one that the environment names.
+    pub real: Option<PathBuf>,
     /// The numbers of nodes that are on networks of their own, behind the outside host, which routes.
     pub apart: Vec<u8>,
     /// More lines for the agents' configuration.
@@ -55,7 +57,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 2, fast_path: true, api: false, apart: Vec::new(), agent: String::new() }
+        Self { nodes: 2, fast_path: true, api: false, real: None, apart: Vec::new(), agent: String::new() }
     }
 }
 
@@ -105,7 +107,7 @@ impl Cluster {
         let mut upstream = outside.command(&programs::built("sluice-testbed")?.to_string_lossy())?;
         upstream.args(["upstream", world4, world6]);
         let upstream = Running::start(&mut upstream, &outside.log_path("dns"))?;
-        let api = if options.api { Some(Api::make(bed, &lan)?) } else { None };
+        let api = if options.api { Some(Api::make(bed, &lan, options.real.as_deref())?) } else { None };
         let source = match &api {
             None => format!("manifests: {}\npublishPodStatus: true", manifests.display()),
             Some(api) => format!("kubeconfig: {}", api.kubeconfig().display()),

@@ -28,12 +28,13 @@ enum Server {
 }
 
 impl Api {
-    pub(super) fn make(bed: &Testbed, lan: &Switch) -> Result<Self> {
+    pub(super) fn make(bed: &Testbed, lan: &Switch, real: Option<&Path>) -> Result<Self> {
         let host = bed.host("api")?;
         lan.connect(&host, "eth0", &API.map(with_length).each_ref().map(String::as_str))?;
         let addresses: Vec<IpAddr> = API.iter().filter_map(|address| address.parse().ok()).collect();
         let kubeconfig = bed.folder().join("kubeconfig");
-        let Some(real) = RealServer::named()? else {
+        let real = real.map(RealServer::by).transpose()?;
+        let Some(real) = real.map_or_else(RealServer::named, |real| Ok(Some(real)))? else {
             let server = Server::Test(ApiServer::on(&host, &addresses)?);
             let api = Self { server, host, kubeconfig };
             api.set_token(TOKEN)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_tests::bed::Servers;
-use sluice_tests::cluster::{Node, Options, Pod, service, slices};
+use sluice_tests::cluster::{Node, OUTSIDE, Options, Pod, service, slices};
 use sluice_tests::{Cluster, Error, Result, Testbed, wait_for};
 
 use crate::api::{AGENT, RECOVERY, WEB, options, spec};
@@ -139,9 +139,10 @@ fn a_node_changes_its_address() -> Result<()> {
     let moved = three.cluster.node(2);
     let [old4, old6] = moved.addresses();
     moved.host().ip(&format!(
-        "address add 192.168.77.52/24 dev eth0\naddress add fd77::52/64 dev eth0 nodad\n\
-         address del {old4}/24 dev eth0\naddress del {old6}/64 dev eth0\n\
-         route replace default via 192.168.77.100\n"
+        "address del {old4}/24 dev eth0\naddress del {old6}/64 dev eth0\n\
+         address add 192.168.77.52/24 dev eth0\naddress add fd77::52/64 dev eth0 nodad\n\
+         route replace default via {}\nroute replace default via {}\n",
+        OUTSIDE[0], OUTSIDE[1]
     ))?;
     let new = ["192.168.77.52".to_owned(), "fd77::52".to_owned()];
     put_node(&three.cluster, moved, &new, &moved.pod_cidrs())?;
