@@ -128,18 +128,19 @@ async fn administrate(shared: &Shared, parts: &Parts, body: Body) -> Result<Resp
     let mut value = applied.clone();
     match (of_status, old) {
         (None, None) => {}
-        (None, Some(old)) => {
-            value.extend(old.get_key_value("status").map(|(name, status)| (name.clone(), status.clone())))
-        }
+        (None, Some(old)) => take_status(&mut value, &old),
         (Some(_), None) => return Err(Refusal::not_found(path)),
         (Some(_), Some(old)) => {
             value = old;
-            value
-                .extend(applied.get_key_value("status").map(|(name, status)| (name.clone(), status.clone())));
+            take_status(&mut value, &applied);
         }
     }
     let object = shared.put(target.resource, key, value);
     Ok(json_text(object.whole(target.resource)))
+}
+
+fn take_status(value: &mut Map<String, Value>, from: &Map<String, Value>) {
+    value.extend(from.get_key_value("status").map(|(name, status)| (name.clone(), status.clone())));
 }
 
 /// Creates an event, or merges into one.

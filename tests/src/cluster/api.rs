@@ -23,8 +23,8 @@ pub struct Api {
 
 #[derive(Debug)]
 enum Server {
-    Test(ApiServer),
-    Real(RealServer),
+    Test(Box<ApiServer>),
+    Real(Box<RealServer>),
 }
 
 impl Api {
@@ -35,7 +35,7 @@ impl Api {
         let kubeconfig = bed.folder().join("kubeconfig");
         let real = real.map(RealServer::by).transpose()?;
         let Some(real) = real.map_or_else(RealServer::named, |real| Ok(Some(real)))? else {
-            let server = Server::Test(ApiServer::on(&host, &addresses)?);
+            let server = Server::Test(Box::new(ApiServer::on(&host, &addresses)?));
             let api = Self { server, host, kubeconfig };
             api.set_token(TOKEN)?;
             let credentials = Credentials::TokenFile(api.kubeconfig.with_extension("token"));
@@ -44,7 +44,7 @@ impl Api {
         };
         real.forward(&host, &addresses)?;
         real.kubeconfig(&kubeconfig, API[0])?;
-        Ok(Self { server: Server::Real(real), host, kubeconfig })
+        Ok(Self { server: Server::Real(Box::new(real)), host, kubeconfig })
     }
 
     /// The test's own server, for faults and for what it has seen.
@@ -52,6 +52,7 @@ impl Api {
     /// # Panics
     ///
     /// With a real server: it does not fail when told to. Such tests are left out then.
+    #[expect(clippy::panic, reason = "a test that cannot be made is no test that passed")]
     pub fn server(&self) -> &ApiServer {
         match &self.server {
             Server::Test(server) => server,
