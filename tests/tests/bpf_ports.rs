@@ -185,6 +185,7 @@ fn the_node_reaches_external_addresses_of_services() {
 }
 
 /// Makes known that a cluster address is a service's.
+#[expect(clippy::unwrap_used, reason = "a test's own address")]
 fn cluster_address(bench: &mut Bench, address: &str, service: u32) {
     let key = FrontendKey { addr: address.parse::<std::net::IpAddr>().unwrap().into(), ..Default::default() };
     let frontend = Frontend { service, local: 0, flags: FRONTEND_ADDRESS };

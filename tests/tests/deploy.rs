@@ -1,5 +1,7 @@
 //! What a cluster applies, held against the types of the API and against the programs it is for.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test's own files")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -208,7 +208,7 @@ fn an_agent_that_is_killed_while_it_joins_joins_the_next_time() -> Result<()> {
             let pod = node.pod("new")?;
             for address in pod.url_hosts() {
                 // Its node answers for it: nobody listens on the port, and says so at once.
-                wait_for(&format!("{address}"), RECOVERY, || {
+                wait_for(&address, RECOVERY, || {
                     let output = three.pods[0]
                         .host()
                         .run("curl", &["-sS", "-m", "2", &format!("http://{address}/")])?;
