@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use sluice_tests::apiserver::Blow;
-use sluice_tests::cluster::{Node, service, slices};
+use sluice_tests::cluster::{Node, Options, service, slices};
 use sluice_tests::{Cluster, Error, Result, Testbed, run, wait_for};
 
-use crate::api::{RECOVERY, Site, WEB, options, services_names_and_their_changes};
+use crate::api::{RECOVERY, Site, WEB, options, services_names_and_their_changes, spec};
 use crate::site::bracketed;
 
 const SHOP: [&str; 2] = ["10.96.0.30", "fd00:96::30"];
@@ -326,4 +326,25 @@ fn a_tool_of_the_test_speaks_to_the_server_from_a_node() -> Result<()> {
     ]))?;
     assert_eq!(output.stdout, "401", "{output:?}");
     Ok(())
+}
+
+#[test]
+fn a_proxy_alone_asks_for_what_a_proxy_serves() -> Result<()> {
+    let options = Options { agent: options().agent + "dns: false\n", ..options() };
+    let site = Site::on(Cluster::without_agents(&Testbed::new()?, &options)?)?;
+    let asked = site.api().seen();
+    let query = |path: &str| asked.iter().find(|seen| seen.path == path).map(|seen| seen.query.clone());
+    let services = query("/api/v1/services").unwrap_or_default();
+    assert!(services.contains("fieldSelector=spec.clusterIP%21%3DNone"), "{services}");
+    assert_eq!(query("/api/v1/namespaces"), None);
+    // A label that comes takes the service away, one that goes brings it back.
+    let slices = slices("web", "[{name: http, port: 80}]", &[&site.webs[0], &site.webs[1]]);
+    let labelled = service("web", &spec(WEB)).replace(
+        "  namespace: default\nspec",
+        "  namespace: default\n  labels: {service.kubernetes.io/service-proxy-name: other}\nspec",
+    );
+    site.cluster.apply("web.yaml", &(labelled + &slices))?;
+    WEB.iter().try_for_each(|address| site.is_gone(address))?;
+    site.serve("web", WEB, &[0, 1])?;
+    site.answers(WEB, 2)
 }
