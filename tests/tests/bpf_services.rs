@@ -290,6 +290,30 @@ fn a_connection_that_has_ended_stands_in_nobodys_way() {
 }
 
 #[test]
+fn a_stray_reset_ends_no_connection() {
+    with_bench(|bench| {
+        bench.service(&[("10.96.0.1:80", TCP, 0)], &["10.244.1.12:8080"]);
+        let answer = |flags| Packet::tcp("10.244.1.12:8080", "10.244.1.11:4000", flags);
+        bench.send(Hook::FromPod, "pod1", &syn("10.244.1.11:4000", "10.96.0.1:80"));
+        // Whoever was reset says nothing more: this one was outside the window, and goes to the client to judge.
+        for flags in [flag::SYN | flag::ACK, flag::RST, flag::ACK] {
+            let fate = bench.send(Hook::FromPod, "pod2", &answer(flags));
+            let kind = if flags == flag::RST { "TCP reset" } else { "TCP" };
+            assert_eq!(fate, redirect(&format!("10.96.0.1:80 > 10.244.1.11:4000 {kind} ttl 64")));
+        }
+        // The connection lives: another one of the same ends has to make way.
+        let Fate::Redirect(text) =
+            bench.send(Hook::FromPod, "pod1", &syn("10.244.1.11:4000", "10.244.1.12:8080"))
+        else {
+            panic!("a direct connection was not sent on");
+        };
+        assert!(!text.starts_with("10.244.1.11:4000 "), "{text}");
+        let fate = bench.send(Hook::FromPod, "pod2", &answer(flag::ACK));
+        assert_eq!(fate, redirect("10.96.0.1:80 > 10.244.1.11:4000 TCP ttl 64"));
+    });
+}
+
+#[test]
 fn a_datagram_leaves_a_backend_that_is_gone_and_a_tcp_connection_drains() {
     with_bench(|bench| {
         for (protocol, address) in [(UDP, "10.96.0.1:53"), (TCP, "10.96.0.2:80")] {

@@ -26,6 +26,10 @@ pub fn known(packet: &Packet) -> Option<&'static mut Flow> {
         flow.flags |= FLOW_ANSWERED;
     }
     let ends = packet.tcp_flags & (TCP_FIN | TCP_RST);
+    // Who goes on after a reset was not reset: the segment was a stray one, which its receiver has passed over.
+    if ends & TCP_RST == 0 && flow.flags & FLOW_RST != 0 {
+        flow.flags &= !FLOW_RST;
+    }
     if ends != 0 {
         let seen = if ends & TCP_RST != 0 { FLOW_RST } else { FLOW_FIN };
         if flow.flags & seen == 0 {
