@@ -216,6 +216,10 @@ fn network_apart(bed: &Testbed, outside: &Host, index: u8) -> Result<Switch> {
     let gateways = node::gateways_apart(index).map(|address| with_length(&address));
     lan.connect(outside, &format!("eth{index}"), &gateways.each_ref().map(String::as_str))?;
     outside.sysctl(&["net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=1"])?;
+    // It drops what comes from addresses that it does not know, as networks of clouds do.
+    for (family, pods) in [("-4", "10.244.0.0/16"), ("-6", "fd00:244::/32")] {
+        outside.succeed("ip", &[family, "rule", "add", "from", pods, "blackhole"])?;
+    }
     Ok(lan)
 }
 

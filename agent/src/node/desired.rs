@@ -7,8 +7,8 @@ use std::{
 
 use ipnet::IpNet;
 use sluice_ebpf_common::{
-    Addr, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, SERVICE_DEVICE,
-    SERVICE_PEER_DEVICE, Uplink,
+    Addr, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NETWORK_OVERLAY, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS,
+    OVERLAY_UPLINK, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Uplink,
 };
 use sluice_model::{IpFamily, Snapshot};
 
@@ -135,14 +135,14 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
         let gateway = gateways.iter().copied().find(|ip| IpFamily::of(*ip) == family);
         gateway.filter(|_| ways.overlay.is_some())
     };
-    if let Some(device) = found.devices.get(OVERLAY_DEVICE).filter(|_| ways.overlay.is_some()) {
-        sources.insert(device.index, uplink(&in_overlay));
+    if ways.overlay.is_some() {
+        sources.insert(OVERLAY_UPLINK, uplink(&in_overlay));
     }
     let of_node = |family: IpFamily| {
         let listed = primary.iter().copied().find(|ip| IpFamily::of(*ip) == family);
-        // In a family that nodes have no addresses of, other nodes are reached through the overlay alone.
-        let other = || in_overlay(family).or_else(|| uplinks.iter().find_map(|name| source(name, family)));
-        listed.or_else(other)
+        let on_uplink = || uplinks.iter().find_map(|name| source(name, family));
+        // A node that has no address of the family at all has that of its pods' gateway.
+        listed.or_else(on_uplink).or_else(|| in_overlay(family))
     };
     sources.insert(0, uplink(&of_node));
     let outer = uplinks.iter().filter_map(|name| found.devices.get(name)).map(|device| device.mtu).min();
@@ -152,7 +152,7 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
     Facts {
         addresses: addresses(config, snapshot, found, &uplinks, &primary),
         sources,
-        networks: networks(config, snapshot),
+        networks: networks(config, snapshot, &ways),
         pod_cidrs,
         mtu: config.mtu.or(overlay_mtu).unwrap_or(outer),
         overlay_mtu: overlay_mtu.unwrap_or(outer),
@@ -221,17 +221,26 @@ fn inner(config: &Config, snapshot: &Snapshot) -> impl Iterator<Item = IpAddr> {
     loopback.into_iter().chain(dns)
 }
 
-/// The networks to which pods talk with their own addresses: all pods, all nodes, and what is configured.
-fn networks(config: &Config, snapshot: &Snapshot) -> BTreeMap<IpNet, u32> {
+/// The networks to which pods talk with their own addresses: all pods, nodes, and what is configured. Nodes whose pods are
+/// reached through the overlay are none of them: they themselves are not reached through it, and the network
+/// between may not know pods.
+fn networks(config: &Config, snapshot: &Snapshot, ways: &Ways) -> BTreeMap<IpNet, u32> {
     let mut networks: BTreeMap<IpNet, u32> =
         config.non_masquerade_cidrs.iter().map(|network| (*network, NETWORK_NO_MASQUERADE)).collect();
     for node in snapshot.nodes.values() {
         let local = if node.name == config.node_name { NETWORK_LOCAL_PODS } else { 0 };
+        let in_overlay = |network: &IpNet| matches!(ways.networks.get(network), Some(Way::Overlay { .. }));
         for network in &node.pod_cidrs {
-            *networks.entry(*network).or_default() |= NETWORK_NO_MASQUERADE | local;
+            let overlay = if in_overlay(network) { NETWORK_OVERLAY } else { 0 };
+            *networks.entry(*network).or_default() |= NETWORK_NO_MASQUERADE | local | overlay;
         }
         for entry in &node.addresses {
-            *networks.entry(IpNet::from(entry.address)).or_default() |= NETWORK_NO_MASQUERADE;
+            let family = IpFamily::of(entry.address);
+            let mut of_family =
+                node.pod_cidrs.iter().filter(|network| IpFamily::of(network.addr()) == family);
+            if !of_family.any(in_overlay) {
+                *networks.entry(IpNet::from(entry.address)).or_default() |= NETWORK_NO_MASQUERADE;
+            }
         }
     }
     networks

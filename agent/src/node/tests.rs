@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS};
+use sluice_ebpf_common::{
+    NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NETWORK_OVERLAY, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS,
+    OVERLAY_UPLINK,
+};
 use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, ObjectKey, Snapshot};
 
 use super::*;
@@ -252,6 +255,11 @@ fn the_overlay_follows_the_nodes_and_goes_when_it_is_not_wanted() {
     let facts = pass(&auto, &snapshot, &mut found);
     assert_eq!(overlay(&found), ["node 203.0.114.9", "hop 10.244.9.1"]);
     assert_eq!((facts.mtu, found.devices[OVERLAY_DEVICE].mtu), (1350, 1350));
+    // Pods there see pods' own addresses, and this node's in the overlay; the node there sees this node's.
+    let flags = |text: &str| facts.networks.get(&text.parse().unwrap()).copied();
+    assert_eq!(flags("10.244.9.0/24"), Some(NETWORK_NO_MASQUERADE | NETWORK_OVERLAY));
+    assert_eq!((flags("203.0.114.9/32"), flags("192.0.2.2/32")), (None, Some(NETWORK_NO_MASQUERADE)));
+    assert_eq!(std::net::IpAddr::from(facts.sources[&OVERLAY_UPLINK].v4).to_string(), "10.244.1.1");
 
     // It moves, gets another network, and another one comes.
     put(&mut snapshot, "far", "203.0.114.10", "10.244.10.0/24");

@@ -48,6 +48,13 @@ impl Endpoint {
 pub const NETWORK_NO_MASQUERADE: u32 = 1;
 /// [`Network::flags`]: addresses of this network are pods of this node (row 7 of the behaviour table).
 pub const NETWORK_LOCAL_PODS: u32 = 1 << 1;
+/// [`Network::flags`]: pods of another node that are reached through the overlay. What the node itself, or somebody in its
+/// name, sends there bears the node's address in the overlay ([`OVERLAY_UPLINK`]): the answer to another one
+/// would come past the overlay, by a network that may not know pods.
+pub const NETWORK_OVERLAY: u32 = 1 << 2;
+
+/// Key of map `uplinks` that is no device's: the node's addresses in the overlay.
+pub const OVERLAY_UPLINK: u32 = u32::MAX;
 
 /// Value of map `networks`, a longest-prefix-match trie over [`Addr`] (an IPv4 prefix is 96 bits longer there
 /// than it is written). Written by the agent.

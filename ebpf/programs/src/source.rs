@@ -2,7 +2,8 @@
 
 use aya_ebpf::programs::TcContext;
 use sluice_ebpf_common::{
-    Addr, DropReason, FlowKey, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER,
+    Addr, DropReason, FlowKey, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NETWORK_OVERLAY,
+    NODE_ADDRESS_INNER, OVERLAY_UPLINK,
 };
 
 use crate::{kernel, maps, nat::Target, pipeline::Hook};
@@ -18,36 +19,48 @@ pub enum Source {
     AsOfTheCluster,
 }
 
-/// Pods reach what is outside the cluster with the node's address. Returns whether that is so here.
+/// Pods reach what is outside the cluster with the node's address, and the node reaches what is behind the overlay with
+/// its address there. Returns whether that is so here.
 #[inline(always)]
 pub fn masquerade(ctx: &TcContext, key: &FlowKey, target: &mut Target) -> Result<bool, DropReason> {
-    if maps::endpoint(&key.src).is_none() || maps::network_flags(&key.dst) & NETWORK_NO_MASQUERADE != 0 {
-        return Ok(false);
-    }
-    target.masquerade = node_address(key.src.is_v4(), kernel::ifindex(ctx))?;
+    let network = maps::network_flags(&key.dst);
+    let uplink = if network & NETWORK_OVERLAY != 0 {
+        if maps::node_address(&key.src).is_none() {
+            return Ok(false);
+        }
+        OVERLAY_UPLINK
+    } else {
+        if maps::endpoint(&key.src).is_none() || network & NETWORK_NO_MASQUERADE != 0 {
+            return Ok(false);
+        }
+        kernel::ifindex(ctx)
+    };
+    target.masquerade = node_address(key.src.is_v4(), uplink)?;
     Ok(true)
 }
 
 /// Masquerades a connection to a backend where that must be.
 #[inline(always)]
 pub fn of_service(key: &FlowKey, target: &mut Target, source: Source, hook: u32) -> Result<(), DropReason> {
-    if needs_masquerade(&key.src, &target.dst, source, hook) {
-        target.masquerade = node_address(key.src.is_v4(), 0)?;
+    let network = maps::network_flags(&target.dst);
+    if needs_masquerade(&key.src, &target.dst, network, source, hook) {
+        let uplink = if network & NETWORK_OVERLAY != 0 { OVERLAY_UPLINK } else { 0 };
+        target.masquerade = node_address(key.src.is_v4(), uplink)?;
     }
     Ok(())
 }
 
 /// Whether the connection must come from the node for its replies to pass here (rows 6, 8 and 17 of the
-/// behaviour table).
+/// behaviour table). `network` is what is known of the backend's.
 #[inline(always)]
-fn needs_masquerade(src: &Addr, backend: &Addr, source: Source, hook: u32) -> bool {
+fn needs_masquerade(src: &Addr, backend: &Addr, network: u32, source: Source, hook: u32) -> bool {
     const FROM_POD: u32 = Hook::FromPod as u32;
     const FROM_HOST: u32 = Hook::FromHost as u32;
     let external = source == Source::Masqueraded;
     match hook {
-        FROM_POD => external || *backend == *src || maps::network_flags(backend) & NETWORK_NO_MASQUERADE == 0,
+        FROM_POD => external || *backend == *src || network & NETWORK_NO_MASQUERADE == 0,
         FROM_HOST => match maps::node_address(src) {
-            Some(is_own) => *is_own & NODE_ADDRESS_INNER != 0,
+            Some(is_own) => *is_own & NODE_ADDRESS_INNER != 0 || network & NETWORK_OVERLAY != 0,
             None => external || maps::endpoint(src).is_none(),
         },
         _ => match source {

@@ -57,6 +57,19 @@ fn everything_reaches_everything(site: &mut Site, families: &[usize]) -> Result<
             }
         }
     }
+    // Sockets of the node that are bound to its own address, and pods at sockets of other nodes.
+    let (one, three) = (site.cluster.node(1), site.cluster.node(3));
+    site.servers.who(three.host(), 8099)?;
+    for &family in families {
+        let server = format!("http://{}/", site.pod("web-1").url_hosts()[family]);
+        let bound = ["-sS", "-m", "5", "--interface", &one.addresses()[family], &server];
+        assert_eq!(one.host().succeed("curl", &bound)?, "web-1\n", "bound to its address");
+        let target = format!("{}:8099", bracketed(&three.addresses()[family]));
+        for protocol in ["TCP", "UDP"] {
+            site.client().seen_as(protocol, &target)?;
+            one.host().seen_as(protocol, &target)?;
+        }
+    }
     // Much, in packets as large as they may be.
     for server in ["web-0", "web-1"] {
         for address in site.pod(server).url_hosts() {
