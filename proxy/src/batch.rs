@@ -30,6 +30,22 @@ struct Attributes {
     flags: u64,
 }
 
+/// All entries of a pinned hash map. One that another writer adds or removes meanwhile may be there or not.
+pub(crate) fn all<K: Pod + Default, V: Pod + Default>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<Vec<(K, V)>, DatapathError> {
+    let mut reader = BatchReader::open(pins, name)?;
+    let mut all = Vec::new();
+    loop {
+        let (part, end) = reader.read()?;
+        all.extend(part);
+        if end {
+            return Ok(all);
+        }
+    }
+}
+
 /// Walks a pinned hash map (LRU or not) in parts.
 pub(crate) struct BatchReader<K, V> {
     map: MapData,

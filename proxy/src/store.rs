@@ -6,7 +6,7 @@ use sluice_ebpf_common::{
 };
 
 use crate::{
-    DatapathError, MapOp, Observed, Pins, SourceRange,
+    DatapathError, MapOp, Observed, Pins, SourceRange, batch,
     tables::{self, Table},
 };
 
@@ -84,28 +84,23 @@ impl MapStore for PinnedStore {
         let mut observed = Observed::default();
         let id = |index| self.ids.get(&index, 0).map_err(DatapathError::map("get", map_name::IDS, index));
         observed.apply(&MapOp::PutIds { next_service: id(0)?, next_backend: id(1)? });
-        for entry in self.backends.entries() {
-            let (id, backend) = entry?;
+        for (id, backend) in batch::all(&self.pins, map_name::BACKENDS)? {
             observed.apply(&MapOp::PutBackend { id, backend });
         }
-        for entry in self.members.entries() {
-            let (key, backend) = entry?;
+        for (key, backend) in batch::all(&self.pins, map_name::MEMBERS)? {
             observed.apply(&MapOp::PutMember { key, backend });
         }
         for entry in self.source_ranges.keys() {
             let key = entry.map_err(DatapathError::map("read", map_name::SOURCE_RANGES, ""))?;
             observed.apply(&MapOp::PutSourceRange { range: from_key(&key) });
         }
-        for entry in self.slots.entries() {
-            let (key, backend) = entry?;
+        for (key, backend) in batch::all(&self.pins, map_name::SLOTS)? {
             observed.apply(&MapOp::PutSlot { key, backend });
         }
-        for entry in self.services.entries() {
-            let (id, service) = entry?;
+        for (id, service) in batch::all(&self.pins, map_name::SERVICES)? {
             observed.apply(&MapOp::PutService { id, service });
         }
-        for entry in self.frontends.entries() {
-            let (key, frontend) = entry?;
+        for (key, frontend) in batch::all(&self.pins, map_name::FRONTENDS)? {
             observed.apply(&MapOp::PutFrontend { key, frontend });
         }
         Ok(observed)
