@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A slot in use is pointed at another backend before its own goes, and the count falls before the slots
-//! beyond it do. The property tests in `tests/plan.rs` hold every prefix of every plan against this.
+//! beyond it do. The property tests in `tests/plan/` hold every prefix of every plan against this.
 
 use std::collections::{BTreeMap, BTreeSet};
 

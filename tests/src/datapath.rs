@@ -53,6 +53,16 @@ pub enum Fate {
     Drop(&'static str),
 }
 
+/// Sent on by the datapath, as this.
+pub fn redirect(text: &str) -> Fate {
+    Fate::Redirect(text.to_owned())
+}
+
+/// Left to the kernel, as this.
+pub fn pass(text: &str) -> Fate {
+    Fate::Pass(text.to_owned())
+}
+
 /// The bench: a node with two pods, `pod 1` and `pod 2`, on devices of their own.
 pub struct Bench {
     datapath: Datapath,

@@ -17,6 +17,13 @@ pub mod flag {
     pub const ACK: u8 = 0x10;
 }
 
+/// The number of TCP, as maps have it.
+pub const TCP: u16 = 6;
+/// The number of UDP, as maps have it.
+pub const UDP: u16 = 17;
+/// The number of SCTP, as maps have it.
+pub const SCTP: u16 = 132;
+
 /// What is above IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -49,6 +56,11 @@ pub struct Packet {
     pub payload: Vec<u8>,
     /// Type and code of an ICMP error, in the place of an echo's.
     pub error: Option<[u8; 2]>,
+}
+
+/// The segment that begins a TCP connection.
+pub fn syn(src: &str, dst: &str) -> Packet {
+    Packet::tcp(src, dst, flag::SYN)
 }
 
 /// An ICMP error about a packet, as a router on its way would send it: the packet's headers and the first bytes of

@@ -3,16 +3,9 @@
 use sluice_ebpf_common::FRONTEND_EXTERNAL;
 use sluice_proxy::Hook;
 use sluice_tests::{
-    datapath::{Fate, with_bench},
-    packet::{Packet, flag, icmp_error},
+    datapath::{Fate, redirect, with_bench},
+    packet::{Packet, TCP, UDP, flag, icmp_error},
 };
-
-const TCP: u16 = 6;
-const UDP: u16 = 17;
-
-fn redirect(text: &str) -> Fate {
-    Fate::Redirect(text.to_owned())
-}
 
 #[test]
 fn a_router_tells_a_masqueraded_pod() {

@@ -3,11 +3,9 @@
 use sluice_proxy::Hook;
 use sluice_tests::{
     datapath::{Bench, with_bench},
-    packet::{Packet, Shown, reassemble},
+    packet::{Packet, Shown, TCP, UDP, reassemble},
 };
 
-const TCP: u16 = 6;
-const UDP: u16 = 17;
 const REDIRECT: i32 = 7;
 const PASS: i32 = -1;
 

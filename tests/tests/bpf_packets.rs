@@ -2,17 +2,9 @@
 
 use sluice_proxy::Hook;
 use sluice_tests::{
-    datapath::{Fate, with_bench},
-    packet::{Packet, flag},
+    datapath::{Fate, pass, redirect, with_bench},
+    packet::{Packet, Transport, flag},
 };
-
-fn redirect(text: &str) -> Fate {
-    Fate::Redirect(text.to_owned())
-}
-
-fn pass(text: &str) -> Fate {
-    Fate::Pass(text.to_owned())
-}
 
 #[test]
 fn pods_of_a_node_reach_each_other_past_the_bridge() {
@@ -170,7 +162,7 @@ fn odd_packets_are_left_alone_or_dropped_never_mangled() {
             redirect("10.244.1.11:4000 > 10.244.1.12:8080 TCP ttl 64")
         );
         let mut no_checksum = Packet::udp("10.244.1.11:4000", "10.96.0.7:53");
-        no_checksum.transport = sluice_tests::packet::Transport::Udp(false);
+        no_checksum.transport = Transport::Udp(false);
         assert_eq!(
             bench.send(Hook::FromPod, "pod1", &no_checksum),
             redirect("10.244.1.11:4000 > 10.244.1.12:8080 UDP ttl 64")

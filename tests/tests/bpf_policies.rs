@@ -11,7 +11,7 @@ use sluice_model::{
 use sluice_proxy::Hook;
 use sluice_tests::{
     datapath::{Bench, Fate, with_bench},
-    packet::{Packet, flag},
+    packet::syn,
 };
 
 /// Node port 30080, cluster address 10.96.0.7, load balancer 203.0.113.1, all to port 8080.
@@ -61,10 +61,6 @@ fn program(bench: &mut Bench, service: Service, endpoints: &[(u8, bool)]) {
     snapshot.apply(Object::Service(service), &mut changes);
     snapshot.apply(Object::EndpointSlice(slice), &mut changes);
     bench.sync(&snapshot);
-}
-
-fn syn(src: &str, dst: &str) -> Packet {
-    Packet::tcp(src, dst, flag::SYN)
 }
 
 /// The destinations of connections from many ports of a client.

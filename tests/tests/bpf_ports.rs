@@ -6,20 +6,9 @@ use sluice_ebpf_common::{
 };
 use sluice_proxy::{Hook, MapOp};
 use sluice_tests::{
-    datapath::{Bench, Fate, with_bench},
-    packet::{Packet, flag},
+    datapath::{Bench, Fate, redirect, with_bench},
+    packet::{Packet, SCTP, TCP, UDP, syn},
 };
-
-const TCP: u16 = 6;
-const UDP: u16 = 17;
-
-fn redirect(text: &str) -> Fate {
-    Fate::Redirect(text.to_owned())
-}
-
-fn syn(src: &str, dst: &str) -> Packet {
-    Packet::tcp(src, dst, flag::SYN)
-}
 
 #[test]
 fn a_host_port_leads_to_its_pod_and_keeps_the_client() {
@@ -244,7 +233,6 @@ fn other_servers_answer_while_the_nodes_own_does_not() {
 #[test]
 fn an_sctp_association_is_translated_ports_and_checksum() {
     with_bench(|bench| {
-        const SCTP: u16 = 132;
         bench.service(
             &[("10.96.0.7:9260", SCTP, 0), ("0.0.0.0:30926", SCTP, FRONTEND_EXTERNAL)],
             &["10.244.1.12:5060"],
