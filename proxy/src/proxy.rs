@@ -141,7 +141,7 @@ impl<S: MapStore> Proxy<S> {
     fn sync_services(&mut self, snapshot: &Snapshot, names: &BTreeSet<ObjectName>, report: &mut SyncReport) {
         let wanted: BTreeMap<ServiceKey, DesiredService> =
             names.iter().flat_map(|name| desired_services(snapshot, name, &self.node)).collect();
-        let gone: Vec<ServiceKey> = names
+        let mut gone: Vec<ServiceKey> = names
             .iter()
             .flat_map(|name| {
                 let held = self.known.range(first_key(name)..).map(|(key, _)| key);
@@ -153,13 +153,6 @@ impl<S: MapStore> Proxy<S> {
         for key in &gone {
             self.release(key);
         }
-        // What a traffic policy asks for no longer stays for datagrams under way, while the service does: nothing but
-        // the end of its endpoint takes a flow away from it (row 27 of the behaviour table).
-        let remains: BTreeMap<&ServiceKey, DesiredService> = gone
-            .iter()
-            .filter(|key| key.scope == Scope::Local)
-            .filter_map(|key| Some((key, self.remains(key, wanted.get(&in_scope(key, Scope::Cluster))?)?)))
-            .collect();
         // Ids for all, then this node's endpoints before the frontends that name them (the order of the keys);
         // and an address that moves to another service is taken over before its old service goes.
         let mut planned = Vec::new();
@@ -172,18 +165,33 @@ impl<S: MapStore> Proxy<S> {
                 self.identify(key, desired);
             }
         }
-        let with_local: BTreeSet<ServiceKey> =
-            planned.iter().filter(|(key, _)| key.scope == Scope::Local).map(|(key, _)| key.clone()).collect();
+        gone.extend(self.adopt_remains(&planned));
+        let wanted: BTreeMap<&ServiceKey, &DesiredService> =
+            planned.iter().map(|(key, desired)| (key, desired)).collect();
+        // What a traffic policy asks for no longer stays for datagrams under way, while the service does: nothing but
+        // the end of its endpoint takes a flow away from it (row 27 of the behaviour table). The frontends go on
+        // naming it, so that it is found again after a restart.
+        let remains: BTreeMap<&ServiceKey, DesiredService> = gone
+            .iter()
+            .filter(|key| key.scope == Scope::Local)
+            .filter_map(|key| Some((key, self.remains(key, wanted.get(&in_scope(key, Scope::Cluster))?)?)))
+            .collect();
+        let with_local: BTreeSet<ServiceKey> = wanted
+            .into_keys()
+            .chain(remains.keys().copied())
+            .filter(|key| key.scope == Scope::Local)
+            .cloned()
+            .collect();
         // After a failure the rest of a service waits: it may build on what is missing, or take away what the
         // part that failed still names.
         let mut failed = BTreeSet::new();
-        for (key, desired) in planned {
-            let local = in_scope(&key, Scope::Local);
+        for (key, desired) in &planned {
+            let local = in_scope(key, Scope::Local);
             let local = if with_local.contains(&local) { self.id(&local) } else { 0 };
             let ids =
-                PlannedIds { id: self.id(&key), local, affinity: self.id(&in_scope(&key, Scope::Cluster)) };
-            if failed.contains(&key.service) || !self.apply(&key, ids, Some(&desired), report) {
-                failed.insert(key.service);
+                PlannedIds { id: self.id(key), local, affinity: self.id(&in_scope(key, Scope::Cluster)) };
+            if failed.contains(&key.service) || !self.apply(key, ids, Some(desired), report) {
+                failed.insert(key.service.clone());
             }
         }
         // Backwards: the frontends before the endpoints of this node that they name.
@@ -273,6 +281,26 @@ impl<S: MapStore> Proxy<S> {
         let id = adopted.unwrap_or_else(|| self.ids.service());
         self.taken.insert(id);
         self.known.insert(key.clone(), Known { id, frontends });
+    }
+
+    /// The sets of this node's endpoints that no policy asks for and that frontends from before the start still name:
+    /// they are known from here on.
+    fn adopt_remains(&mut self, planned: &[(ServiceKey, DesiredService)]) -> Vec<ServiceKey> {
+        let mut remains = Vec::new();
+        for (key, desired) in planned.iter().filter(|(key, _)| key.scope == Scope::Cluster) {
+            let key = in_scope(key, Scope::Local);
+            if self.known.contains_key(&key) {
+                continue;
+            }
+            let held = desired.frontends.keys().filter_map(|frontend| self.observed.frontends.get(frontend));
+            let mut ids = held.map(|frontend| frontend.local);
+            if let Some(id) = ids.find(|id| *id != 0 && !self.taken.contains(id)) {
+                self.taken.insert(id);
+                self.known.insert(key.clone(), Known { id, frontends: BTreeSet::new() });
+                remains.push(key);
+            }
+        }
+        remains
     }
 
     /// Plans and applies one service; false where something failed.

@@ -63,9 +63,11 @@ fn packets_go_where_kubernetes_says() {
         sequence(seed);
         return;
     }
-    // New sequences with every run: a seed that fails is printed, and belongs into the test below.
+    // New sequences with every run by hand: a seed that fails is printed, and belongs into the test below. What is
+    // submitted is judged by sequences that do not change.
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let first = since.map_or(0, |since| since.as_secs() * 1000);
+    let now = since.map_or(0, |since| since.as_secs() * 1000);
+    let first = if std::env::var_os("CI").is_some() { 1000 } else { now };
     let start = Instant::now();
     (first..).take_while(|_| start.elapsed() < TIME).for_each(|seed| drop(sequence(seed)));
 }
@@ -73,7 +75,9 @@ fn packets_go_where_kubernetes_says() {
 #[test]
 fn sequences_that_once_failed_and_a_few_more_hold() {
     let mut met = Met::new();
-    for (what, count) in (1..=6).flat_map(sequence) {
+    // What a traffic policy no longer asked for was lost with a restart.
+    let failed = [1_795_255_298_008, 1_795_255_316_007, 1_795_255_348_033];
+    for (what, count) in (1..=6).chain(failed).flat_map(sequence) {
         *met.entry(what).or_default() += count;
     }
     // A model that nothing is held against would always hold.
