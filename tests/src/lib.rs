@@ -20,6 +20,7 @@ pub mod datagram;
 pub mod datapath;
 pub mod enter;
 mod error;
+pub mod iperf;
 pub mod names_load;
 pub mod packet;
 pub mod programs;

@@ -1,25 +1,26 @@
 //! Limits of pods' rates, where the datapath has a shorter way than the one that is limited.
 
-use serde_json::{Value, json};
+use std::time::Duration;
+
+use serde_json::json;
 use sluice_tests::bed::Host;
 use sluice_tests::cluster::Options;
-use sluice_tests::{Cluster, Error, Result, wait_for};
+use sluice_tests::{Cluster, Result, iperf, wait_for};
 
-use crate::site::LIMIT;
+/// How long iperf3 may fail: one try takes four seconds, and one that was cut short five more at the server.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often a rate that is too low is measured again.
 const TRIES: usize = 3;
 
 /// Megabits a second over TCP, on the wire, in three seconds after a first one.
 fn rate(client: &Host, address: &str) -> Result<f64> {
-    let arguments = ["--json", "--time", "3", "--omit", "1", "--client", address];
-    // The first try may come before the server listens.
-    let text = wait_for("iperf3", LIMIT, || client.succeed("iperf3", &arguments).map(Some))?;
-    let result: Value = serde_json::from_str(&text).map_err(|error| Error::answer("iperf3", error))?;
-    let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
+    // The server may not listen yet, or not have seen yet that its last client is gone.
+    let payload = wait_for("an answer of iperf3", PATIENCE, || {
+        iperf::megabits(client, &["--time", "3", "--omit", "1", "--client", address]).map(Some)
+    })?;
     // Of a frame of 1514 bytes, 1448 are the sender's.
-    bits.map(|bits| bits / 1e6 * 1514.0 / 1448.0)
-        .ok_or_else(|| Error::answer("iperf3", "no rate in its answer"))
+    Ok(payload * 1514.0 / 1448.0)
 }
 
 #[test]

@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use sluice_tests::bed::Host;
 use sluice_tests::cluster::{Options, Workload, service};
-use sluice_tests::{Cluster, Error, Result, Running, Testbed, programs, wait_for};
+use sluice_tests::{Cluster, Error, Result, Running, Testbed, iperf, programs, wait_for};
 
 use crate::report::{Better, Case, Measure, Report};
 
@@ -117,15 +116,11 @@ fn value(way: &Way, measure: usize) -> Result<f64> {
             1 => {
                 client.succeed(&own.to_string_lossy(), &["load", "crr", &target, "--milliseconds", SLICE])?
             }
-            _ => return iperf(client, address).map(Some),
+            _ => {
+                let options = ["--time", "1", "--omit", "0", "--client", address];
+                return iperf::megabits(client, &options).map(Some);
+            }
         };
         value.trim().parse().map(Some).map_err(|error| Error::answer("sluice-bench load", error))
     })
-}
-
-fn iperf(client: &Host, address: &str) -> Result<f64> {
-    let text = client.succeed("iperf3", &["--json", "--time", "1", "--omit", "0", "--client", address])?;
-    let result: Value = serde_json::from_str(&text).map_err(|error| Error::answer("iperf3", error))?;
-    let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
-    bits.map(|bits| bits / 1e6).ok_or_else(|| Error::answer("iperf3", "no rate in its answer"))
 }

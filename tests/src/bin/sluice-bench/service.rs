@@ -10,11 +10,10 @@ mod rules;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::Value;
 use sluice_proxy::{Pins, ProgramRuns};
 use sluice_tests::bed::Host;
 use sluice_tests::cluster::{Options, Pod};
-use sluice_tests::{Cluster, Error, Result, Running, Testbed, programs, wait_for};
+use sluice_tests::{Cluster, Error, Result, Running, Testbed, iperf, programs, wait_for};
 
 use self::peers::{Peer, Rules};
 use self::rules::Served;
@@ -338,11 +337,7 @@ fn value(places: &dyn Places, measure: usize) -> Result<f64> {
 
 fn iperf(client: &Host, target: &str) -> Result<f64> {
     let (address, port) = target.rsplit_once(':').unwrap_or((target, "5201"));
-    let text = client
-        .succeed("iperf3", &["--json", "--time", "1", "--omit", "0", "--client", address, "--port", port])?;
-    let result: Value = serde_json::from_str(&text).map_err(|error| Error::answer("iperf3", error))?;
-    let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
-    bits.map(|bits| bits / 1e6).ok_or_else(|| Error::answer("iperf3", "no rate in its answer"))
+    iperf::megabits(client, &["--time", "1", "--omit", "0", "--client", address, "--port", port])
 }
 
 /// Nanoseconds a run of each program, over requests on all ways; `None` where it did not run.
