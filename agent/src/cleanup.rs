@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     conflist::{self, ConflistError},
     lock::{self, LockError},
-    routes::OVERLAY_DEVICE,
+    routes::OVERLAY_DEVICES,
 };
 
 /// Something that cannot be removed.
@@ -73,9 +73,11 @@ fn remove_conflist(config: &Config) -> Result<(), CleanupError> {
 fn remove_overlay(_: &Config) -> Result<(), CleanupError> {
     let mut netlink = Netlink::open()?;
     // A device of another kind is somebody else's.
-    if let Some(link) = netlink.find_link(OVERLAY_DEVICE)?.filter(|link| link.vxlan.is_some()) {
-        info!(device = OVERLAY_DEVICE, "removing a device");
-        netlink.delete_link(link.index)?;
+    for device in OVERLAY_DEVICES {
+        if let Some(link) = netlink.find_link(device)?.filter(|link| link.vxlan.is_some()) {
+            info!(device, "removing a device");
+            netlink.delete_link(link.index)?;
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod capabilities;
 pub mod cleanup;
 pub mod cli;
 pub mod config;
@@ -28,6 +29,7 @@ pub mod http;
 pub mod install;
 pub mod links;
 pub mod lock;
+pub mod manager;
 pub mod metrics;
 pub mod names;
 pub mod node;

@@ -13,6 +13,7 @@ use sluice_cni::store::Attachment;
 use tokio::sync::oneshot;
 
 use crate::{
+    manager::Watchdog,
     schedule::{Action, Schedule},
     source::Update,
 };
@@ -77,6 +78,7 @@ pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
     let mut gate = Gate::default();
     let mut schedule = Schedule::new(period, Instant::now());
     let mut next_sweep = Instant::now();
+    let mut watchdog = Watchdog::new(next_sweep);
     // The first pass looks at everything.
     let mut depth = Depth::Repair;
     loop {
@@ -112,6 +114,7 @@ pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
             _ if open => now,
             _ => now + period,
         };
+        let deadline = watchdog.alive(Instant::now()).map_or(deadline, |sign| deadline.min(sign));
         let mut event = match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => continue,

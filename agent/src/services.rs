@@ -21,7 +21,7 @@ use crate::{
     failure::Failure,
     metrics::Metrics,
     node::{Facts, Found},
-    routes::OVERLAY_DEVICE,
+    routes::overlay_device,
 };
 
 /// The loaded datapath.
@@ -293,8 +293,8 @@ pub fn wanted_hooks(
     let loopback = found.devices.iter().find(|(_, device)| device.loopback).map(|(name, _)| name.as_str());
     let own = [Some(SERVICE_DEVICE), loopback, Some(config.bridge.as_str())];
     let hosts = own.into_iter().flatten().map(|device| (Hook::FromHost, device));
-    let overlay = facts.ways.overlay.as_ref().map(|_| OVERLAY_DEVICE);
-    let wires = facts.uplinks.iter().map(String::as_str).chain(overlay);
+    let overlays = facts.ways.overlays.keys().map(|over| overlay_device(*over));
+    let wires = facts.uplinks.iter().map(String::as_str).chain(overlays);
     let wires = wires.flat_map(|device| [(Hook::FromWire, device), (Hook::ToWire, device)]);
     let pods = attachments
         .iter()
@@ -403,7 +403,7 @@ mod tests {
             networks: BTreeMap::new(),
             pod_cidrs: Vec::new(),
             mtu: 1500,
-            overlay_mtu: 1450,
+            outer_mtu: 1500,
             ways: Ways::default(),
         };
         let wanted = wanted_hooks(&config, &facts, &attachments(), &found);

@@ -25,11 +25,12 @@ use tokio::{
     sync::oneshot,
     task::JoinHandle,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     agent::Agent,
     api::{Access, AccessError, ApiSource, Pods, Shared, Timing, Wanted},
+    capabilities,
     config::{Config, Source},
     folder::{FolderError, FolderSource, Input},
     handover::{self, Predecessor, Waiting},
@@ -38,6 +39,7 @@ use crate::{
     http::{self, DnsMetrics, ListenError, Site},
     links,
     lock::{AgentLock, LockError},
+    manager,
     metrics::Metrics,
     names::{BadCorefile, Names, NamesState, watch_corefile},
     notice::Notices,
@@ -89,6 +91,9 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     if config.proxy && config.fast_path && config.cgroup_root.is_none() {
         warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
     }
+    for capability in capabilities::missing(&config) {
+        error!("this process lacks {capability}");
+    }
     let (lock, predecessor) = handover::take_lock(&config.state_dir)?;
     let _counting = config
         .program_stats
@@ -117,7 +122,8 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     }
     let dns = names.as_ref().map(Names::state);
     let ready = move || {
-        tell_ready();
+        info!("ready");
+        manager::ready();
         predecessor.map(Predecessor::relieve).unwrap_or_default();
     };
     let health_ports = config.proxy.then(|| HealthPorts::new(runtime.handle().clone(), health.clone()));
@@ -129,6 +135,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     if let Some(notices) = notices {
         agent = agent.with_notices(notices);
     }
+    manager::waiting();
     let ended = start_loop(agent, period, inbox)?;
     let node = Node { lock, http, events, ended };
     let result = node.run(&runtime, dns, &state_dir);
@@ -164,8 +171,7 @@ impl Node {
             }
         })?;
         info!("ending");
-        // A service manager that is not there need not be told.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        manager::stopping();
         let lameduck = dns.map_or(Duration::ZERO, |dns| {
             dns.leave();
             dns.lameduck()
@@ -347,13 +353,4 @@ fn start_loop(mut agent: Agent, period: Duration, inbox: mpsc::Receiver<Event>) 
         }
     })?;
     Ok(ended)
-}
-
-/// Says on one line that the node serves, and tells the service manager if there is one.
-fn tell_ready() {
-    info!("ready");
-    match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        Ok(()) => {}
-        Err(error) => debug!(%error, "no service manager was told"),
-    }
 }

@@ -71,6 +71,8 @@ struct Script {
     /// What was asked of Pods.
     pods: Vec<Asked>,
     answers: VecDeque<Answer>,
+    /// Kinds that nobody may see.
+    forbidden: Vec<&'static str>,
     /// Events that were written, with the paths that they were written to.
     events: Vec<(String, serde_json::Value)>,
 }
@@ -157,6 +159,9 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
         if asked.path.ends_with("servicecidrs") {
             return (StatusCode::NOT_FOUND, status(404, "NotFound")).into_response();
         }
+        if script.lock().unwrap().forbidden.iter().any(|kind| asked.path.ends_with(kind)) {
+            return (StatusCode::FORBIDDEN, status(403, "Forbidden")).into_response();
+        }
         if asked.path.ends_with("pods") {
             script.lock().unwrap().pods.push(asked.clone());
         }
@@ -237,6 +242,7 @@ fn impatient() -> Timing {
         steady: Duration::ZERO,
         first_wait: Duration::from_millis(5),
         longest_wait: Duration::from_millis(20),
+        refusal: Duration::from_millis(100),
         ..Timing::usual(Duration::ZERO)
     }
 }
@@ -248,7 +254,10 @@ impl Source {
     }
 
     fn with(settings: ApiSettings, timing: Timing) -> Self {
-        let wanted = Wanted { proxy: true, dns: false, pods: Pods::None };
+        Self::of(settings, timing, Wanted { proxy: true, dns: false, pods: Pods::None })
+    }
+
+    fn of(settings: ApiSettings, timing: Timing, wanted: Wanted) -> Self {
         let access = Access::new(settings, 0).unwrap();
         let source = ApiSource::new(access, "one".into(), &wanted, timing).unwrap();
         let (contacts, notices) = (source.contacts(), source.notices());
@@ -505,9 +514,67 @@ fn a_kind_that_the_api_does_not_have_keeps_nothing_waiting() {
     let first = source.updates.recv_timeout(LIMIT).unwrap();
     assert!(first.deltas.is_empty() && first.faults == 0);
     let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
-    assert_eq!(kinds.map(Kind::is_optional), [false, false, false, true]);
+    assert_eq!(kinds.map(|kind| kind.without().is_some()), [false, false, false, true]);
     assert!(source.contacts.oldest(Instant::now(), jiff::Timestamp::now()).is_some());
     drop(server.runtime);
+}
+
+#[test]
+fn rights_that_are_missing_keep_back_only_what_cannot_be_done_without() {
+    let server = Server::start();
+    let _watches: Vec<_> = (0..3).map(|_| server.watch(&[end_of_list("Node", "3")])).collect();
+    let forbid = |kinds: &[&'static str]| server.script.lock().unwrap().forbidden = kinds.to_vec();
+    let start = || {
+        let settings = ApiSettings { servers: vec![server.address.clone()], ..ApiSettings::default() };
+        let wanted = Wanted { proxy: true, dns: true, pods: Pods::On("one".into()) };
+        Source::of(settings, impatient(), wanted)
+    };
+    forbid(&["namespaces", "pods", "servicecidrs"]);
+    start().updates.recv_timeout(LIMIT).unwrap();
+    // A right that is given is used without a restart.
+    forbid(&["namespaces"]);
+    wait("list of pods", || (!server.script.lock().unwrap().pods.is_empty()).then_some(()));
+
+    forbid(&["services"]);
+    let source = start();
+    let waited = source.updates.recv_timeout(Duration::from_millis(500));
+    assert!(waited.is_err(), "services are to be known before anything is done");
+    forbid(&[]);
+    source.updates.recv_timeout(LIMIT).unwrap();
+}
+
+#[test]
+fn a_command_gives_credentials_and_is_run_again_when_they_are_refused() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (kubeconfig, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
+    std::fs::write(&token, "old").unwrap();
+    let command = format!(
+        r#"printf '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"%s"}}}}' "$(cat {})""#,
+        token.display()
+    );
+    let text = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "k", "cluster": { "server": server.address } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
+        "users": [{ "name": "u", "user": { "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", command],
+            "interactiveMode": "Never",
+        } } }],
+    });
+    std::fs::write(&kubeconfig, text.to_string()).unwrap();
+    server.expect(Answer::Body(401, status(401, "Unauthorized")));
+    let settings = ApiSettings { kubeconfig: Some(kubeconfig), ..ApiSettings::default() };
+    let timing = Timing { first_wait: Duration::from_secs(1), ..impatient() };
+    let mut source = Source::with(settings, timing);
+    assert_eq!(server.wait_for(1).token.as_deref(), Some("Bearer old"));
+    std::fs::write(&token, "new").unwrap();
+    let watches: Vec<_> = (0..20)
+        .map(|_| server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]))
+        .collect();
+    source.until(&["a 10.0.1.0/24"]);
+    assert_eq!(server.asked().last().unwrap().token.as_deref(), Some("Bearer new"));
+    drop(watches);
 }
 
 #[test]

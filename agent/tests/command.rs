@@ -116,6 +116,13 @@ impl Agent {
     }
 }
 
+/// What the agent tells its service manager next.
+fn told(manager: &UnixDatagram) -> String {
+    let mut message = [0; 256];
+    let length = manager.recv(&mut message).unwrap();
+    String::from_utf8_lossy(&message[..length]).into_owned()
+}
+
 /// Status line and body of a GET.
 fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -147,9 +154,9 @@ fn an_agent_says_that_it_is_ready_serves_its_ports_and_ends_in_good_order() {
         manager.set_read_timeout(Some(LIMIT)).unwrap();
         let mut agent = Agent::start(folder.path(), &[], &socket);
         agent.until("ready");
-        let mut message = [0; 64];
-        let length = manager.recv(&mut message).unwrap();
-        assert_eq!(message[..length].trim_ascii(), b"READY=1");
+        assert!(told(&manager).starts_with("STATUS=waiting"));
+        let said = told(&manager);
+        assert!(said.contains("READY=1") && said.contains("STATUS=the node serves"), "{said}");
 
         for address in ["127.0.0.1:10256", "127.0.0.1:10249"] {
             for path in ["/healthz", "/livez"] {
@@ -185,6 +192,28 @@ fn an_agent_says_that_it_is_ready_serves_its_ports_and_ends_in_good_order() {
 
         agent.terminate();
         assert_eq!(agent.ended().code(), Some(0));
+        assert!(told(&manager).contains("STOPPING=1"));
+    });
+}
+
+#[test]
+fn a_service_manager_that_watches_gets_signs_of_life() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&socket).unwrap();
+        manager.set_read_timeout(Some(LIMIT)).unwrap();
+        let manifests = folder.path().join("manifests");
+        fs::create_dir_all(&manifests).unwrap();
+        let mut command = sluice(&["agent", "--proxy=false", "--dns=false", "--resync-period=1h"]);
+        command.args(["--manifests", manifests.to_str().unwrap()]);
+        command.args(["--state-dir", folder.path().join("state").to_str().unwrap()]);
+        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "100000");
+        let _agent = Agent(command.stderr(Stdio::null()).spawn().unwrap());
+        let mut signs = 0;
+        while signs < 5 {
+            signs += usize::from(told(&manager).contains("WATCHDOG=1"));
+        }
     });
 }
 

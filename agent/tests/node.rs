@@ -68,19 +68,18 @@ fn set_up(config: &Config, netlink: &mut Netlink) -> Vec<String> {
     let mut done = Vec::new();
     let found = node::observe(netlink).unwrap();
     let facts = node::facts(config, &snapshot, &found);
-    for op in node::plan(&node::wanted(config, &facts, &found, &dns, mac), &found) {
-        node::apply(netlink, &op).unwrap();
-        done.push(op.to_string());
-    }
+    let ops = node::plan(&node::wanted(config, &facts, &found, &dns, mac), &found);
+    let failed = node::apply(netlink, &ops);
+    assert!(failed.is_empty(), "{failed:?}");
+    done.extend(ops.iter().map(ToString::to_string));
     let found: Found = node::observe(netlink).unwrap();
     let (wanted, problems) = routes::desired(config, &snapshot, &facts);
     assert!(problems.is_empty(), "{problems:?}");
     let (ops, foreign) = routes::plan(&wanted, &found.routes);
     assert!(foreign.is_empty(), "{foreign:?}");
-    for op in ops {
-        routes::apply(netlink, &op).unwrap();
-        done.push(op.to_string());
-    }
+    let failed = routes::apply(netlink, &ops);
+    assert!(failed.is_empty(), "{failed:?}");
+    done.extend(ops.iter().map(ToString::to_string));
     done
 }
 

@@ -11,10 +11,12 @@ pub enum DatapathError {
     )]
     NoObject,
     /// The directory for pins is not on a BPF file system.
-    #[error("{path} is not on a BPF file system: mount one there (mount -t bpf bpf {path})")]
+    #[error("bpffsDir {path} is not on a BPF file system: mount one (mount -t bpf bpf {there})")]
     NotBpffs {
         /// The directory.
         path: PathBuf,
+        /// The part of it that is there.
+        there: PathBuf,
     },
     /// A file operation failed.
     #[error("{call} {path}: {source}")]

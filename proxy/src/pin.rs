@@ -40,13 +40,15 @@ impl Pins {
 
     /// Makes the directories, after checking that they are where pins can be.
     pub fn create(&self) -> Result<(), DatapathError> {
+        // Asked of what is there: nothing is left behind where no pin can be.
+        let there = self.root.ancestors().find(|path| path.is_dir()).unwrap_or(&self.root);
+        let stat = statfs(there).map_err(|errno| DatapathError::io("statfs", there)(errno.into()))?;
+        if stat.filesystem_type() != BPF_FS_MAGIC {
+            let path = self.root.parent().unwrap_or(&self.root);
+            return Err(DatapathError::NotBpffs { path: path.to_owned(), there: there.to_owned() });
+        }
         for dir in [self.root.join("maps"), self.root.join("programs"), self.root.join("links")] {
             fs::create_dir_all(&dir).map_err(DatapathError::io("mkdir", &dir))?;
-        }
-        let stat =
-            statfs(&self.root).map_err(|errno| DatapathError::io("statfs", &self.root)(errno.into()))?;
-        if stat.filesystem_type() != BPF_FS_MAGIC {
-            return Err(DatapathError::NotBpffs { path: self.root.clone() });
         }
         Ok(())
     }

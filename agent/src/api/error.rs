@@ -104,9 +104,14 @@ impl FeedError {
         }
     }
 
-    /// The server has no such kind, or does not let us see it.
+    /// The server has no such kind.
     pub(super) fn is_absence(&self) -> bool {
-        matches!(self.code(), Some(403 | 404))
+        self.code() == Some(404)
+    }
+
+    /// The server does not let us see it.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.code() == Some(403)
     }
 
     /// The server does not know how to list as a stream. Servers before 1.27 do not know the parameter and find fault

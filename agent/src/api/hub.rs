@@ -51,6 +51,11 @@ impl Hub {
         Self { state: Mutex::new(state), send: Box::new(send) }
     }
 
+    /// The kinds that have not been listed yet.
+    pub(super) fn awaited(&self) -> BTreeSet<Kind> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).awaited.clone()
+    }
+
     /// Takes in what a kind has to say. False once nobody listens any more.
     pub(super) fn report(&self, kind: Kind, report: Report) -> bool {
         // Whoever panicked, what is gathered is whole.

@@ -5,6 +5,9 @@
 //! that has not changed since is known by its bytes. (`RawValue` would do the same, but has to be switched on for
 //! everybody who uses serde_json in the build.)
 
+use std::borrow::Cow;
+
+use memchr::memmem;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Deserializer, Error};
 
@@ -96,6 +99,38 @@ pub(super) fn elements(text: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     }
 }
 
+/// Members that are much and that nobody here reads: who has set which field, and a node's images.
+const HEAVY: [&[u8]; 2] = [b"\"managedFields\":[", b"\"images\":["];
+
+/// The text of an object without its heavy members: reading those would cost as much as all the rest. What is not
+/// written as the API server writes it stays.
+pub(super) fn lightened(text: &[u8]) -> Cow<'_, [u8]> {
+    let mut light: Vec<u8> = Vec::new();
+    let mut taken = 0;
+    while let Some((start, end)) = next_heavy(text, taken) {
+        light.extend_from_slice(&text[taken..start]);
+        light.extend_from_slice(b"null");
+        taken = end;
+    }
+    if taken == 0 {
+        return text.into();
+    }
+    light.extend_from_slice(&text[taken..]);
+    light.into()
+}
+
+/// Where the value of the next heavy member begins and ends.
+fn next_heavy(text: &[u8], from: usize) -> Option<(usize, usize)> {
+    let rest = &text[from..];
+    let found = |pattern: &&[u8]| Some((memmem::find(rest, pattern)?, pattern.len()));
+    let (at, length) = HEAVY.iter().filter_map(found).min()?;
+    // A quote within a text has a backslash before it; then this is no name of a member.
+    let escaped = at > 0 && rest[at - 1] == b'\\';
+    let start = from + at + length - 1;
+    let mut cursor = Cursor { text, at: start };
+    (!escaped && cursor.value().is_ok()).then_some((start, cursor.at))
+}
+
 /// Reads a value.
 pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, Malformed> {
     Ok(serde_json::from_slice(text)?)
@@ -124,6 +159,24 @@ mod tests {
         assert_eq!(taken_apart("{}").unwrap(), []);
         assert_eq!(elements(b"[1,[2],\"3\" , {}]").unwrap(), [&b"1"[..], b"[2]", b"\"3\"", b"{}"]);
         assert!(elements(b"[ ]").unwrap().is_empty() && elements(b"null").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_reads_is_cut_out_and_nothing_else() {
+        let table = [
+            (r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"name":"a"}}"#),
+            (
+                r#"{"metadata":{"managedFields":[{"f":"]}"},[1]],"name":"a"},"status":{"images":[{"names":["x"]}]}}"#,
+                r#"{"metadata":{"managedFields":null,"name":"a"},"status":{"images":null}}"#,
+            ),
+            // Another's text, and values of another form.
+            (r#"{"a":"\"images\":[","images":"x"}"#, r#"{"a":"\"images\":[","images":"x"}"#),
+            (r#"{"a":"\"images":["#, r#"{"a":"\"images":["#),
+            (r#"{"images":[1,"#, r#"{"images":[1,"#),
+        ];
+        for (text, expected) in table {
+            assert_eq!(String::from_utf8_lossy(&lightened(text.as_bytes())), expected, "{text}");
+        }
     }
 
     #[test]

@@ -92,9 +92,24 @@ impl Kind {
         }
     }
 
-    /// Whether a cluster may do without: the API has it since 1.33 only, and the configuration can say the same.
-    pub fn is_optional(self) -> bool {
-        self == Self::ServiceCidr
+    /// The API group; empty for the core.
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::EndpointSlice => "discovery.k8s.io",
+            Self::ServiceCidr => "networking.k8s.io",
+            Self::Service | Self::Node | Self::Namespace | Self::Pod => "",
+        }
+    }
+
+    /// What becomes of a node that is not shown these objects; `None` where nothing can be done without them.
+    pub fn without(self) -> Option<&'static str> {
+        match self {
+            // The API has them since 1.33 only.
+            Self::ServiceCidr => Some("serviceCIDRs must name the networks of services"),
+            Self::Namespace => Some("names in namespaces without services do not exist"),
+            Self::Pod => Some("search paths are not walked for pods, and pods have no verified names"),
+            Self::Service | Self::EndpointSlice | Self::Node => None,
+        }
     }
 
     fn title(self) -> &'static str {

@@ -24,19 +24,21 @@ mod intern;
 mod json;
 mod kind;
 mod known;
+mod selection;
 mod servers;
 mod stream;
 mod timing;
 mod wire;
 
-use std::{io, sync::Arc, thread};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime,
     sync::{mpsc::Receiver, watch},
     task::JoinSet,
+    time::sleep,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use access::{Access, AccessError, SERVICE_ACCOUNT};
 pub use contact::{Contacts, Shared};
@@ -48,8 +50,9 @@ use crate::{
     source::Update,
 };
 use events::Writer;
-use feed::{Feed, Selection, Selector};
+use feed::Feed;
 use hub::Hub;
+use selection::{Selection, Selector};
 use servers::Servers;
 
 /// Which of the cluster's pods are watched.
@@ -196,6 +199,7 @@ impl ApiSource {
             contacts: self.contacts.clone(),
             timing: self.timing.clone(),
         };
+        tasks.spawn(tell_what_is_awaited(hub.clone(), self.timing.told_awaited));
         let (_, notices) = self.notices;
         tasks.spawn(writer.run(notices));
         for (kind, selection) in self.kinds {
@@ -220,6 +224,19 @@ impl ApiSource {
                 std::process::exit(1);
             }
         }
+    }
+}
+
+/// Tells now and then what the first update waits for.
+async fn tell_what_is_awaited(hub: Arc<Hub>, pause: Duration) {
+    loop {
+        sleep(pause).await;
+        let awaited = hub.awaited();
+        if awaited.is_empty() {
+            return;
+        }
+        let kinds = awaited.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+        warn!("nothing is changed on this node before the API has listed: {kinds}");
     }
 }
 

@@ -25,6 +25,10 @@ pub struct Timing {
     pub longest_wait: Duration,
     /// After so long without a word everything is listed anew: servers keep no more than this of what has been.
     pub memory: Duration,
+    /// How often it is told what the first update waits for.
+    pub told_awaited: Duration,
+    /// How long a server may refuse to show objects that can be done without before they are.
+    pub refusal: Duration,
     /// How long until the API is asked again for a kind that it does not have; at least half of this.
     pub absence: Duration,
 }
@@ -42,6 +46,8 @@ impl Timing {
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(30),
             memory: Duration::from_secs(300),
+            told_awaited: Duration::from_secs(15),
+            refusal: Duration::from_secs(5),
             absence: Duration::from_secs(600),
         }
     }

@@ -3,14 +3,50 @@
 use ipnet::IpNet;
 use sluice_ebpf_common::{NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE};
 use sluice_netlink::{
-    AddressFlags, BridgeSpec, LinkChange, MacAddress, Netlink, Result, VethEnd, Vxlan, sysctl,
+    AddressFlags, BridgeSpec, Error, LinkChange, MacAddress, Netlink, Request, Result, VethEnd, Vxlan, sysctl,
 };
 
 use super::{found::Tunnel, plan::NodeOp};
-use crate::routes::OVERLAY_DEVICE;
 
-/// Applies one operation.
-pub fn apply(netlink: &mut Netlink, op: &NodeOp) -> Result<()> {
+/// Applies operations in their order, and gives those that failed. What is entered into one device one after the other is
+/// sent to the kernel together.
+pub fn apply<'a>(netlink: &mut Netlink, ops: &'a [NodeOp]) -> Vec<(&'a NodeOp, Error)> {
+    let mut failed = Vec::new();
+    for part in ops.chunk_by(|a, b| a.entered_into().is_some() && a.entered_into() == b.entered_into()) {
+        match part[0].entered_into() {
+            Some(device) => match netlink.link(device) {
+                Ok(link) => {
+                    let requests: Vec<_> = part.iter().filter_map(|op| request(op, link.index)).collect();
+                    let errors = netlink.carry_out(&requests).into_iter();
+                    failed.extend(errors.map(|(at, error)| (&part[at], error)));
+                }
+                // Once for all of them: they wait for the same.
+                Err(error) => failed.push((&part[0], error)),
+            },
+            None => failed.extend(part.iter().filter_map(|op| Some((op, apply_one(netlink, op).err()?)))),
+        }
+    }
+    failed
+}
+
+/// The request for what is entered into a device of the overlay.
+fn request(op: &NodeOp, index: u32) -> Option<Request> {
+    match *op {
+        NodeOp::PutForwarding { mac, remote, .. } => {
+            Some(Request::SetForwarding { index, mac: MacAddress(mac), remote })
+        }
+        NodeOp::RemoveForwarding { mac, remote, .. } => {
+            Some(Request::DeleteForwarding { index, mac: MacAddress(mac), remote })
+        }
+        NodeOp::PutNextHop { hop, mac, .. } => {
+            Some(Request::SetNeighbour { index, address: hop, mac: MacAddress(mac) })
+        }
+        NodeOp::RemoveNextHop { hop, .. } => Some(Request::ForgetNeighbour { index, address: hop }),
+        _ => None,
+    }
+}
+
+fn apply_one(netlink: &mut Netlink, op: &NodeOp) -> Result<()> {
     match op {
         NodeOp::CreateBridge { name, mac, mtu } => {
             let spec = BridgeSpec::new(name).mac(MacAddress(*mac)).mtu(*mtu);
@@ -26,35 +62,24 @@ pub fn apply(netlink: &mut Netlink, op: &NodeOp) -> Result<()> {
             let end = VethEnd::new(SERVICE_DEVICE).mac(MacAddress(NODE_MAC)).mtu(*mtu).noarp();
             netlink.create_veth(&end, &VethEnd::new(SERVICE_PEER_DEVICE).mtu(*mtu).noarp())
         }
-        NodeOp::CreateOverlay { tunnel, mac, mtu } => {
+        NodeOp::CreateOverlay { device, tunnel, mac, mtu } => {
             // What makes it what it is, nobody can change.
-            if let Some(link) = netlink.find_link(OVERLAY_DEVICE)?.filter(|link| link.vxlan.is_some()) {
+            if let Some(link) = netlink.find_link(device)?.filter(|link| link.vxlan.is_some()) {
                 netlink.delete_link(link.index)?;
             }
             let Tunnel { id, port, local, learning } = *tunnel;
             let vxlan = Vxlan { id, port, local, learning };
-            netlink.create_vxlan(OVERLAY_DEVICE, &vxlan, MacAddress(*mac), *mtu)
+            netlink.create_vxlan(device, &vxlan, MacAddress(*mac), *mtu)
         }
-        NodeOp::RemoveOverlay => {
-            let index = overlay(netlink)?;
+        NodeOp::RemoveOverlay { device } => {
+            let index = netlink.link(device)?.index;
             netlink.delete_link(index)
         }
-        NodeOp::PutForwarding { mac, remote } => {
-            let index = overlay(netlink)?;
-            netlink.set_forwarding(index, MacAddress(*mac), *remote)
-        }
-        NodeOp::RemoveForwarding { mac, remote } => {
-            let index = overlay(netlink)?;
-            tolerate_missing(netlink.delete_forwarding(index, MacAddress(*mac), *remote))
-        }
-        NodeOp::PutNextHop { hop, mac } => {
-            let index = overlay(netlink)?;
-            netlink.set_neighbour(index, *hop, MacAddress(*mac))
-        }
-        NodeOp::RemoveNextHop { hop } => {
-            let index = overlay(netlink)?;
-            netlink.forget_neighbour(index, *hop).map(drop)
-        }
+        // These are sent together, above.
+        NodeOp::PutForwarding { .. }
+        | NodeOp::RemoveForwarding { .. }
+        | NodeOp::PutNextHop { .. }
+        | NodeOp::RemoveNextHop { .. } => Ok(()),
         NodeOp::SetMtu { device, mtu } => change(netlink, device, &LinkChange::new().mtu(*mtu)),
         NodeOp::SetMac { device, mac } => change(netlink, device, &LinkChange::new().mac(MacAddress(*mac))),
         NodeOp::SetNoArp { device } => change(netlink, device, &LinkChange::new().arp(false)),
@@ -73,10 +98,6 @@ pub fn apply(netlink: &mut Netlink, op: &NodeOp) -> Result<()> {
     }
 }
 
-fn overlay(netlink: &mut Netlink) -> Result<u32> {
-    netlink.link(OVERLAY_DEVICE).map(|link| link.index)
-}
-
 fn change(netlink: &mut Netlink, device: &str, change: &LinkChange) -> Result<()> {
     let index = netlink.link(device)?.index;
     netlink.change_link(index, change)
@@ -87,14 +108,6 @@ fn add_address(netlink: &mut Netlink, device: &str, address: IpNet) -> Result<()
     // No duplicate address detection: the address is needed at once, and nobody else may have it.
     let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
     netlink.ensure_address(index, address, flags).map(drop)
-}
-
-/// It went with its device, or with the node that it was about.
-fn tolerate_missing(result: Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
-    }
 }
 
 /// The plugin may have made it in the meantime.

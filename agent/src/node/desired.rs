@@ -16,7 +16,7 @@ use super::found::{Found, Tunnel, uplinks};
 use crate::{
     config::{Config, NodePortAddress},
     names,
-    routes::{OVERLAY_DEVICE, OverlayPeer, Way, Ways, ways},
+    routes::{Overlay, OverlayPeer, Way, Ways, overlay_device, ways},
 };
 
 /// The largest packet where neither the configuration nor an uplink says.
@@ -44,7 +44,7 @@ pub struct ServiceDevice {
     pub addresses: BTreeSet<IpNet>,
 }
 
-/// The overlay's device.
+/// A device of the overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlayDevice {
     /// What it is made of.
@@ -66,10 +66,10 @@ pub struct Wanted {
     pub bridge: Option<Bridge>,
     /// The service device, where services or DNS are served.
     pub service: Option<ServiceDevice>,
-    /// The overlay's device, where there is an overlay.
-    pub overlay: Option<OverlayDevice>,
-    /// An overlay's device that is there is to go.
-    pub no_overlay: bool,
+    /// The overlay's devices, where there is an overlay, by their names.
+    pub overlays: BTreeMap<&'static str, OverlayDevice>,
+    /// The overlay's devices that are to go if they are there.
+    pub no_overlay: BTreeSet<&'static str>,
     /// Settings below `/proc/sys`.
     pub sysctls: Vec<(String, String)>,
 }
@@ -77,7 +77,7 @@ pub struct Wanted {
 /// What the datapath and the plugin are told of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The devices that lead out, but for the overlay's.
+    /// The devices that lead out, but for those of the overlay.
     pub uplinks: BTreeSet<String>,
     /// How the pods of other nodes are reached.
     pub ways: Ways,
@@ -91,8 +91,8 @@ pub struct Facts {
     pub pod_cidrs: Vec<IpNet>,
     /// The largest packet of a pod.
     pub mtu: u32,
-    /// The largest packet that fits through the overlay.
-    pub overlay_mtu: u32,
+    /// The largest packet of the uplinks.
+    pub outer_mtu: u32,
 }
 
 /// What the datapath and the plugin are told of the node.
@@ -133,9 +133,9 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
     let gateways: Vec<IpAddr> = gateways(&pod_cidrs).iter().map(IpNet::addr).collect();
     let in_overlay = |family| {
         let gateway = gateways.iter().copied().find(|ip| IpFamily::of(*ip) == family);
-        gateway.filter(|_| ways.overlay.is_some())
+        gateway.filter(|_| !ways.overlays.is_empty())
     };
-    if ways.overlay.is_some() {
+    if !ways.overlays.is_empty() {
         sources.insert(OVERLAY_UPLINK, uplink(&in_overlay));
     }
     let of_node = |family: IpFamily| {
@@ -146,16 +146,16 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
     };
     sources.insert(0, uplink(&of_node));
     let outer = uplinks.iter().filter_map(|name| found.devices.get(name)).map(|device| device.mtu).min();
-    let outer = outer.unwrap_or(USUAL_MTU);
-    let overlay_mtu = ways.overlay.as_ref().map(|overlay| overlay.mtu(outer));
+    let outer_mtu = outer.unwrap_or(USUAL_MTU);
+    let overlay_mtu = ways.overlays.values().map(|overlay| overlay.mtu(outer_mtu)).min();
     let primary: Vec<IpAddr> = IpFamily::ALL.into_iter().filter_map(of_node).collect();
     Facts {
         addresses: addresses(config, snapshot, found, &uplinks, &primary),
         sources,
         networks: networks(config, snapshot, &ways),
         pod_cidrs,
-        mtu: config.mtu.or(overlay_mtu).unwrap_or(outer),
-        overlay_mtu: overlay_mtu.unwrap_or(outer),
+        mtu: config.mtu.or(overlay_mtu).unwrap_or(outer_mtu),
+        outer_mtu,
         ways,
         uplinks,
     }
@@ -258,6 +258,20 @@ pub fn gateways(pod_cidrs: &[IpNet]) -> Vec<IpNet> {
     pod_cidrs.iter().filter_map(gateway).collect()
 }
 
+/// Devices of others that hold addresses of this node's pod networks, as those that another plugin has left behind do:
+/// packets to pods may go there.
+pub fn rivals(bridge: &str, facts: &Facts, found: &Found) -> Vec<String> {
+    let others = found.addresses.iter().filter(|(device, _)| device != bridge);
+    let rival = |(device, address): &(String, IpNet)| {
+        let network = facts.pod_cidrs.iter().find(|network| network.contains(&address.addr()))?;
+        Some(format!(
+            "{device} has the address {address} in {network}, the network of this node's pods, who may not be reached \
+             for it; if nobody needs {device} any more, delete it (ip link delete {device})"
+        ))
+    };
+    others.filter_map(rival).collect()
+}
+
 /// What the node should have. `dns` are the addresses at which this node serves the cluster's DNS;
 /// `bridge_mac` makes the address of a new bridge from its name and its first gateway.
 pub fn wanted(
@@ -276,21 +290,22 @@ pub fn wanted(
     });
     let service = (config.proxy || config.dns)
         .then(|| ServiceDevice { mtu: facts.mtu, addresses: dns.iter().copied().map(IpNet::from).collect() });
-    let overlay = overlay_device(facts);
+    let overlays = facts.ways.overlays.iter();
+    let overlays = overlays.map(|(over, overlay)| (overlay_device(*over), overlay_link(overlay, facts)));
+    let no_overlay = facts.ways.no_overlay.iter().map(|over| overlay_device(*over)).collect();
     let sysctls = sysctls(facts, found, bridge.as_ref().map(|bridge| &*bridge.name), service.is_some());
-    Wanted { sysctls, bridge, service, overlay, no_overlay: facts.ways.no_overlay }
+    Wanted { sysctls, bridge, service, overlays: overlays.collect(), no_overlay }
 }
 
-fn overlay_device(facts: &Facts) -> Option<OverlayDevice> {
-    let overlay = facts.ways.overlay.as_ref()?;
+fn overlay_link(overlay: &Overlay, facts: &Facts) -> OverlayDevice {
     let hops = |peer: &'_ OverlayPeer| peer.hops.iter().map(|hop| (*hop, peer.mac)).collect::<Vec<_>>();
-    Some(OverlayDevice {
+    OverlayDevice {
         tunnel: Tunnel { id: overlay.id, port: overlay.port, local: Some(overlay.local), learning: false },
         mac: overlay.mac,
-        mtu: facts.overlay_mtu,
+        mtu: overlay.mtu(facts.outer_mtu),
         forwarding: overlay.peers.values().map(|peer| (peer.mac, peer.remote)).collect(),
         next_hops: overlay.peers.values().flat_map(hops).collect(),
-    })
+    }
 }
 
 fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> Vec<(String, String)> {
@@ -312,11 +327,11 @@ fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> 
     // before 1 (strict).
     let strict = found.sysctls.get("net/ipv4/conf/all/rp_filter").is_some_and(|value| value == "1");
     let loose = if strict { "2" } else { "0" };
-    if facts.ways.overlay.is_some() {
+    for device in facts.ways.overlays.keys().map(|over| overlay_device(*over)) {
         // What other nodes send from their own addresses would be answered past the overlay.
-        put(format!("net/ipv4/conf/{OVERLAY_DEVICE}/rp_filter"), loose);
-        put(format!("net/ipv6/conf/{OVERLAY_DEVICE}/accept_dad"), "0");
-        put(format!("net/ipv6/conf/{OVERLAY_DEVICE}/accept_ra"), "0");
+        put(format!("net/ipv4/conf/{device}/rp_filter"), loose);
+        put(format!("net/ipv6/conf/{device}/accept_dad"), "0");
+        put(format!("net/ipv6/conf/{device}/accept_ra"), "0");
     }
     if let Some(bridge) = bridge {
         // Until its link-local address had been proven unique, for two seconds, the node could not ask for a

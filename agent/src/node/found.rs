@@ -2,14 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 use sluice_ebpf_common::{SERVICE_DEVICE, SERVICE_PEER_DEVICE};
 use sluice_model::Node;
 
-use crate::routes::OVERLAY_DEVICE;
+use super::plan::NodeOp;
+use crate::routes::OVERLAY_DEVICES;
+
+/// The last of all addresses.
+const HIGHEST: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
 
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +64,15 @@ pub struct FoundRoute {
     pub ours: bool,
 }
 
+/// What a device of the overlay knows of the other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Behind which node's address each link-layer address is.
+    pub forwarding: BTreeSet<([u8; 6], IpAddr)>,
+    /// The next hops, with their link-layer addresses.
+    pub next_hops: BTreeMap<IpAddr, [u8; 6]>,
+}
+
 /// What is on the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -69,15 +82,41 @@ pub struct Found {
     pub addresses: Vec<(String, IpNet)>,
     /// The routes of the main table.
     pub routes: Vec<FoundRoute>,
-    /// Behind which node's address each link-layer address of the overlay is.
-    pub forwarding: BTreeSet<([u8; 6], IpAddr)>,
-    /// The next hops of the overlay, with their link-layer addresses.
-    pub next_hops: BTreeMap<IpAddr, [u8; 6]>,
+    /// What the overlay's devices know, by their names.
+    pub overlays: BTreeMap<&'static str, Peers>,
     /// Settings below `/proc/sys` that matter, where they exist.
     pub sysctls: BTreeMap<String, String>,
 }
 
 impl Found {
+    /// What becomes of this when a node is entered into the overlay, or taken out of it. Says nothing of other operations.
+    pub fn enter(&mut self, op: &NodeOp) {
+        let Some(peers) = op.entered_into().map(|device| self.overlays.entry(device).or_default()) else {
+            return;
+        };
+        match op {
+            NodeOp::PutForwarding { mac, remote, .. } => {
+                // The kernel keeps one for each link-layer address.
+                let (first, last) = ((*mac, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (*mac, HIGHEST));
+                let before: Vec<_> = peers.forwarding.range(first..=last).copied().collect();
+                for entry in before {
+                    peers.forwarding.remove(&entry);
+                }
+                peers.forwarding.insert((*mac, *remote));
+            }
+            NodeOp::RemoveForwarding { mac, remote, .. } => {
+                peers.forwarding.remove(&(*mac, *remote));
+            }
+            NodeOp::PutNextHop { hop, mac, .. } => {
+                peers.next_hops.insert(*hop, *mac);
+            }
+            NodeOp::RemoveNextHop { hop, .. } => {
+                peers.next_hops.remove(hop);
+            }
+            _ => {}
+        }
+    }
+
     /// The addresses of a device.
     pub fn addresses_of<'a>(&'a self, device: &'a str) -> impl Iterator<Item = IpNet> + 'a {
         self.addresses.iter().filter(move |(name, _)| name == device).map(|(_, address)| *address)
@@ -97,7 +136,7 @@ impl Found {
 
 /// Whether this is a device that we make, other than the bridge.
 fn is_ours(device: &str) -> bool {
-    [SERVICE_DEVICE, SERVICE_PEER_DEVICE, OVERLAY_DEVICE].contains(&device)
+    [SERVICE_DEVICE, SERVICE_PEER_DEVICE].contains(&device) || OVERLAY_DEVICES.contains(&device)
 }
 
 /// The devices that lead out of the node: those that are configured; otherwise those of the default routes and

@@ -13,7 +13,7 @@ mod observe;
 mod plan;
 
 pub use apply::apply;
-pub use desired::{Bridge, Facts, OverlayDevice, ServiceDevice, Wanted, facts, gateways, wanted};
-pub use found::{Device, Found, FoundRoute, Tunnel, uplinks};
+pub use desired::{Bridge, Facts, OverlayDevice, ServiceDevice, Wanted, facts, gateways, rivals, wanted};
+pub use found::{Device, Found, FoundRoute, Peers, Tunnel, uplinks};
 pub use observe::{observe, observe_devices};
 pub use plan::{NodeOp, plan, remains};

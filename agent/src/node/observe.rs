@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use sluice_ebpf_common::{SERVICE_DEVICE, SERVICE_PEER_DEVICE};
 use sluice_netlink::{Link, Netlink, RouteFilter, RouteKind, TABLE_MAIN, owned, sysctl};
 
-use super::found::{Device, Found, FoundRoute, Tunnel};
-use crate::routes::OVERLAY_DEVICE;
+use super::found::{Device, Found, FoundRoute, Peers, Tunnel};
+use crate::routes::OVERLAY_DEVICES;
 
 /// Reads devices, addresses, routes and settings. A part that cannot be read is an error, never a shorter list.
 pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
@@ -25,24 +25,27 @@ pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
     let routes = netlink
         .routes(&filter)?
         .into_iter()
-        .filter(|route| route.kind == RouteKind::Unicast)
+        // Other kinds (that drop, say) are somebody else's decision about a destination.
         .map(|route| FoundRoute {
             destination: route.destination,
             via: route.gateway,
             device: route.device.and_then(|index| names.get(&index).map(|name| (*name).clone())),
             source: route.source,
             mtu: route.mtu,
-            ours: route.protocol == owned::ROUTE_PROTOCOL,
+            ours: route.protocol == owned::ROUTE_PROTOCOL && route.kind == RouteKind::Unicast,
         })
         .collect();
     let sysctls = sysctls(devices.keys());
     let mut found = Found { devices, addresses, routes, sysctls, ..Found::default() };
-    let overlay = found.devices.get(OVERLAY_DEVICE).filter(|device| device.tunnel.is_some());
-    if let Some(index) = overlay.map(|device| device.index) {
-        let forwardings = netlink.forwardings(index)?.into_iter();
-        found.forwarding = forwardings.map(|entry| (entry.mac.0, entry.remote)).collect();
-        let permanent = netlink.neighbours(index)?.into_iter().filter(|neighbour| neighbour.permanent);
-        found.next_hops = permanent.filter_map(|hop| Some((hop.address, hop.mac?.0))).collect();
+    for name in OVERLAY_DEVICES {
+        let overlay = found.devices.get(name).filter(|device| device.tunnel.is_some());
+        if let Some(index) = overlay.map(|device| device.index) {
+            let forwardings = netlink.forwardings(index)?.into_iter();
+            let forwarding = forwardings.map(|entry| (entry.mac.0, entry.remote)).collect();
+            let permanent = netlink.neighbours(index)?.into_iter().filter(|neighbour| neighbour.permanent);
+            let next_hops = permanent.filter_map(|hop| Some((hop.address, hop.mac?.0))).collect();
+            found.overlays.insert(name, Peers { forwarding, next_hops });
+        }
     }
     Ok(found)
 }
@@ -86,7 +89,7 @@ fn sysctls<'a>(devices: impl Iterator<Item = &'a String>) -> BTreeMap<String, St
         for setting in ["accept_ra", "accept_dad"] {
             names.push(format!("net/ipv6/conf/{name}/{setting}"));
         }
-        if name == SERVICE_DEVICE || name == OVERLAY_DEVICE {
+        if name == SERVICE_DEVICE || OVERLAY_DEVICES.contains(&name.as_str()) {
             for setting in ["rp_filter", "accept_local", "route_localnet"] {
                 names.push(format!("net/ipv4/conf/{name}/{setting}"));
             }

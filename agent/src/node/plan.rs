@@ -12,7 +12,6 @@ use super::{
     desired::{Bridge, OverlayDevice, ServiceDevice, Wanted},
     found::{Found, Tunnel},
 };
-use crate::routes::OVERLAY_DEVICE;
 
 /// One change of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,24 +28,31 @@ pub enum NodeOp {
     },
     /// The overlay's device, in the place of another that has its name.
     CreateOverlay {
+        device: &'static str,
         tunnel: Tunnel,
         mac: [u8; 6],
         mtu: u32,
     },
-    RemoveOverlay,
+    RemoveOverlay {
+        device: &'static str,
+    },
     PutForwarding {
+        device: &'static str,
         mac: [u8; 6],
         remote: IpAddr,
     },
     RemoveForwarding {
+        device: &'static str,
         mac: [u8; 6],
         remote: IpAddr,
     },
     PutNextHop {
+        device: &'static str,
         hop: IpAddr,
         mac: [u8; 6],
     },
     RemoveNextHop {
+        device: &'static str,
         hop: IpAddr,
     },
     SetMtu {
@@ -77,23 +83,36 @@ pub enum NodeOp {
     },
 }
 
+impl NodeOp {
+    /// The overlay's device that another node is entered into, or taken out of, by this.
+    pub fn entered_into(&self) -> Option<&'static str> {
+        match self {
+            Self::PutForwarding { device, .. }
+            | Self::RemoveForwarding { device, .. }
+            | Self::PutNextHop { device, .. }
+            | Self::RemoveNextHop { device, .. } => Some(device),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for NodeOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CreateBridge { name, mtu, .. } => write!(f, "create bridge {name} mtu {mtu}"),
             Self::CreateServicePair { mtu } => write!(f, "create {SERVICE_DEVICE} mtu {mtu}"),
-            Self::CreateOverlay { tunnel, mtu, .. } => {
-                write!(f, "create {OVERLAY_DEVICE} id {} port {}", tunnel.id, tunnel.port)?;
+            Self::CreateOverlay { device, tunnel, mtu, .. } => {
+                write!(f, "create {device} id {} port {}", tunnel.id, tunnel.port)?;
                 if let Some(local) = tunnel.local {
                     write!(f, " from {local}")?;
                 }
                 write!(f, " mtu {mtu}")
             }
-            Self::RemoveOverlay => write!(f, "remove {OVERLAY_DEVICE}"),
-            Self::PutForwarding { remote, .. } => write!(f, "enter {remote} into the overlay"),
-            Self::RemoveForwarding { remote, .. } => write!(f, "take {remote} out of the overlay"),
-            Self::PutNextHop { hop, .. } => write!(f, "enter next hop {hop} into the overlay"),
-            Self::RemoveNextHop { hop } => write!(f, "take next hop {hop} out of the overlay"),
+            Self::RemoveOverlay { device } => write!(f, "remove {device}"),
+            Self::PutForwarding { device, remote, .. } => write!(f, "enter {remote} into {device}"),
+            Self::RemoveForwarding { device, remote, .. } => write!(f, "take {remote} out of {device}"),
+            Self::PutNextHop { device, hop, .. } => write!(f, "enter next hop {hop} into {device}"),
+            Self::RemoveNextHop { device, hop } => write!(f, "take next hop {hop} out of {device}"),
             Self::SetMtu { device, mtu } => write!(f, "set mtu {mtu} of {device}"),
             Self::SetMac { device, .. } => write!(f, "set the link-layer address of {device}"),
             Self::SetNoArp { device } => write!(f, "set noarp on {device}"),
@@ -114,8 +133,8 @@ pub fn plan(wanted: &Wanted, found: &Found) -> Vec<NodeOp> {
     if let Some(service) = &wanted.service {
         service_links(service, found, &mut ops);
     }
-    if let Some(overlay) = &wanted.overlay {
-        overlay_links(overlay, found, &mut ops);
+    for (device, overlay) in &wanted.overlays {
+        overlay_links(device, overlay, found, &mut ops);
     }
     // Settings of devices exist once the devices do, and should hold before the devices have addresses.
     for (name, value) in &wanted.sysctls {
@@ -137,25 +156,28 @@ pub fn plan(wanted: &Wanted, found: &Found) -> Vec<NodeOp> {
 
 /// What nothing needs any more once the routes are what they should be.
 pub fn remains(wanted: &Wanted, found: &Found) -> Vec<NodeOp> {
-    let is_there = found.devices.get(OVERLAY_DEVICE).is_some_and(|device| device.tunnel.is_some());
-    if wanted.no_overlay && is_there {
-        return vec![NodeOp::RemoveOverlay];
+    let mut ops = Vec::new();
+    let is_there = |name: &str| found.devices.get(name).is_some_and(|device| device.tunnel.is_some());
+    let gone = wanted.no_overlay.iter().filter(|name| is_there(name));
+    ops.extend(gone.map(|device| NodeOp::RemoveOverlay { device }));
+    for (device, overlay) in &wanted.overlays {
+        let Some(held) = found.overlays.get(device) else { continue };
+        let hops = held.next_hops.keys().filter(|hop| !overlay.next_hops.contains_key(*hop));
+        ops.extend(hops.map(|&hop| NodeOp::RemoveNextHop { device, hop }));
+        let forwarding = held.forwarding.iter().filter(|(mac, _)| !overlay.forwarding.contains_key(mac));
+        ops.extend(forwarding.map(|&(mac, remote)| NodeOp::RemoveForwarding { device, mac, remote }));
     }
-    let Some(overlay) = &wanted.overlay else { return Vec::new() };
-    let hops = found.next_hops.keys().filter(|hop| !overlay.next_hops.contains_key(*hop));
-    let forwarding = found.forwarding.iter().filter(|(mac, _)| !overlay.forwarding.contains_key(mac));
-    hops.map(|&hop| NodeOp::RemoveNextHop { hop })
-        .chain(forwarding.map(|&(mac, remote)| NodeOp::RemoveForwarding { mac, remote }))
-        .collect()
+    ops
 }
 
 /// Device, nodes, next hops: nothing leads to what is not there yet.
-fn overlay_links(overlay: &OverlayDevice, found: &Found, ops: &mut Vec<NodeOp>) {
-    let device = || OVERLAY_DEVICE.to_owned();
-    let held = found.devices.get(OVERLAY_DEVICE).filter(|device| device.tunnel == Some(overlay.tunnel));
+fn overlay_links(name: &'static str, overlay: &OverlayDevice, found: &Found, ops: &mut Vec<NodeOp>) {
+    let device = || name.to_owned();
+    let held = found.devices.get(name).filter(|device| device.tunnel == Some(overlay.tunnel));
     match held {
         None => {
-            ops.push(NodeOp::CreateOverlay { tunnel: overlay.tunnel, mac: overlay.mac, mtu: overlay.mtu });
+            let OverlayDevice { tunnel, mac, mtu, .. } = *overlay;
+            ops.push(NodeOp::CreateOverlay { device: name, tunnel, mac, mtu });
             ops.push(NodeOp::SetUp { device: device() });
         }
         Some(held) => {
@@ -171,14 +193,14 @@ fn overlay_links(overlay: &OverlayDevice, found: &Found, ops: &mut Vec<NodeOp>) 
         }
     }
     // A device that is made anew knows nobody.
-    let knows = |entry: &([u8; 6], IpAddr)| held.is_some() && found.forwarding.contains(entry);
+    let known = held.and_then(|_| found.overlays.get(name));
+    let knows = |entry: &([u8; 6], IpAddr)| known.is_some_and(|known| known.forwarding.contains(entry));
     let forwarding = overlay.forwarding.iter().map(|(mac, remote)| (*mac, *remote));
-    ops.extend(
-        forwarding.filter(|entry| !knows(entry)).map(|(mac, remote)| NodeOp::PutForwarding { mac, remote }),
-    );
+    let missing = forwarding.filter(|entry| !knows(entry));
+    ops.extend(missing.map(|(mac, remote)| NodeOp::PutForwarding { device: name, mac, remote }));
     for (&hop, &mac) in &overlay.next_hops {
-        if held.is_none() || found.next_hops.get(&hop) != Some(&mac) {
-            ops.push(NodeOp::PutNextHop { hop, mac });
+        if known.and_then(|known| known.next_hops.get(&hop)) != Some(&mac) {
+            ops.push(NodeOp::PutNextHop { device: name, hop, mac });
         }
     }
 }

@@ -6,6 +6,7 @@ use sluice_ebpf_common::{
     NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NETWORK_OVERLAY, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS,
     OVERLAY_UPLINK,
 };
+use sluice_netlink::owned::{OVERLAY_DEVICE, OVERLAY_DEVICE_V6};
 use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, ObjectKey, Snapshot};
 
 use super::*;
@@ -13,7 +14,7 @@ use crate::{
     config::{Config, OverlayMode, Settings},
     node::{
         desired::{Facts, facts, gateways, wanted},
-        found::{Device, FoundRoute, uplinks},
+        found::{Device, FoundRoute, Peers, uplinks},
     },
 };
 
@@ -93,29 +94,33 @@ fn carry_out(found: &mut Found, ops: &[NodeOp]) {
                     found.devices.insert(name.into(), device);
                 }
             }
-            NodeOp::CreateOverlay { tunnel, mac, mtu } => {
+            NodeOp::CreateOverlay { device: name, tunnel, mac, mtu } => {
                 let tunnel = Some(*tunnel);
                 let device = Device { index: 70, mac: Some(*mac), mtu: *mtu, tunnel, ..Device::default() };
-                found.devices.insert(OVERLAY_DEVICE.into(), device);
-                found.forwarding.clear();
-                found.next_hops.clear();
+                found.devices.insert((*name).into(), device);
+                found.overlays.insert(name, Peers::default());
             }
-            NodeOp::RemoveOverlay => {
-                found.devices.remove(OVERLAY_DEVICE).unwrap();
-                found.forwarding.clear();
-                found.next_hops.clear();
+            NodeOp::RemoveOverlay { device } => {
+                found.devices.remove(*device).unwrap();
+                found.overlays.remove(device);
             }
-            NodeOp::PutForwarding { mac, remote } => {
-                assert!(found.devices.contains_key(OVERLAY_DEVICE));
-                found.forwarding.retain(|(held, _)| held != mac);
-                found.forwarding.insert((*mac, *remote));
+            NodeOp::PutForwarding { device, .. } => {
+                assert!(found.devices.contains_key(*device));
+                found.enter(op);
             }
-            NodeOp::RemoveForwarding { mac, remote } => assert!(found.forwarding.remove(&(*mac, *remote))),
-            NodeOp::PutNextHop { hop, mac } => {
-                assert!(found.forwarding.iter().any(|(held, _)| held == mac), "the node before its next hop");
-                found.next_hops.insert(*hop, *mac);
+            NodeOp::RemoveForwarding { device, mac, remote } => {
+                assert!(found.overlays[device].forwarding.contains(&(*mac, *remote)));
+                found.enter(op);
             }
-            NodeOp::RemoveNextHop { hop } => assert!(found.next_hops.remove(hop).is_some()),
+            NodeOp::PutNextHop { device, mac, .. } => {
+                let known = &found.overlays[device].forwarding;
+                assert!(known.iter().any(|(held, _)| held == mac), "the node before its next hop");
+                found.enter(op);
+            }
+            NodeOp::RemoveNextHop { device, hop } => {
+                assert!(found.overlays[device].next_hops.contains_key(hop));
+                found.enter(op);
+            }
             NodeOp::SetMtu { device, mtu } => found.devices.get_mut(device).unwrap().mtu = *mtu,
             NodeOp::SetMac { device, mac } => found.devices.get_mut(device).unwrap().mac = Some(*mac),
             NodeOp::SetNoArp { device } => found.devices.get_mut(device).unwrap().noarp = true,
@@ -224,9 +229,9 @@ fn node_ports_are_served_where_it_is_said() {
 
 /// The state of the overlay as text.
 fn overlay(found: &Found) -> Vec<String> {
-    let nodes = found.forwarding.iter().map(|(_, remote)| format!("node {remote}"));
-    let hops = found.next_hops.keys().map(|hop| format!("hop {hop}"));
-    nodes.chain(hops).collect()
+    let peers = found.overlays.values();
+    let nodes = peers.clone().flat_map(|peers| &peers.forwarding).map(|(_, remote)| format!("node {remote}"));
+    nodes.chain(peers.flat_map(|peers| peers.next_hops.keys()).map(|hop| format!("hop {hop}"))).collect()
 }
 
 #[test]
@@ -292,6 +297,36 @@ fn the_overlay_follows_the_nodes_and_goes_when_it_is_not_wanted() {
     assert_eq!(overlay(&found).len(), 6, "the node on the common network, too");
     pass(&config(|settings| settings.routes = Some(false)), &snapshot, &mut found);
     assert!(!found.devices.contains_key(OVERLAY_DEVICE));
+}
+
+#[test]
+fn nodes_of_either_family_are_reached_by_a_device_for_each() {
+    let mut found = fresh();
+    let mut snapshot = Snapshot::default();
+    let mut put = |name: &str, addresses: &[&str], cidr: &str| {
+        let mut object = node(name, addresses[0], &[cidr]);
+        let more = addresses[1..].iter().map(|text| text.parse().unwrap());
+        object.addresses.extend(more.map(|address| NodeAddress { kind: NodeAddressKind::Internal, address }));
+        snapshot.apply(Object::Node(object), &mut Changes::default());
+    };
+    put("one", &["192.0.2.1", "2001:db8::1"], "10.244.1.0/24");
+    put("both", &["203.0.114.2", "2001:db8:2::2"], "10.244.2.0/24");
+    put("four", &["203.0.114.3"], "10.244.3.0/24");
+    put("six", &["2001:db8:2::4"], "10.244.4.0/24");
+    let auto = config(|_| {});
+    let facts = facts(&auto, &snapshot, &found);
+    let wanted = wanted(&auto, &facts, &found, &BTreeSet::new(), |_, _| [2, 0, 0, 0, 0, 7]);
+    let before = found.clone();
+    carry_out(&mut found, &plan(&wanted, &before));
+    let behind = |device: &str| -> Vec<String> {
+        found.overlays[device].forwarding.iter().map(|(_, remote)| remote.to_string()).collect()
+    };
+    let (v4, v6) = (behind(OVERLAY_DEVICE), behind(OVERLAY_DEVICE_V6));
+    assert_eq!(v4.iter().map(String::as_str).collect::<BTreeSet<_>>(), ["203.0.114.2", "203.0.114.3"].into());
+    assert_eq!(v6, ["2001:db8:2::4"]);
+    let mtus = [OVERLAY_DEVICE, OVERLAY_DEVICE_V6].map(|device| found.devices[device].mtu);
+    assert_eq!((mtus, facts.mtu), ([1350, 1330], 1330), "what fits through both");
+    assert_eq!(plan(&wanted, &found), []);
 }
 
 #[test]

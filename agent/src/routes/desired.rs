@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use sluice_ebpf_common::SERVICE_DEVICE;
 use sluice_model::{IpFamily, Snapshot};
 
-use super::ways::{OVERLAY_DEVICE, Way};
+use super::ways::{Way, overlay_device};
 use crate::{
     config::Config,
     node::{Facts, gateways},
@@ -58,17 +58,15 @@ pub enum RouteProblem {
         /// Its pod network.
         network: IpNet,
     },
-    /// The overlay is needed, and the node has no address of its family.
+    /// The overlay is needed, and the two nodes have no addresses of one family.
     #[error(
-        "node {node} has no address that the overlay from {local} could lead to; its pod network {network} cannot be reached"
+        "node {node} and this one have no addresses of a common family, which the overlay needs; its pod network {network} cannot be reached"
     )]
-    NoOuterAddress {
+    NoCommonFamily {
         /// The node.
         node: Arc<str>,
         /// Its pod network.
         network: IpNet,
-        /// This node's address in the overlay's outer packets.
-        local: IpAddr,
     },
     /// Two nodes claim the same addresses for their pods.
     #[error("the pod network {network} of node {node} overlaps that of node {other}")]
@@ -81,11 +79,17 @@ pub enum RouteProblem {
         other: Arc<str>,
     },
     /// Somebody else's route is there.
-    #[error("somebody else's route to {network} is there; it is left as it is")]
+    #[error("somebody else's route to {network}{} is there; it stays, and wins", by(.device))]
     Foreign {
         /// The destination.
         network: IpNet,
+        /// The device that it leads to.
+        device: Option<String>,
     },
+}
+
+fn by(device: &Option<String>) -> String {
+    device.as_ref().map(|device| format!(" by {device}")).unwrap_or_default()
 }
 
 /// The routes that this node should have, by destination, and why there are no more.
@@ -113,9 +117,9 @@ fn pod_route(network: IpNet, way: &Way, gateways: &[IpNet]) -> WantedRoute {
         Way::Direct { via, device } => {
             WantedRoute { via: Some(*via), device: device.clone(), source: None, mtu: None, onlink: false }
         }
-        Way::Overlay { hop } => WantedRoute {
+        Way::Overlay { hop, over } => WantedRoute {
             via: Some(*hop),
-            device: OVERLAY_DEVICE.to_owned(),
+            device: overlay_device(*over).to_owned(),
             source: gateways.iter().map(IpNet::addr).find(|ip| IpFamily::of(*ip) == family(network)),
             mtu: None,
             onlink: true,

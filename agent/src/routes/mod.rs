@@ -9,5 +9,5 @@ mod ways;
 
 pub use apply::apply;
 pub use desired::{RouteProblem, WantedRoute, desired};
-pub use plan::{RouteOp, plan};
-pub use ways::{OVERLAY_DEVICE, Overlay, OverlayPeer, Way, Ways, ways};
+pub use plan::{RouteOp, carried_out, plan};
+pub use ways::{OVERLAY_DEVICES, Overlay, OverlayPeer, Way, Ways, overlay_device, ways};

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! direct    pods of two ── route via two's address ──▶ eth0 ─▶ two
-//! overlay   pods of two ── route via two's next hop ─▶ sluice-vxlan
+//! overlay   pods of two ── route via two's next hop ─▶ sluice-vxlan, sluice-vxlan6
 //!                              next hop ── neighbour entry ─▶ two's link-layer address in the overlay
 //!                                  link-layer address ── forwarding entry ─▶ two's own address, by UDP
 //! ```
+//!
+//! Two nodes speak over IPv4 where both have an address of it, else over IPv6: both come to the same choice, and a packet
+//! finds the other side listening. A device of the overlay goes over one family, so there may be two.
 //!
 //! Next hop and link-layer address of a node follow from its pod network and its name, so that no node has to publish
 //! anything.
@@ -26,8 +29,16 @@ use crate::{
     node::{Found, gateways},
 };
 
-/// The device of the overlay.
-pub const OVERLAY_DEVICE: &str = owned::OVERLAY_DEVICE;
+/// The devices of the overlay.
+pub const OVERLAY_DEVICES: [&str; 2] = [owned::OVERLAY_DEVICE, owned::OVERLAY_DEVICE_V6];
+
+/// The device of the overlay that goes over a family of the nodes' addresses.
+pub const fn overlay_device(over: IpFamily) -> &'static str {
+    match over {
+        IpFamily::V4 => owned::OVERLAY_DEVICE,
+        IpFamily::V6 => owned::OVERLAY_DEVICE_V6,
+    }
+}
 
 /// What the overlay puts around a packet: Ethernet, VXLAN and UDP headers, and that of the outer IP.
 const fn overhead(family: IpFamily) -> u32 {
@@ -51,6 +62,8 @@ pub enum Way {
     Overlay {
         /// The next hop there.
         hop: IpAddr,
+        /// The family of the outer packets.
+        over: IpFamily,
     },
 }
 
@@ -65,7 +78,7 @@ pub struct OverlayPeer {
     pub hops: BTreeSet<IpAddr>,
 }
 
-/// The overlay, as this node should have it.
+/// The overlay over one family, as this node should have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlay {
     /// The network's number.
@@ -94,23 +107,23 @@ pub struct Ways {
     pub networks: BTreeMap<IpNet, Way>,
     /// Networks to which there is none.
     pub problems: Vec<RouteProblem>,
-    /// The overlay, where it is needed.
-    pub overlay: Option<Overlay>,
-    /// An overlay that is there is to go. Not so while too little is known to say.
-    pub no_overlay: bool,
+    /// The overlay, where it is needed, by the family of the outer packets.
+    pub overlays: BTreeMap<IpFamily, Overlay>,
+    /// The families over which an overlay that is there is to go. None while too little is known to say.
+    pub no_overlay: BTreeSet<IpFamily>,
 }
 
 /// The ways to the pods of all other nodes.
 pub fn ways(config: &Config, snapshot: &Snapshot, found: &Found) -> Ways {
     let mut ways = Ways::default();
     if !config.routes || config.overlay == OverlayMode::None {
-        ways.no_overlay = true;
+        ways.no_overlay = IpFamily::ALL.into();
         return ways;
     }
     let this = snapshot.nodes.get(&config.node_name);
-    let mut overlay = match config.overlay {
-        OverlayMode::Auto | OverlayMode::Vxlan => this.and_then(|node| overlay(config, node)),
-        OverlayMode::Direct | OverlayMode::None => None,
+    let mut overlays = match config.overlay {
+        OverlayMode::Auto | OverlayMode::Vxlan => this.map(|node| overlays(config, node)).unwrap_or_default(),
+        OverlayMode::Direct | OverlayMode::None => BTreeMap::new(),
     };
     // This node first: nobody else's claim may lead its own pods' traffic away.
     let mut claims = Claims::default();
@@ -121,30 +134,35 @@ pub fn ways(config: &Config, snapshot: &Snapshot, found: &Found) -> Ways {
                 let node = node.name.clone();
                 ways.problems.push(RouteProblem::Overlap { node, network, other });
             } else if node.name != config.node_name {
-                match way(config, node, network, found, overlay.as_mut()) {
+                match way(config, node, network, found, &mut overlays) {
                     Ok(way) => drop(ways.networks.insert(network, way)),
                     Err(problem) => ways.problems.push(problem),
                 }
             }
         }
     }
-    let needed = |overlay: &Overlay| config.overlay == OverlayMode::Vxlan || !overlay.peers.is_empty();
-    let known = config.overlay == OverlayMode::Direct || overlay.is_some();
-    ways.overlay = overlay.filter(needed);
-    ways.no_overlay = known && ways.overlay.is_none();
+    let known = config.overlay == OverlayMode::Direct || !overlays.is_empty();
+    // Where it is for all, it is there before the first other node is.
+    let usual = overlays.keys().next().copied().filter(|_| config.overlay == OverlayMode::Vxlan);
+    overlays.retain(|over, overlay| Some(*over) == usual || !overlay.peers.is_empty());
+    ways.overlays = overlays;
+    if known {
+        ways.no_overlay =
+            IpFamily::ALL.into_iter().filter(|family| !ways.overlays.contains_key(family)).collect();
+    }
     ways
 }
 
-/// The overlay without peers. Over IPv4 where the node has it: all nodes must choose alike, as a packet arrives only
-/// where the other side listens in the same family.
-fn overlay(config: &Config, node: &Node) -> Option<Overlay> {
-    Some(Overlay {
+/// The overlay over each family that the node has an address of, without peers.
+fn overlays(config: &Config, node: &Node) -> BTreeMap<IpFamily, Overlay> {
+    let overlay = |local| Overlay {
         id: config.vxlan_id,
         port: config.vxlan_port,
-        local: node.primary_addresses().next()?,
+        local,
         mac: owned::overlay_mac(&node.name).0,
         peers: BTreeMap::new(),
-    })
+    };
+    node.primary_addresses().map(|local| (IpFamily::of(local), overlay(local))).collect()
 }
 
 fn way(
@@ -152,10 +170,10 @@ fn way(
     node: &Node,
     network: IpNet,
     found: &Found,
-    overlay: Option<&mut Overlay>,
+    overlays: &mut BTreeMap<IpFamily, Overlay>,
 ) -> Result<Way, RouteProblem> {
-    let family = IpFamily::of(network.addr());
-    let address = node.primary_addresses().find(|ip| IpFamily::of(*ip) == family);
+    let address_of = |family| node.primary_addresses().find(|ip| IpFamily::of(*ip) == family);
+    let address = address_of(IpFamily::of(network.addr()));
     if config.overlay != OverlayMode::Vxlan
         && let Some(address) = address
         && let Some((device, own)) = found.neighbour(address)
@@ -170,12 +188,12 @@ fn way(
             Some(address) => RouteProblem::NotANeighbour { node: node.name.clone(), address, network },
         });
     }
-    let Some(overlay) = overlay else {
+    if overlays.is_empty() {
         return Err(RouteProblem::NoOverlay { node: node.name.clone(), network });
-    };
-    let outer = IpFamily::of(overlay.local);
-    let Some(remote) = node.primary_addresses().find(|ip| IpFamily::of(*ip) == outer) else {
-        return Err(RouteProblem::NoOuterAddress { node: node.name.clone(), network, local: overlay.local });
+    }
+    let mut common = overlays.iter_mut().filter_map(|(over, overlay)| Some((overlay, address_of(*over)?)));
+    let Some((overlay, remote)) = common.next() else {
+        return Err(RouteProblem::NoCommonFamily { node: node.name.clone(), network });
     };
     if remote == overlay.local {
         return Err(RouteProblem::NotANeighbour { node: node.name.clone(), address: remote, network });
@@ -189,7 +207,7 @@ fn way(
     };
     let new = || OverlayPeer { mac: mac.0, remote, hops: BTreeSet::new() };
     overlay.peers.entry(node.name.clone()).or_insert_with(new).hops.insert(hop);
-    Ok(Way::Overlay { hop })
+    Ok(Way::Overlay { hop, over: IpFamily::of(remote) })
 }
 
 /// Pod networks and whose they are; two nodes' never overlap.

@@ -26,6 +26,7 @@
 
 mod address;
 mod attributes;
+mod batch;
 mod bury;
 mod create;
 mod error;
@@ -45,6 +46,7 @@ mod vxlan;
 mod watch;
 
 pub use address::{Address, AddressFlags};
+pub use batch::Request;
 pub use create::{BridgeSpec, VethEnd};
 pub use error::{Error, Result};
 pub use filter::{Direction, ProgramFilter};

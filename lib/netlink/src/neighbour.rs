@@ -76,7 +76,8 @@ impl Forwarding {
     }
 }
 
-fn message(index: u32, address: IpAddr) -> NeighbourMessage {
+/// What tells that a neighbour is to be forgotten.
+pub(crate) fn forgotten_message(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address.is_ipv4());
     message.header.ifindex = index;
@@ -84,7 +85,16 @@ fn message(index: u32, address: IpAddr) -> NeighbourMessage {
     message
 }
 
-fn forwarding_message(index: u32, mac: MacAddress, remote: IpAddr) -> NeighbourMessage {
+/// What says for good where a neighbour is.
+pub(crate) fn neighbour_message(index: u32, address: IpAddr, mac: MacAddress) -> NeighbourMessage {
+    let mut message = forgotten_message(index, address);
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message
+}
+
+/// What says behind which remote node a link-layer address is, or no longer is.
+pub(crate) fn forwarding_message(index: u32, mac: MacAddress, remote: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = index;
@@ -111,9 +121,7 @@ impl Netlink {
 
     /// Says for good where a neighbour is, in place of what was known.
     pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: MacAddress) -> Result<()> {
-        let mut message = message(index, address);
-        message.header.state = NeighbourState::Permanent;
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+        let message = neighbour_message(index, address, mac);
         let action = Action { verb: "set neighbour", object: &address };
         self.execute(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, action)
     }
@@ -121,7 +129,7 @@ impl Netlink {
     /// Forgets a neighbour. Says whether it was known.
     pub fn forget_neighbour(&mut self, index: u32, address: IpAddr) -> Result<bool> {
         let action = Action { verb: "forget neighbour", object: &address };
-        match self.execute(RouteNetlinkMessage::DelNeighbour(message(index, address)), 0, action) {
+        match self.execute(RouteNetlinkMessage::DelNeighbour(forgotten_message(index, address)), 0, action) {
             Ok(()) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),

@@ -12,8 +12,12 @@ pub const ROUTE_PROTOCOL: u8 = 83;
 /// The bridge that pods are attached to unless the configuration names another.
 pub const DEFAULT_BRIDGE: &str = "sluice0";
 
-/// The device through which packets to other nodes go where the network between does not know pods.
+/// The device through which packets to other nodes go where the network between does not know pods, over the nodes'
+/// IPv4 addresses.
 pub const OVERLAY_DEVICE: &str = "sluice-vxlan";
+
+/// The same over the nodes' IPv6 addresses.
+pub const OVERLAY_DEVICE_V6: &str = "sluice-vxlan6";
 
 /// The nf_tables table, of each family, in which the plugin keeps what a node without a datapath needs.
 pub const FILTER_TABLE: &str = "sluice-cni";
@@ -94,6 +98,7 @@ mod tests {
             "sluice-svc",
             "sluice-svp",
             "sluice-vxlan",
+            "sluice-vxlan6",
             "sluice123456789",
             "sluiceABCDEF01",
             "slu1ce12345678",

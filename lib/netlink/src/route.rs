@@ -165,7 +165,7 @@ impl Route {
         Self { gateway: Some(gateway), scope: RouteScope::Universe, ..Self::new(destination, device) }
     }
 
-    fn message(&self) -> RouteMessage {
+    pub(crate) fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         let header = &mut message.header;
         header.address_family = family(self.destination.addr().is_ipv4());

@@ -90,6 +90,57 @@ impl Netlink {
         Ok(())
     }
 
+    /// Sends requests together, and gives those that failed, by their place. `action` tells what the one at a place is.
+    /// The kernel tells of each failure, and that it has come to the end: one answer where all goes well.
+    pub(crate) fn execute_all<'a>(
+        &mut self,
+        messages: Vec<(RouteNetlinkMessage, u16)>,
+        action: impl Fn(usize) -> Action<'a>,
+    ) -> Vec<(usize, Error)> {
+        let Some(last) = messages.len().checked_sub(1) else { return Vec::new() };
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        for (place, (message, flags)) in messages.into_iter().enumerate() {
+            let end = if place == last { NLM_F_ACK } else { 0 };
+            self.append(&mut bytes, message, NLM_F_REQUEST | end | flags);
+        }
+        let mut failed = Vec::new();
+        let sent = self.write(&bytes, action(last));
+        if let Err(error) = sent.and_then(|()| self.acknowledged(first, last, &action, &mut failed)) {
+            failed.push((last, error));
+        }
+        failed
+    }
+
+    /// Reads the answers to requests that were sent together, up to that to the last.
+    fn acknowledged<'a>(
+        &mut self,
+        first: u32,
+        last: usize,
+        action: &impl Fn(usize) -> Action<'a>,
+        failed: &mut Vec<(usize, Error)>,
+    ) -> Result<()> {
+        loop {
+            let length = self.read(action(last))?;
+            let mut rest = &self.buffer[..length];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest)
+                    .map_err(|error| action(last).malformed(&Malformed(error.to_string())))?;
+                let sequence = message.sequence_number();
+                let place = sequence.wrapping_sub(first) as usize;
+                if place <= last && message.message_type() == NLMSG_ERROR {
+                    let answer = interpret(&message, sequence, action(place)).map(drop);
+                    failed.extend(answer.err().map(|error| (place, error)));
+                    if place == last {
+                        return Ok(());
+                    }
+                }
+                let aligned = (message.length() as usize).next_multiple_of(4).min(rest.len());
+                rest = &rest[aligned..];
+            }
+        }
+    }
+
     /// Sends a request that is answered by one object.
     pub(crate) fn get<T>(
         &mut self,
@@ -135,16 +186,27 @@ impl Netlink {
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16, action: Action<'_>) -> Result<()> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, message, flags);
+        self.write(&bytes, action)
+    }
+
+    /// Puts a request behind others, under the next number.
+    fn append(&mut self, bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::from(message);
         message.header.flags = flags;
         message.header.sequence_number = self.sequence;
         message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        let begin = bytes.len();
+        bytes.resize(begin + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut bytes[begin..]);
+    }
+
+    fn write(&mut self, bytes: &[u8], action: Action<'_>) -> Result<()> {
         let kernel = SocketAddr::new(0, 0);
         loop {
-            match self.socket.send_to(&bytes, &kernel, 0) {
+            match self.socket.send_to(bytes, &kernel, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(action.io(error)),

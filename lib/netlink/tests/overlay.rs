@@ -5,7 +5,8 @@
 use std::net::IpAddr;
 
 use sluice_netlink::{
-    AddressFlags, Direction, Forwarding, MacAddress, Namespace, Netlink, Route, RouteFilter, VethEnd, Vxlan,
+    AddressFlags, Direction, Forwarding, MacAddress, Namespace, Netlink, Request, Route, RouteFilter, VethEnd,
+    Vxlan,
     owned::{self, OVERLAY_DEVICE},
 };
 
@@ -83,6 +84,43 @@ fn routes_lead_over_it_to_next_hops_that_no_address_of_ours_is_near() {
         assert_eq!(held.len(), 1, "{held:?}");
         assert_eq!((held[0].gateway, held[0].device, held[0].onlink), (Some(hop), Some(index), true));
     }
+}
+
+#[test]
+fn requests_that_are_sent_together_fail_one_by_one() {
+    let mut netlink = node();
+    let vxlan = Vxlan { id: 83, port: 8472, local: Some(ip("192.0.2.1")), learning: false };
+    netlink.create_vxlan(OVERLAY_DEVICE, &vxlan, owned::overlay_mac("one"), 1450).unwrap();
+    let index = netlink.link(OVERLAY_DEVICE).unwrap().index;
+    netlink.set_up(index).unwrap();
+    // More than are sent at once; the hundredth names a device that is not there.
+    let entry = |number: u8| {
+        let (mac, remote) = (MacAddress([2, 0, 0, 0, 1, number]), ip(&format!("198.51.100.{number}")));
+        let index = if number == 100 { 4711 } else { index };
+        Request::SetForwarding { index, mac, remote }
+    };
+    let failed = netlink.carry_out(&(1..=200).map(entry).collect::<Vec<_>>());
+    let [(99, error)] = &failed[..] else { panic!("{failed:?}") };
+    assert!(error.is_not_found() && error.to_string().contains("02:00:00:00:01:64"), "{error}");
+    assert_eq!(netlink.forwardings(index).unwrap().len(), 199);
+
+    // Routes of others stay; what is to go may have gone.
+    let network = |number: u8| format!("10.9.{number}.0/24").parse().unwrap();
+    let mut foreign = Route::via(network(2), ip("192.0.2.9"), netlink.link("eth0").unwrap().index);
+    foreign.protocol = 4;
+    netlink.add_route(&foreign).unwrap();
+    let route = |number: u8| {
+        let mut route = Route::via(network(number), ip("10.9.0.1"), index);
+        route.onlink = true;
+        route
+    };
+    let failed = netlink.carry_out(&[1, 2, 3].map(route).map(Request::AddRoute));
+    let [(1, error)] = &failed[..] else { panic!("{failed:?}") };
+    assert!(error.is_exists(), "{error}");
+    let failed = netlink.carry_out(&[1, 3, 4].map(route).map(Request::DeleteRoute));
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(netlink.routes(&RouteFilter::ours()).unwrap(), []);
+    assert!(netlink.carry_out(&[]).is_empty());
 }
 
 #[test]

@@ -81,6 +81,12 @@ impl Node {
         std::fs::write(&self.config, text).map_err(Error::file("write", &self.config))
     }
 
+    /// Puts something else in the place of lines of its agent's configuration.
+    pub fn reconfigure(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let text = std::fs::read_to_string(&self.config).map_err(Error::file("read", &self.config))?;
+        std::fs::write(&self.config, change(text)).map_err(Error::file("write", &self.config))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.host.name()

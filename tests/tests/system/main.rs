@@ -32,4 +32,5 @@ mod policies;
 mod restart;
 mod site;
 mod slices;
+mod surroundings;
 mod udp;

@@ -191,6 +191,52 @@ fn over_one_family(family: usize, mtu: u32) -> Result<()> {
     Ok(())
 }
 
+/// The middle of a change from one family to the other: some nodes have both, some one. Each two that have one in common
+/// reach each other's pods, of both families.
+#[test]
+fn nodes_of_one_family_and_of_both_reach_each_other() -> Result<()> {
+    let mut site = Site::new(&three("vxlan", &[2, 3]), &[])?;
+    let families: [&[usize]; 3] = [&[0, 1], &[0], &[1]];
+    let manifest = |(node, families): (&Node, &&[usize])| {
+        let addresses: Vec<_> = families.iter().map(|family| node.addresses()[*family].clone()).collect();
+        node_manifest(node.name(), &addresses, &node.pod_cidrs())
+    };
+    let nodes: String = site.cluster.nodes().iter().zip(&families).map(manifest).collect();
+    site.cluster.apply("cluster.yaml", &nodes)?;
+    wait_for("a device for each family", LIMIT, || {
+        let links = site.cluster.node(1).host().ip_json(&["link", "show", "type", "vxlan"])?;
+        Ok((links.as_array().map(Vec::len) == Some(2)).then_some(()))
+    })
+    .map_err(|error| site.with_logs(&error))?;
+    for (name, node) in PODS {
+        site.add(name, node)?;
+    }
+    let reached = [("client", ["web-0", "web-1"]), ("web-0", ["client", "web-0"]), ("web-1", ["client", "web-1"])];
+    for (from, to) in reached {
+        for server in to {
+            for address in site.pod(server).url_hosts() {
+                let ping = ["-c", "1", "-W", "5", address.trim_matches(['[', ']'])];
+                wait_for(&format!("{from} to reach {server} at {address}"), LIMIT, || {
+                    let answered = site.pod(from).host().run("ping", &ping)?.code == Some(0);
+                    Ok(answered.then_some(()))
+                })
+                .map_err(|error| site.with_logs(&error))?;
+                if server.starts_with("web") {
+                    site.wait_spread(site.pod(from).host(), &format!("http://{address}/"), 1)?;
+                    download(site.pod(from).host(), &format!("http://{address}/large"))?;
+                }
+            }
+        }
+    }
+    for address in WEB {
+        site.wait_spread(site.client(), &url(address), 2)?;
+        site.wait_spread(site.cluster.node(1).host(), &url(address), 2)?;
+    }
+    let log = site.cluster.node(2).agent_log();
+    assert!(log.contains("node node3 and this one have no addresses of a common family"), "{log}");
+    Ok(())
+}
+
 #[test]
 fn a_node_leaves_returns_and_changes_its_address() -> Result<()> {
     let site = Site::new(&three("vxlan", &[3]), &PODS)?;

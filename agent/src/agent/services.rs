@@ -1,0 +1,74 @@
+//! The steps of a pass that are about services: the datapath, what it must know, and where its programs are attached.
+
+use std::time::{Instant, SystemTime};
+
+use sluice_ebpf_common::SERVICE_DEVICE;
+
+use super::{Agent, Dirty};
+use crate::{
+    failure::Failure,
+    health_ports::Place,
+    metrics::PassRecord,
+    run::Depth,
+    services::{Services, wanted_hooks},
+};
+
+impl Agent {
+    /// Steps 2 to 4.
+    pub(super) fn serve_services(
+        &mut self,
+        depth: Depth,
+        dirty: &Dirty,
+        failures: &mut Vec<Failure>,
+    ) -> Result<(), Failure> {
+        let Some((found, facts)) = &self.node else { return Ok(()) };
+        // The programs have the service device's index in them: one that was made anew needs programs anew.
+        let device = found.devices.get(SERVICE_DEVICE).map_or(0, |device| device.index);
+        // So does one whose pins somebody has removed.
+        self.services.take_if(|services| {
+            services.service_ifindex() != device || depth == Depth::Repair && !services.is_pinned()
+        });
+        let fresh = self.services.is_none();
+        let services = match &mut self.services {
+            Some(services) => services,
+            None => {
+                let services = Services::open(&self.config, device)?;
+                for feature in &services.features().features {
+                    self.metrics.set_feature(feature.name, feature.present);
+                }
+                self.services.insert(services)
+            }
+        };
+        let whole = fresh || depth == Depth::Repair;
+        // Nothing that fails here keeps the services from being served.
+        if whole || dirty.node {
+            failures.extend(services.set_facts(facts).err().map(Failure::from));
+        }
+        if whole || dirty.pods {
+            failures.extend(services.adopt_pods(&self.config, &mut self.attachments, found).err());
+        }
+        let start = Instant::now();
+        let errors = services.sync(&self.snapshot, &dirty.changes, whole);
+        let pass = PassRecord {
+            duration: start.elapsed(),
+            full: whole || dirty.changes.everything,
+            end: SystemTime::now(),
+        };
+        self.metrics.passed(pass, errors.is_empty());
+        failures.extend(errors);
+        if whole || dirty.node || dirty.pods {
+            let wanted = wanted_hooks(&self.config, facts, &self.attachments, found);
+            failures.extend(services.attach(&self.config, &wanted, &mut self.netlink, whole));
+        }
+        Ok(())
+    }
+
+    /// Health checks of load balancers; after the services that they speak of.
+    pub(super) fn answer_health_checks(&mut self, dirty: &Dirty, failures: &mut Vec<Failure>) {
+        let (Some(health_ports), Some((found, facts))) = (&mut self.health_ports, &self.node) else { return };
+        let held = found.addresses.iter().map(|(_, network)| network.addr());
+        let place = Place::of(&self.config.node_port_addresses, &facts.addresses, held);
+        let errors = health_ports.sync(&self.snapshot, &dirty.changes, &self.config.node_name, place);
+        failures.extend(errors.into_iter().map(Failure::from));
+    }
+}
