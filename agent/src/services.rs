@@ -86,16 +86,19 @@ impl Services {
         self.service_ifindex
     }
 
-    /// Tells the datapath about the node.
-    pub fn set_facts(&mut self, facts: &Facts) -> Result<(), DatapathError> {
-        self.datapath.set_networks(&facts.networks)?;
+    /// Tells the datapath about the node; with `read_back`, with a look at what it knows.
+    pub fn set_facts(&mut self, facts: &Facts, read_back: bool) -> Result<(), DatapathError> {
+        self.datapath.set_networks(&facts.networks, read_back)?;
         self.datapath.set_uplinks(&facts.sources)?;
         self.datapath.set_node_addresses(&facts.addresses)
     }
 
     /// Brings the services in line with the snapshot; with `read_back`, with a look at what the maps hold.
     pub fn sync(&mut self, snapshot: &Snapshot, changes: &Changes, read_back: bool) -> Vec<Failure> {
-        let report = if read_back { self.proxy.repair(snapshot) } else { self.proxy.sync(snapshot, changes) };
+        let report = match read_back {
+            true => self.proxy.repair(snapshot, changes),
+            false => self.proxy.sync(snapshot, changes),
+        };
         if report.operations > 0 {
             debug!(operations = report.operations, "services are in line");
         }

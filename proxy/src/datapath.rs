@@ -52,6 +52,8 @@ pub struct Datapath {
     node_addresses: Table<Addr, u32>,
     uplinks: Table<u32, Uplink>,
     networks: LpmTrie<MapData, Addr, Network>,
+    /// What the map `networks` holds, once that is known.
+    networks_held: Option<BTreeMap<(u32, Addr), u32>>,
     flows: FlowCollector,
 }
 
@@ -78,6 +80,7 @@ impl Datapath {
             node_addresses: Table::open(&pins, map_name::NODE_ADDRESSES)?,
             uplinks: Table::open(&pins, map_name::UPLINKS)?,
             networks: tables::trie(&pins, map_name::NETWORKS)?,
+            networks_held: None,
             flows: FlowCollector::open(&pins)?,
             ebpf,
             pins,
@@ -155,30 +158,39 @@ impl Datapath {
     }
 
     /// Sets what is known of networks (`NETWORK_*`). An address is judged by the longest prefix it is in, so
-    /// that a prefix here also has the flags of those that contain it.
-    pub fn set_networks(&mut self, networks: &BTreeMap<IpNet, u32>) -> Result<(), DatapathError> {
+    /// that a prefix here also has the flags of those that contain it. With `read_back`, with a look at what the map
+    /// holds; otherwise it costs as much as differs from the last time.
+    pub fn set_networks(
+        &mut self,
+        networks: &BTreeMap<IpNet, u32>,
+        read_back: bool,
+    ) -> Result<(), DatapathError> {
         let wanted = merge_networks(networks);
         let failed = |call, key: &dyn ToString| DatapathError::map(call, map_name::NETWORKS, key.to_string());
-        for ((prefix, addr), flags) in &wanted {
+        // Not known while it is being changed: after a failure it is read.
+        let held = match self.networks_held.take().filter(|_| !read_back) {
+            Some(held) => held,
+            None => {
+                let entry = |entry: Result<(Key<Addr>, Network), _>| {
+                    entry.map(|(key, network)| ((key.prefix_len(), key.data()), network.flags))
+                };
+                self.networks.iter().map(entry).collect::<Result<_, _>>().map_err(failed("read", &""))?
+            }
+        };
+        for ((prefix, addr), flags) in wanted.iter().filter(|(key, flags)| held.get(key) != Some(*flags)) {
             self.networks
                 .insert(&Key::new(*prefix, *addr), Network { flags: *flags }, 0)
                 .map_err(|error| failed("put", &format!("{addr}/{prefix}"))(error))?;
         }
-        let mut stale = Vec::new();
-        for key in self.networks.keys() {
-            let key = key.map_err(|error| failed("read", &"")(error))?;
-            if !wanted.contains_key(&(key.prefix_len(), key.data())) {
-                stale.push(key);
-            }
-        }
-        for key in stale {
-            match self.networks.remove(&key) {
+        for (prefix, addr) in held.keys().filter(|key| !wanted.contains_key(key)) {
+            match self.networks.remove(&Key::new(*prefix, *addr)) {
                 Err(error) if !tables::is_missing(&error) => {
-                    return Err(failed("remove", &key.data())(error));
+                    return Err(failed("remove", &format!("{addr}/{prefix}"))(error));
                 }
                 _ => {}
             }
         }
+        self.networks_held = Some(wanted);
         Ok(())
     }
 

@@ -73,7 +73,12 @@ pub struct Proxy<S> {
     unfinished: BTreeSet<ObjectName>,
     /// The maps may hold services of before the start that nobody has claimed yet.
     adopting: bool,
+    /// How many repairs there have been since the last thorough one.
+    repairs: u32,
 }
+
+/// Every so many repairs everything is worked out anew, though nobody changed the maps.
+const THOROUGH: u32 = 20;
 
 impl<S: MapStore> Proxy<S> {
     /// Reads the maps; changes nothing until the first [`Self::sync`].
@@ -90,6 +95,7 @@ impl<S: MapStore> Proxy<S> {
             claims: BTreeMap::new(),
             unfinished: BTreeSet::new(),
             adopting: true,
+            repairs: 0,
         })
     }
 
@@ -112,10 +118,15 @@ impl<S: MapStore> Proxy<S> {
         report
     }
 
-    /// Reads the maps back, so that what others changed there is seen, and brings everything in line.
-    pub fn repair(&mut self, snapshot: &Snapshot) -> SyncReport {
+    /// Reads the maps back, so that what others changed there is seen, and brings everything in line. Where nobody
+    /// changed anything only `changes` are looked at, but for every [`THOROUGH`]th time.
+    pub fn repair(&mut self, snapshot: &Snapshot, changes: &Changes) -> SyncReport {
         match self.store.dump() {
             Ok(observed) => {
+                self.repairs = (self.repairs + 1) % THOROUGH;
+                if self.repairs != 0 && !self.adopting && observed == self.observed {
+                    return self.sync(snapshot, changes);
+                }
                 self.observed = observed;
                 self.sync(snapshot, &Changes::everything())
             }

@@ -122,7 +122,7 @@ impl Bench {
         datapath.set_uplinks(&[(0, uplink)].into()).expect("uplinks");
         let networks = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| (network(net), NETWORK_NO_MASQUERADE));
         let local = ["10.244.1.0/24", "fd00:10:244:1::/64"].map(|net| (network(net), NETWORK_LOCAL_PODS));
-        datapath.set_networks(&networks.into_iter().chain(local).collect()).expect("networks");
+        datapath.set_networks(&networks.into_iter().chain(local).collect(), true).expect("networks");
         let mut bench = Self { datapath, store, programs: programs.into(), devices, next: 1 };
         for (device, addresses, mac) in [
             ("pod1", ["10.244.1.11", "fd00:10:244:1::11"], 0x11),

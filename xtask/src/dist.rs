@@ -84,10 +84,10 @@ fn needs_nothing(program: &Path) -> Result<()> {
 fn pack(dist: &Path, name: &str) -> Result<PathBuf> {
     let archive = format!("{name}.tar.gz");
     let mut tar = Command::new("tar");
-    tar.current_dir(dist).env("GZIP", "-n");
+    tar.current_dir(dist);
     tar.args([
         "--create",
-        "--gzip",
+        "--use-compress-program=gzip -n",
         "--file",
         &archive,
         "--sort=name",

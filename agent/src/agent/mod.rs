@@ -169,7 +169,6 @@ impl Agent {
             on_ready();
         }
     }
-
 }
 
 impl Work for Agent {
@@ -233,8 +232,8 @@ impl Work for Agent {
     fn pass(&mut self, depth: Depth) -> bool {
         let mut failures = Vec::new();
         let mut dirty = std::mem::take(&mut self.dirty);
-        // DNS is held by this process alone: there is nothing to repair.
-        let names_changes = dirty.changes.clone();
+        // DNS is held by this process alone, and services are compared with what their maps hold.
+        let changes = dirty.changes.clone();
         // What failed is looked at again; services that failed the proxy remembers itself.
         let everything = self.node.is_none() || depth == Depth::Repair;
         dirty.changes.everything |= everything;
@@ -254,7 +253,7 @@ impl Work for Agent {
             failures.push(failure);
         }
         if self.config.proxy
-            && let Err(failure) = self.serve_services(depth, &dirty, &mut failures)
+            && let Err(failure) = self.serve_services(depth, &dirty, &changes, &mut failures)
         {
             failures.push(failure);
         }
@@ -267,7 +266,7 @@ impl Work for Agent {
         if let Some(names) = &mut self.names {
             let found = self.node.iter().flat_map(|(found, _)| &found.addresses);
             let local = found.map(|(_, address)| address.addr()).collect();
-            failures.extend(names.publish(&self.config, &self.snapshot, &names_changes, local));
+            failures.extend(names.publish(&self.config, &self.snapshot, &changes, local));
         }
         if dirty.node
             && let Err(failure) = self.describe_node()

@@ -1,11 +1,7 @@
 //! The steps of a pass that are about the node itself: devices, addresses and settings, routes, and what the plugin and
 //! the container runtime are told.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Display,
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
 use sluice_cni::node::NodeConfig;
 use sluice_ebpf_common::SERVICE_DEVICE;

@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use sluice_ebpf_common::SERVICE_DEVICE;
+use sluice_model::Changes;
 
 use super::{Agent, Dirty};
 use crate::{
@@ -14,11 +15,12 @@ use crate::{
 };
 
 impl Agent {
-    /// Steps 2 to 4.
+    /// Steps 2 to 4. `changes` are those of the cluster, `dirty` says what else is to be looked at.
     pub(super) fn serve_services(
         &mut self,
         depth: Depth,
         dirty: &Dirty,
+        changes: &Changes,
         failures: &mut Vec<Failure>,
     ) -> Result<(), Failure> {
         let Some((found, facts)) = &self.node else { return Ok(()) };
@@ -42,18 +44,15 @@ impl Agent {
         let whole = fresh || depth == Depth::Repair;
         // Nothing that fails here keeps the services from being served.
         if whole || dirty.node {
-            failures.extend(services.set_facts(facts).err().map(Failure::from));
+            failures.extend(services.set_facts(facts, whole).err().map(Failure::from));
         }
         if whole || dirty.pods {
             failures.extend(services.adopt_pods(&self.config, &mut self.attachments, found).err());
         }
         let start = Instant::now();
-        let errors = services.sync(&self.snapshot, &dirty.changes, whole);
-        let pass = PassRecord {
-            duration: start.elapsed(),
-            full: whole || dirty.changes.everything,
-            end: SystemTime::now(),
-        };
+        // What is fresh has just read the maps.
+        let errors = services.sync(&self.snapshot, changes, whole && !fresh);
+        let pass = PassRecord { duration: start.elapsed(), full: whole, end: SystemTime::now() };
         self.metrics.passed(pass, errors.is_empty());
         failures.extend(errors);
         if whole || dirty.node || dirty.pods {

@@ -6,8 +6,8 @@ use sluice_ebpf_common::{
     NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NETWORK_OVERLAY, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS,
     OVERLAY_UPLINK,
 };
-use sluice_netlink::owned::{OVERLAY_DEVICE, OVERLAY_DEVICE_V6};
 use sluice_model::{Changes, Node, NodeAddress, NodeAddressKind, Object, ObjectKey, Snapshot};
+use sluice_netlink::owned::{OVERLAY_DEVICE, OVERLAY_DEVICE_V6};
 
 use super::*;
 use crate::{

@@ -16,13 +16,14 @@ pub fn apply<'a>(netlink: &mut Netlink, ops: &'a [RouteOp]) -> Vec<(&'a RouteOp,
     for op in ops {
         match op {
             RouteOp::Add(network, wanted) | RouteOp::Replace(network, wanted) => {
-                let index = *devices.entry(&wanted.device).or_insert_with(|| match netlink.link(&wanted.device) {
-                    Ok(link) => Some(link.index),
-                    Err(error) => {
-                        failed.push((op, error));
-                        None
-                    }
-                });
+                let index =
+                    *devices.entry(&wanted.device).or_insert_with(|| match netlink.link(&wanted.device) {
+                        Ok(link) => Some(link.index),
+                        Err(error) => {
+                            failed.push((op, error));
+                            None
+                        }
+                    });
                 if let Some(index) = index {
                     about.push(op);
                     let route = route(*network, wanted, index);
@@ -39,7 +40,8 @@ pub fn apply<'a>(netlink: &mut Netlink, ops: &'a [RouteOp]) -> Vec<(&'a RouteOp,
         // Exactly as they are, once for all of them.
         match netlink.routes(&RouteFilter::ours()) {
             Ok(ours) => {
-                let gone = ours.into_iter().filter_map(|route| Some((*removed.get(&route.destination)?, route)));
+                let gone =
+                    ours.into_iter().filter_map(|route| Some((*removed.get(&route.destination)?, route)));
                 for (op, route) in gone {
                     about.push(op);
                     requests.push(Request::DeleteRoute(route));

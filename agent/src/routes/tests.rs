@@ -127,9 +127,7 @@ fn the_overlay_leads_where_no_common_network_does() {
     );
     assert_eq!(
         problems,
-        [
-            "node twin at 192.0.2.1 is on no common network; its pod network 10.244.7.0/24 cannot be reached",
-        ]
+        ["node twin at 192.0.2.1 is on no common network; its pod network 10.244.7.0/24 cannot be reached",]
     );
     let (routes, _) = render(OverlayMode::Vxlan, &nodes);
     let overlaid = routes.iter().filter(|route| route.contains("sluice-vxlan")).count();

@@ -53,10 +53,7 @@ impl Request {
 
     /// What is taken away need not be there.
     fn removes(&self) -> bool {
-        matches!(
-            self,
-            Self::DeleteForwarding { .. } | Self::ForgetNeighbour { .. } | Self::DeleteRoute(_)
-        )
+        matches!(self, Self::DeleteForwarding { .. } | Self::ForgetNeighbour { .. } | Self::DeleteRoute(_))
     }
 
     fn message(&self) -> RouteNetlinkMessage {
@@ -88,7 +85,9 @@ impl fmt::Display for Request {
             Self::SetNeighbour { address, .. } | Self::ForgetNeighbour { address, .. } => {
                 write!(f, "{address}")
             }
-            Self::AddRoute(route) | Self::ReplaceRoute(route) | Self::DeleteRoute(route) => write!(f, "{route}"),
+            Self::AddRoute(route) | Self::ReplaceRoute(route) | Self::DeleteRoute(route) => {
+                write!(f, "{route}")
+            }
         }
     }
 }
@@ -105,9 +104,8 @@ impl Netlink {
                 Action { verb: request.verb(), object: request }
             };
             let errors = self.execute_all(messages, action);
-            let errors = errors.into_iter().filter(|(at, error)| {
-                !(together[*at].removes() && error.is_not_found())
-            });
+            let errors =
+                errors.into_iter().filter(|(at, error)| !(together[*at].removes() && error.is_not_found()));
             failed.extend(errors.map(|(at, error)| (round * TOGETHER + at, error)));
         }
         failed

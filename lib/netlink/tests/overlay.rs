@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use sluice_netlink::{
-    AddressFlags, Direction, Forwarding, MacAddress, Namespace, Netlink, Request, Route, RouteFilter, VethEnd,
-    Vxlan,
+    AddressFlags, Direction, Forwarding, MacAddress, Namespace, Netlink, Request, Route, RouteFilter,
+    VethEnd, Vxlan,
     owned::{self, OVERLAY_DEVICE},
 };
 

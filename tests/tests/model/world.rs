@@ -90,7 +90,7 @@ impl World {
             ("2001:db8::2/128", NETWORK_NO_MASQUERADE),
         ];
         let networks = networks.iter().map(|(net, flags)| (net.parse().unwrap(), *flags)).collect();
-        bench.datapath().set_networks(&networks).unwrap();
+        bench.datapath().set_networks(&networks, true).unwrap();
         // All that is not on this node is to be reached on the wire.
         for family in ["ipv4", "ipv6"] {
             std::fs::write(format!("/proc/sys/net/{family}/conf/all/forwarding"), "1").unwrap();

@@ -318,7 +318,9 @@ fn in_a_pod_the_service_account_is_enough_and_its_token_may_be_rotated() -> Resu
     let folder = cluster.bed().subfolder("account")?;
     let put = |file: &str, text: &str| {
         let (beside, path) = (folder.join("new"), folder.join(file));
-        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path)).map_err(Error::file("write", path))
+        std::fs::write(&beside, text)
+            .and_then(|()| std::fs::rename(&beside, &path))
+            .map_err(Error::file("write", path))
     };
     let authority = cluster.api().kubeconfig().with_extension("ca");
     put("ca.crt", &std::fs::read_to_string(&authority).map_err(Error::file("read", &authority))?)?;
@@ -344,7 +346,8 @@ fn in_a_pod_the_service_account_is_enough_and_its_token_may_be_rotated() -> Resu
     let web = service("web", &spec(WEB)) + &slices("web", "[{name: http, port: 80}]", &[]);
     cluster.apply("web.yaml", &web)?;
     wait_for("the service's name", RECOVERY, || {
-        let name = node.host().run("dig", &["+short", "+time=1", "@10.96.0.10", "web.default.svc.cluster.local"])?;
+        let name =
+            node.host().run("dig", &["+short", "+time=1", "@10.96.0.10", "web.default.svc.cluster.local"])?;
         Ok((name.stdout.trim() == WEB[0]).then_some(()))
     })
     .map_err(|error| Error::answer(error.to_string(), node.agent_log()))

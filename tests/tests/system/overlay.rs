@@ -211,7 +211,8 @@ fn nodes_of_one_family_and_of_both_reach_each_other() -> Result<()> {
     for (name, node) in PODS {
         site.add(name, node)?;
     }
-    let reached = [("client", ["web-0", "web-1"]), ("web-0", ["client", "web-0"]), ("web-1", ["client", "web-1"])];
+    let reached =
+        [("client", ["web-0", "web-1"]), ("web-0", ["client", "web-0"]), ("web-1", ["client", "web-1"])];
     for (from, to) in reached {
         for server in to {
             for address in site.pod(server).url_hosts() {

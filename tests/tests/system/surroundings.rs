@@ -18,8 +18,10 @@ fn wait_said(node: &Node, text: &str) -> Result<()> {
 /// Whether the node answers for the cluster's names.
 fn wait_names(node: &Node) -> Result<()> {
     let query = ["+short", "+time=1", "+tries=1", "@10.96.0.10", "kube-dns.kube-system.svc.cluster.local"];
-    wait_for("DNS", LIMIT, || Ok((node.host().run("dig", &query)?.stdout.trim() == "10.96.0.10").then_some(())))
-        .map_err(|error| Error::answer(error.to_string(), node.agent_log()))
+    wait_for("DNS", LIMIT, || {
+        Ok((node.host().run("dig", &query)?.stdout.trim() == "10.96.0.10").then_some(()))
+    })
+    .map_err(|error| Error::answer(error.to_string(), node.agent_log()))
 }
 
 #[test]
@@ -139,7 +141,11 @@ fn what_others_have_left_is_told_and_stays() -> Result<()> {
     wait_said(node, "cni0 has the address 10.244.1.1/24 in 10.244.1.0/24")?;
     wait_said(node, "somebody else's route to 10.244.9.0/24 by flannel.1 is there")?;
     let routes = node.host().ip_json(&["route", "show", "10.244.9.0/24"])?;
-    assert_eq!((routes.as_array().map(Vec::len), &routes[0]["dev"]), (Some(1), &"flannel.1".into()), "{routes}");
+    assert_eq!(
+        (routes.as_array().map(Vec::len), &routes[0]["dev"]),
+        (Some(1), &"flannel.1".into()),
+        "{routes}"
+    );
     // Gone, it makes room.
     node.host().ip("link delete cni0\nlink delete flannel.1\n")?;
     wait_for("the route", LIMIT, || {

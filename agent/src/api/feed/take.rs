@@ -89,7 +89,12 @@ impl Feed {
     }
 
     /// Watches, until the server ends it. `listing`: the watch begins with a list.
-    pub(super) async fn watch(&self, server: &Server, state: &mut State, mut listing: bool) -> Result<End, FeedError> {
+    pub(super) async fn watch(
+        &self,
+        server: &Server,
+        state: &mut State,
+        mut listing: bool,
+    ) -> Result<End, FeedError> {
         let seconds = self.timing.watch.mul_f64(1.0 + dice()).as_secs().max(1);
         let params = WatchParams {
             timeout: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),

@@ -66,7 +66,13 @@ impl Feed {
     }
 
     /// Passes on what has changed. False if nobody listens any more.
-    pub(super) fn pass_on(&self, server: &Server, state: &mut State, deltas: Vec<Delta>, complete: bool) -> bool {
+    pub(super) fn pass_on(
+        &self,
+        server: &Server,
+        state: &mut State,
+        deltas: Vec<Delta>,
+        complete: bool,
+    ) -> bool {
         for fault in state.known.take_untold() {
             error!("{fault}; the object is left out, or stays as it was");
         }

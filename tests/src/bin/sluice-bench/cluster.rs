@@ -1,17 +1,18 @@
 //! The suite `cluster`: what a large cluster costs one of its nodes, beside a small one.
 //!
 //! An agent is fed by the test API server: how long until it is ready, with empty maps and with those that it left; the
-//! memory that it holds; and one change, a service more with its endpoints: the time until the datapath has it and until
-//! DNS does, and the agent's CPU time for it. What is watched for is the maps and the name server themselves, not what
+//! memory that it holds; one change, a service more with its endpoints: the time until the datapath has it and until
+//! DNS does, and the agent's CPU time for it; and the same for a node more. What is watched for is the maps and the name server themselves, not what
 //! the agent says of them.
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData};
 use serde_json::{Value, json};
-use sluice_ebpf_common::{Be16, Frontend, FrontendKey, LAYOUT};
+use sluice_ebpf_common::{Addr, Be16, Frontend, FrontendKey, LAYOUT};
 use sluice_tests::apiserver::ApiServer;
 use sluice_tests::cluster::{DNS_ADDRESSES, Options};
 use sluice_tests::{Cluster, Error, Result, Testbed};
@@ -26,6 +27,8 @@ const MEASURES: &[Measure] = &[
     Measure { name: "change until in the datapath", unit: "us", better: Better::Lower },
     Measure { name: "change until in DNS", unit: "us", better: Better::Lower },
     Measure { name: "CPU for a change", unit: "us", better: Better::Lower },
+    Measure { name: "node until in the datapath", unit: "us", better: Better::Lower },
+    Measure { name: "CPU for a node", unit: "us", better: Better::Lower },
 ];
 const CASES: &[Case] = &[
     Case { name: "10 nodes, 10 services", peers: &[] },
@@ -86,6 +89,7 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
         for round in 0..rounds {
             eprintln!("cluster: {}: changes, round {} of {rounds}", CASES[case].name, round + 1);
             changes(&cluster, &resolver, &mut report, case)?;
+            nodes(&cluster, &mut report, case)?;
         }
     }
     Ok(report)
@@ -100,23 +104,10 @@ fn failed(what: &str) -> impl FnOnce(aya::maps::MapError) -> Error {
 fn fill(server: &ApiServer, size: Size) -> Result<()> {
     for number in 0..size.nodes {
         let (high, low) = (number / 250, number % 250 + 1);
-        server.put(json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": { "name": format!("far-{number}"), "labels": { "topology.kubernetes.io/zone": format!("z{}", number % 3) } },
-            "spec": {
-                "podCIDR": format!("10.{}.{}.0/24", 128 + number / 256, number % 256),
-                "podCIDRs": [format!("10.{}.{}.0/24", 128 + number / 256, number % 256), format!("fd00:300:{number:x}::/64")],
-            },
-            "status": {
-                "addresses": [
-                    { "type": "InternalIP", "address": format!("172.16.{high}.{low}") },
-                    { "type": "InternalIP", "address": format!("fd78::{high:x}:{low:x}") },
-                ],
-                "nodeInfo": { "kubeletVersion": "v1.36.0", "osImage": "Debian GNU/Linux 12 (bookworm)" },
-                // What makes real Node objects large.
-                "images": (0..20).map(|image| json!({ "names": [format!("registry.example/image-{image}@sha256:{number:064}")], "sizeBytes": 1 << 26 })).collect::<Vec<_>>(),
-            },
-        }))?;
+        let networks =
+            [format!("10.{}.{}.0/24", 128 + number / 256, number % 256), format!("fd00:300:{number:x}::/64")];
+        let addresses = [format!("172.16.{high}.{low}"), format!("fd78::{high:x}:{low:x}")];
+        server.put(node(number, networks, addresses))?;
     }
     for number in 0..size.services {
         let address = format!("10.96.{}.{}", number / 256, number % 256);
@@ -132,10 +123,40 @@ fn fill(server: &ApiServer, size: Size) -> Result<()> {
     Ok(())
 }
 
+/// A node, as the API has it.
+fn node(number: u32, networks: [String; 2], addresses: [String; 2]) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": format!("far-{number}"), "managedFields": managed(&["f:metadata", "f:spec", "f:status"], 12),
+            "labels": { "topology.kubernetes.io/zone": format!("z{}", number % 3) },
+        },
+        "spec": { "podCIDR": networks[0], "podCIDRs": networks },
+        "status": {
+            "addresses": addresses.map(|address| json!({ "type": "InternalIP", "address": address })),
+            "nodeInfo": { "kubeletVersion": "v1.36.0", "osImage": "Debian GNU/Linux 12 (bookworm)" },
+            // What makes real Node objects large.
+            "images": (0..20).map(|image| json!({ "names": [format!("registry.example/image-{image}@sha256:{number:064}")], "sizeBytes": 1 << 26 })).collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// Who has set which field: half of a real object.
+fn managed(fields: &[&str], each: u32) -> Value {
+    let entry = |field: &&str| {
+        let set = (0..each).map(|number| (format!("f:field-{number}"), json!({ ".": {}, "f:part": {} })));
+        json!({
+            "manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1",
+            "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+            "fieldsV1": { *field: set.collect::<serde_json::Map<_, _>>() },
+        })
+    };
+    fields.iter().map(entry).collect()
+}
+
 /// A service and its slice, with what real ones carry along.
 fn objects(name: &str, address: &str, endpoints: [String; 2]) -> [Value; 2] {
-    let fields = json!([{ "manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1",
-        "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": { "f:spec": { "f:ports": {} } } }]);
+    let fields = managed(&["f:spec"], 12);
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": name, "namespace": "default", "labels": { "app": name }, "managedFields": fields },
@@ -226,6 +247,34 @@ fn changes(cluster: &Cluster, resolver: &UdpSocket, report: &mut Report, case: u
     report.add(case, 6, (cpu(cluster)? - before) / f64::from(2 * CHANGES));
     report.add(case, 4, middle(datapath));
     report.add(case, 5, middle(names));
+    Ok(())
+}
+
+/// Nodes that come and go, each with a pod network of its own.
+fn nodes(cluster: &Cluster, report: &mut Report, case: usize) -> Result<()> {
+    let server = cluster.api().server();
+    let pin = cluster.node(1).bpffs().join(LAYOUT).join("maps/networks");
+    let networks = MapData::from_pin(pin).map_err(failed("the map of networks"))?;
+    let networks: LpmTrie<MapData, Addr, u32> =
+        LpmTrie::try_from(Map::LpmTrie(networks)).map_err(failed("the map of networks"))?;
+    let network: IpAddr = "10.250.7.0".parse().map_err(|error| Error::answer("10.250.7.0", error))?;
+    // Of IPv4, mapped into IPv6.
+    let key = Key::new(96 + 24, Addr::from(network));
+    let mut there = Vec::new();
+    let before = cpu(cluster)?;
+    for number in 0..CHANGES {
+        let networks_of = ["10.250.7.0/24".to_owned(), "fd00:300:ffff::/64".to_owned()];
+        let object = node(1_000_000 + number, networks_of, ["172.31.0.9", "fd78::ffff:9"].map(str::to_owned));
+        let started = Instant::now();
+        server.put(object.clone())?;
+        until("the node's network", || Ok(networks.get(&key, 0).is_ok()))?;
+        there.push(started.elapsed().as_secs_f64() * 1e6);
+        server.delete(&object)?;
+        until("the end of the node's network", || Ok(networks.get(&key, 0).is_err()))?;
+        std::thread::sleep(PAUSE);
+    }
+    report.add(case, 8, (cpu(cluster)? - before) / f64::from(2 * CHANGES));
+    report.add(case, 7, middle(there));
     Ok(())
 }
 
