@@ -27,6 +27,18 @@ pub enum Command {
     /// The agent must not run. Pods that are attached keep their devices and addresses, and lose their way to
     /// services; the bridge goes once no pod is attached to it.
     Cleanup(Options),
+    /// Say how this node is
+    ///
+    /// Given the agent's configuration: whether the agent is well and what troubles it, and what is there without it:
+    /// pods, programs, services. Ends with status 1 if the agent is not well.
+    Status {
+        /// Tell what each address of a service leads to
+        #[arg(long)]
+        services: bool,
+        /// The agent's configuration.
+        #[command(flatten)]
+        options: Options,
+    },
     /// Put the CNI plugin that lies beside this program into a folder
     ///
     /// Whole at once, and only if another one is there; as `loopback`, too, if nobody else's is.

@@ -1,7 +1,7 @@
 //! Whether the node's agent is well: what `/healthz` and `/livez` say (rows 38 and 39 of the behaviour table).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,6 +27,8 @@ struct State {
     ready: bool,
     families: BTreeMap<IpFamily, FamilyState>,
     node: Eligibility,
+    /// What does not go well at present, as text.
+    troubles: BTreeSet<String>,
 }
 
 /// How the services of one family are.
@@ -93,6 +95,16 @@ impl Health {
     pub fn set_contacts(&self, contacts: Arc<Contacts>) {
         // There is one source only.
         let _ = self.contacts.set(contacts);
+    }
+
+    /// What does not go well at present.
+    pub fn set_troubles(&self, troubles: BTreeSet<String>) {
+        self.state().troubles = troubles;
+    }
+
+    /// What does not go well at present.
+    pub fn troubles(&self) -> BTreeSet<String> {
+        self.state().troubles.clone()
     }
 
     /// An update came. It may concern either family.

@@ -131,7 +131,7 @@ async fn flagz(State(site): State<Site>) -> String {
 }
 
 async fn statusz(State(site): State<Site>) -> String {
-    pages::statusz(site.started, Timestamp::now())
+    pages::statusz(site.started, Timestamp::now(), &site.health.troubles())
 }
 
 fn exposition(families: &[MetricFamily]) -> Response {

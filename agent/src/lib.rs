@@ -42,4 +42,5 @@ pub mod schedule;
 pub mod services;
 pub mod source;
 pub mod start;
+pub mod status;
 pub mod sweep;

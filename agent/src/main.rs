@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice_agent::{
     cleanup::cleanup,
-    cli::{Cli, Command},
+    cli::{Cli, Command, Options},
     config::{Config, LogFormat},
     failure::Chain,
     install,
     start::{self, StartError},
+    status::status,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Command::Agent(options) => (options, run_agent),
         Command::Cleanup(options) => (options, run_cleanup),
         Command::InstallPlugin { folder } => return install_plugin(&folder),
+        Command::Status { services, options } => return show_status(options, services),
     };
     let config = match options.load() {
         Ok(config) => config,
@@ -62,6 +64,20 @@ fn run_cleanup(config: Config) -> ExitCode {
         tracing::error!("{}", Chain(error));
     }
     if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show_status(options: Options, services: bool) -> ExitCode {
+    match options.load() {
+        Ok(config) => {
+            let status = status(&config, services);
+            print!("{}", status.text);
+            if status.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("sluice: {}", Chain(&error));
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
 }
 
 fn install_plugin(folder: &std::path::Path) -> ExitCode {

@@ -1,7 +1,7 @@
 //! What is told of the agent itself, as text and JSON: the pages that every component of Kubernetes has beside its
 //! metrics (row 40 of the behaviour table).
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -44,18 +44,22 @@ pub fn flagz(settings: &Settings) -> String {
     page
 }
 
-/// `/statusz`: since when the agent runs, and which version.
-pub fn statusz(started: Timestamp, now: Timestamp) -> String {
+/// `/statusz`: since when the agent runs, which version, and what does not go well.
+pub fn statusz(started: Timestamp, now: Timestamp, troubles: &BTreeSet<String>) -> String {
     let up = now.duration_since(started).as_secs().max(0);
     let version = env!("CARGO_PKG_VERSION");
-    format!(
+    let mut page = format!(
         "\nsluice statusz\n{WARNING}\n\nStarted: {started:.0}\nUp: {} hr {:02} min {:02} sec\n\
          Binary version: {version}\n\nPaths: {}\n",
         up / 3600,
         up / 60 % 60,
         up % 60,
         PATHS.join(" ")
-    )
+    );
+    for trouble in troubles {
+        let _infallible = writeln!(page, "Trouble: {trouble}");
+    }
+    page
 }
 
 #[cfg(test)]
@@ -67,7 +71,9 @@ mod tests {
         let settings = Settings { node_name: Some("one".into()), mtu: Some(1400), ..Settings::default() };
         assert_eq!(configz(&settings), r#"{"sluice":{"mtu":1400,"nodeName":"one"}}"#);
         assert!(flagz(&settings).ends_with("\n\nmtu=1400\nnodeName=one\n"));
-        let page = statusz(Timestamp::UNIX_EPOCH, Timestamp::from_second(3 * 3600 + 61).unwrap());
+        let troubles = ["the disk is full".to_owned()].into();
+        let page = statusz(Timestamp::UNIX_EPOCH, Timestamp::from_second(3 * 3600 + 61).unwrap(), &troubles);
+        assert!(page.ends_with("\nTrouble: the disk is full\n"), "{page}");
         assert!(page.contains("Started: 1970-01-01T00:00:00Z\nUp: 3 hr 01 min 01 sec\n"), "{page}");
     }
 }

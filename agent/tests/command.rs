@@ -181,6 +181,22 @@ fn an_agent_says_that_it_is_ready_serves_its_ports_and_ends_in_good_order() {
         assert!(config["sluice"]["manifests"].is_string(), "{config}");
         let (_, flags) = get("127.0.0.1:10249", "/flagz");
         assert!(flags.lines().any(|line| line.starts_with("manifests=/")), "{flags}");
+        let state = folder.path().join("state");
+        let asked =
+            sluice(&["status", "--services", "--node-name=one", "--state-dir", state.to_str().unwrap()])
+                .args(["--bpffs-dir", folder.path().to_str().unwrap()])
+                .output()
+                .unwrap();
+        let said = String::from_utf8_lossy(&asked.stdout);
+        assert_eq!(asked.status.code(), Some(0), "{said}");
+        for line in [
+            "agent     healthy",
+            "trouble   there is no Node one",
+            "node      one: no pod can be attached yet",
+            "pods      0 attached",
+        ] {
+            assert!(said.lines().any(|found| found.starts_with(line)), "{line} in {said}");
+        }
         let (_, status) = get("127.0.0.1:10249", "/statusz");
         assert!(status.contains("Binary version: ") && status.contains("/metrics/slis"), "{status}");
         assert_eq!(get("127.0.0.1:10256", "/nothing").0, "HTTP/1.1 404 Not Found");
@@ -193,6 +209,12 @@ fn an_agent_says_that_it_is_ready_serves_its_ports_and_ends_in_good_order() {
         agent.terminate();
         assert_eq!(agent.ended().code(), Some(0));
         assert!(told(&manager).contains("STOPPING=1"));
+        let asked = output(&["status", "--node-name=one", "--state-dir", state.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&asked.stdout);
+        assert!(
+            asked.status.code() == Some(1) && said.contains("does not answer at 0.0.0.0:10256"),
+            "{said}"
+        );
     });
 }
 

@@ -12,18 +12,9 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sluice_agent::api::Kind;
 use sluice_agent::cli::{Cli, Command};
 use sluice_agent::config::{Config, Settings};
-
-/// What the agent lists and watches: groups and resources.
-const WATCHED: [(&str, &str); 6] = [
-    ("", "services"),
-    ("", "nodes"),
-    ("", "pods"),
-    ("", "namespaces"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("networking.k8s.io", "servicecidrs"),
-];
 
 fn text(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
@@ -92,9 +83,9 @@ fn the_role_allows_what_is_watched_and_events_and_nothing_else() {
         }
     }
     let mut expected = BTreeSet::new();
-    for (group, resource) in WATCHED {
+    for kind in Kind::ALL {
         for verb in ["list", "watch"] {
-            expected.insert((group.to_owned(), resource.to_owned(), verb.to_owned()));
+            expected.insert((kind.group().to_owned(), kind.name().to_owned(), verb.to_owned()));
         }
     }
     expected.insert(("events.k8s.io".to_owned(), "events".to_owned(), "create".to_owned()));
@@ -147,6 +138,39 @@ fn the_agent_accepts_its_configuration_and_its_arguments() {
     let port = config.healthz_address.unwrap().port();
     assert_eq!(agent.ports.as_ref().unwrap()[0].container_port, i32::from(port));
     assert_eq!(pod.host_network, Some(true));
+}
+
+#[test]
+fn the_unit_starts_the_agent_as_it_wants_to_be_started() {
+    let unit = text("sluice.service");
+    let value = |name: &str| {
+        let values: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix(&format!("{name}="))).collect();
+        let [value] = values[..] else { panic!("{name}: {values:?}") };
+        value
+    };
+    let words = value("ExecStart").split(' ').skip(1);
+    let words = ["sluice"].into_iter().chain(words);
+    let Command::Agent(options) = Cli::try_parse_from(words).unwrap().command else { panic!("no agent") };
+    assert_eq!(options.config.as_deref(), Some(Path::new("/etc/sluice/agent.yaml")));
+    // It tells the manager when it is ready, and that it is alive; a wrong configuration is no reason to start again.
+    assert_eq!((value("Type"), value("RestartPreventExitStatus")), ("notify", "78"));
+    assert!(!value("WatchdogSec").is_empty());
+    // Its folders: what it writes to is not made read-only.
+    assert_eq!(format!("/var/lib/{}", value("StateDirectory")), "/var/lib/sluice");
+    assert!(!unit.contains("ProtectSystem") && !unit.contains("ProtectKernelTunables"), "{unit}");
+}
+
+#[test]
+fn an_agent_in_a_pod_has_time_to_end_and_no_profile_that_keeps_it_from_its_pins() {
+    let set: DaemonSet = object("DaemonSet");
+    let pod = set.spec.unwrap().template.spec.unwrap();
+    let config = Config::new(Settings { node_name: Some("one".to_owned()), ..settings() }).unwrap();
+    let lameduck = config.dns_lameduck.unwrap_or(std::time::Duration::from_secs(5));
+    let grace = u64::try_from(pod.termination_grace_period_seconds.unwrap()).unwrap();
+    assert!(grace > lameduck.as_secs(), "{grace} s for {lameduck:?}");
+    let security = pod.containers[0].security_context.clone().unwrap();
+    assert_eq!(security.app_armor_profile.unwrap().type_, "Unconfined");
+    assert_eq!(security.privileged, None, "capabilities are enough");
 }
 
 #[test]

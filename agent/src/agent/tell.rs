@@ -36,6 +36,7 @@ impl Agent {
             info!("no longer: {text}");
         }
         self.failing = texts;
+        self.health.set_troubles(self.failing.union(&self.told).cloned().collect());
     }
 
     pub(super) fn notice(&self, notice: Notice) {

@@ -68,6 +68,10 @@ pub enum Fault {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Service, Self::EndpointSlice, Self::Node, Self::ServiceCidr, Self::Namespace, Self::Pod];
+
     /// The name in metrics and logs: the resource's, as in the API's paths.
     pub fn name(self) -> &'static str {
         match self {

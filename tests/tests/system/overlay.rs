@@ -7,7 +7,9 @@ use sluice_tests::{Error, Result, wait_for};
 
 use crate::site::{LIMIT, NODE_PORTS, Site, WEB, bracketed, url};
 
-const DEVICE: &str = "sluice-vxlan";
+const DEVICE: &str = DEVICES[0];
+/// Over IPv4 and IPv6.
+const DEVICES: [&str; 2] = ["sluice-vxlan", "sluice-vxlan6"];
 
 /// Three nodes, a client on the first, backends on the others.
 fn three(overlay: &str, apart: &[u8]) -> Options {
@@ -105,11 +107,11 @@ fn download(host: &Host, url: &str) -> Result<()> {
     Ok(())
 }
 
-/// The overlay's device of a node, if there is one.
+/// The overlay's device of a node, if there is one; of two, either.
 fn device(node: &Node) -> Result<Option<serde_json::Value>> {
     let links = node.host().ip_json(&["link", "show", "type", "vxlan"])?;
     let mut links = links.as_array().cloned().unwrap_or_default();
-    Ok(links.pop().filter(|link| link["ifname"] == DEVICE))
+    Ok(links.pop().filter(|link| DEVICES.iter().any(|name| link["ifname"] == *name)))
 }
 
 /// The nodes' manifests, with addresses of some families only.
@@ -183,7 +185,7 @@ fn over_one_family(family: usize, mtu: u32) -> Result<()> {
     }
     everything_reaches_everything(&mut site, &[family])?;
     for node in site.cluster.nodes() {
-        let device = device(node)?.ok_or_else(|| Error::Missing(DEVICE.to_owned()))?;
+        let device = device(node)?.ok_or_else(|| Error::Missing(DEVICES[family].to_owned()))?;
         let key = ["local", "local6"][family];
         assert_eq!(device["linkinfo"]["info_data"][key], node.addresses()[family].as_str(), "{device}");
         assert_eq!(device["mtu"], mtu);
@@ -216,10 +218,11 @@ fn nodes_of_one_family_and_of_both_reach_each_other() -> Result<()> {
     for (from, to) in reached {
         for server in to {
             for address in site.pod(server).url_hosts() {
-                let ping = ["-c", "1", "-W", "5", address.trim_matches(['[', ']'])];
+                let address_of = address.trim_matches(['[', ']']);
+                let ping = ["ping", "-c", "1", "-W", "2", address_of];
                 wait_for(&format!("{from} to reach {server} at {address}"), LIMIT, || {
-                    let answered = site.pod(from).host().run("ping", &ping)?.code == Some(0);
-                    Ok(answered.then_some(()))
+                    let output = site.pod(from).host().run("busybox", &ping)?;
+                    if output.code == Some(0) { Ok(Some(())) } else { Err(Error::answer(address, output.stderr)) }
                 })
                 .map_err(|error| site.with_logs(&error))?;
                 if server.starts_with("web") {
