@@ -161,6 +161,23 @@ fn the_unit_starts_the_agent_as_it_wants_to_be_started() {
 }
 
 #[test]
+fn the_image_has_the_programs_where_the_daemonset_looks_for_them() {
+    let recipe = text("Containerfile");
+    let line = recipe.lines().find_map(|line| line.strip_prefix("COPY ")).unwrap();
+    let (programs, folder) = line.rsplit_once(' ').unwrap();
+    // The plugin lies beside the agent, which installs it.
+    assert_eq!(programs.split(' ').collect::<Vec<_>>(), ["bin/sluice", "bin/sluice-cni"]);
+    let program = format!("{folder}sluice");
+    assert!(recipe.contains(&format!("ENTRYPOINT [\"{program}\"]")), "{recipe}");
+    let set: DaemonSet = object("DaemonSet");
+    let pod = set.spec.unwrap().template.spec.unwrap();
+    for container in pod.containers.iter().chain(pod.init_containers.iter().flatten()) {
+        assert_eq!(container.command.as_deref(), Some(&[program.clone()][..]), "{}", container.name);
+    }
+    assert!(text("sluice.service").contains(&format!("ExecStart={program} ")));
+}
+
+#[test]
 fn an_agent_in_a_pod_has_time_to_end_and_no_profile_that_keeps_it_from_its_pins() {
     let set: DaemonSet = object("DaemonSet");
     let pod = set.spec.unwrap().template.spec.unwrap();

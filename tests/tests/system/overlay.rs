@@ -222,7 +222,11 @@ fn nodes_of_one_family_and_of_both_reach_each_other() -> Result<()> {
                 let ping = ["ping", "-c", "1", "-W", "2", address_of];
                 wait_for(&format!("{from} to reach {server} at {address}"), LIMIT, || {
                     let output = site.pod(from).host().run("busybox", &ping)?;
-                    if output.code == Some(0) { Ok(Some(())) } else { Err(Error::answer(address, output.stderr)) }
+                    if output.code == Some(0) {
+                        Ok(Some(()))
+                    } else {
+                        Err(Error::answer(&*address, output.stderr))
+                    }
                 })
                 .map_err(|error| site.with_logs(&error))?;
                 if server.starts_with("web") {
