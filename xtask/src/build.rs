@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::command::{cargo, run as run_command, step};
 use crate::error::Result;
+use crate::plugin;
 use crate::setup;
 use crate::toolchain::{Toolchain, linker};
 use crate::workspace::Workspace;
@@ -32,34 +33,20 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     let (profile, folder) = if args.debug { ("dev", "debug") } else { ("release", "release") };
     step(&format!("user space ({profile})"), "some minutes the first time", || {
-        let arguments = [
-            "build",
-            "--profile",
-            profile,
-            "-p",
-            "sluice",
-            "-p",
-            "sluice-cni",
-            "-p",
-            "sluice-tests",
-            "--bins",
-        ];
+        let mut arguments =
+            vec!["build", "--profile", profile, "-p", "sluice", "-p", "sluice-tests", "--bins"];
+        if args.debug {
+            arguments.extend(["-p", "sluice-cni"]);
+        }
         run_command(&mut user_space(workspace, &arguments))
     })?;
     if !args.debug {
-        step("the plugin, static", "a minute the first time", || plugin(workspace))?;
+        step("the plugin, static", "a minute the first time", || plugin::build_beside(workspace))?;
     }
     for binary in ["sluice", "sluice-cni"] {
         eprintln!("    {}", workspace.target().join(folder).join(binary).display());
     }
     Ok(())
-}
-
-/// Builds the plugin in release without shared libraries: it is started anew for every command, and would load them
-/// every time.
-fn plugin(workspace: &Workspace) -> Result<()> {
-    let arguments = ["rustc", "--release", "-p", "sluice-cni", "--bin", "sluice-cni", "--"];
-    run_command(cargo(workspace.root(), arguments).args(["-C", "target-feature=+crt-static"]))
 }
 
 /// Builds the eBPF programs.

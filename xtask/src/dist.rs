@@ -8,11 +8,10 @@ use std::process::Command;
 use crate::build::{ebpf, user_space};
 use crate::command::{output, run as run_command, step};
 use crate::error::{Error, Result};
+use crate::plugin::{self, host};
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// The programs.
-const PROGRAMS: [&str; 2] = ["sluice", "sluice-cni"];
 /// What goes along, from the top of the repository.
 const ALONG: [&str; 6] = ["deploy", "docs", "README.md", "CHANGELOG.md", "LICENSE", "ARCHITECTURE.md"];
 
@@ -25,45 +24,38 @@ pub(crate) fn run(workspace: &Workspace, _args: &Args) -> Result<()> {
     setup::toolchain()?;
     step("eBPF programs", "half a minute the first time", || ebpf(workspace))?;
     let host = host(workspace)?;
+    let mut programs = vec![workspace.target().join(&host).join("release/sluice")];
     step("static programs", "some minutes the first time", || {
-        let arguments =
-            ["build", "--release", "--target", &host, "-p", "sluice", "-p", "sluice-cni", "--bins"];
+        let arguments = ["build", "--release", "--target", &host, "-p", "sluice", "--bins"];
         // The target is named although it is the host's: build scripts and macros, which cannot be static, are then
         // built without these flags, and in a folder of their own.
         let mut command = user_space(workspace, &arguments);
-        run_command(command.env("RUSTFLAGS", "-C target-feature=+crt-static"))
+        run_command(command.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+        programs.push(plugin::build(workspace)?);
+        Ok(())
     })?;
     let architecture = host.split('-').next().unwrap_or_default();
     let name = format!("sluice-{}-{architecture}", env!("CARGO_PKG_VERSION"));
     let dist = workspace.target().join("dist");
     let folder = dist.join(&name);
-    collect(workspace, &workspace.target().join(&host).join("release"), &folder)?;
+    collect(workspace, &programs, &folder)?;
     let archive = pack(&dist, &name)?;
     eprintln!("    {}", folder.display());
     eprintln!("    {}", archive.display());
     Ok(())
 }
 
-/// The compiler's own target.
-fn host(workspace: &Workspace) -> Result<String> {
-    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    let text = output(command.current_dir(workspace.root()).arg("-vV"))?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    let reason = "no line `host:`".to_owned();
-    host.map(ToOwned::to_owned).ok_or(Error::Output { command: "rustc -vV".to_owned(), reason })
-}
-
 /// Fills the folder that is packed and that images are built from.
-fn collect(workspace: &Workspace, built: &Path, folder: &Path) -> Result<()> {
+fn collect(workspace: &Workspace, programs: &[PathBuf], folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(Error::file("remove", folder))?;
     }
     let bin = folder.join("bin");
     fs::create_dir_all(&bin).map_err(Error::file("make", &bin))?;
-    for program in PROGRAMS {
-        let (from, to) = (built.join(program), bin.join(program));
-        needs_nothing(&from)?;
-        fs::copy(&from, &to).map_err(Error::file("copy", from))?;
+    for from in programs {
+        needs_nothing(from)?;
+        let to = bin.join(from.file_name().unwrap_or_default());
+        fs::copy(from, &to).map_err(Error::file("copy", from))?;
     }
     let mut copy = Command::new("cp");
     copy.current_dir(workspace.root()).arg("-r").args(ALONG).arg(folder);

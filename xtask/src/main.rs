@@ -9,6 +9,7 @@ mod demo;
 mod dist;
 mod error;
 mod lint;
+mod plugin;
 mod setup;
 mod test;
 mod tidy;

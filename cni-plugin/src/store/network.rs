@@ -43,6 +43,13 @@ pub struct Wanted<'a> {
     pub address: Option<IpAddr>,
 }
 
+/// An address to give, the range it is of, and the range's pool where it is open already.
+struct Choice {
+    range: Range,
+    address: IpAddr,
+    pool: Option<Pool>,
+}
+
 impl Network {
     /// The store of the network `name`, made if there is none. What earlier boots left in the state directory
     /// is removed then.
@@ -134,19 +141,21 @@ impl Network {
         for wanted in wanted {
             chosen.push(self.choose(wanted)?);
         }
-        record.addresses = chosen.iter().map(|(range, address)| range.with_prefix(*address)).collect();
+        record.addresses = chosen.iter().map(|choice| choice.range.with_prefix(choice.address)).collect();
         self.record(held, record)?;
-        for (range, address) in &chosen {
-            let path = self.address_path(*address);
+        let mut ranges = Vec::new();
+        for Choice { range, address, pool } in chosen {
+            let path = self.address_path(address);
             fs::hard_link(&held.path, &path).map_err(failed("take", &path))?;
-            if let Some(index) = range.index(*address) {
-                let path = self.pool_path(range);
-                let mut pool = self.pool(range)?;
+            if let Some(index) = range.index(address) {
+                let path = self.pool_path(&range);
+                let mut pool = pool.map_or_else(|| self.pool(&range), Ok)?;
                 pool.mark(index, true).map_err(failed("write", &path))?;
                 pool.advance(index).map_err(failed("write", &path))?;
             }
+            ranges.push(range);
         }
-        Ok(chosen.into_iter().map(|(range, _)| range).collect())
+        Ok(ranges)
     }
 
     /// Writes the record of an attachment whose addresses are not ours to give.
@@ -156,7 +165,7 @@ impl Network {
         Ok(())
     }
 
-    fn choose(&self, wanted: &Wanted<'_>) -> Result<(Range, IpAddr)> {
+    fn choose(&self, wanted: &Wanted<'_>) -> Result<Choice> {
         let ranges = || wanted.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if let Some(address) = wanted.address {
             let Some(range) = wanted.ranges.iter().find(|range| range.offers(address)) else {
@@ -167,7 +176,7 @@ impl Network {
             }
             return match self.holder(address)? {
                 Some(holder) => Err(StoreError::Taken { address, holder }),
-                None => Ok((range.clone(), address)),
+                None => Ok(Choice { range: range.clone(), address, pool: None }),
             };
         }
         for range in wanted.ranges {
@@ -189,7 +198,7 @@ impl Network {
                 pool.mark(index, true).map_err(failed("write", &self.pool_path(range)))?;
             }
             if let Some(index) = free {
-                return Ok((range.clone(), range.at(index)));
+                return Ok(Choice { range: range.clone(), address: range.at(index), pool: Some(pool) });
             }
         }
         Err(StoreError::Exhausted { network: self.name.clone(), ranges: ranges() })

@@ -15,6 +15,7 @@ use std::{
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
+    sys::statfs::FsType,
 };
 
 use crate::{Error, Netlink, Result};
@@ -52,7 +53,7 @@ impl Namespace {
         let kind = nix::sys::statfs::fstatfs(&namespace.file)
             .map_err(|errno| error(errno.into()))?
             .filesystem_type();
-        if kind.0 != NSFS_MAGIC {
+        if kind != NSFS_MAGIC {
             return Err(error(io::Error::from_raw_os_error(nix::libc::EINVAL)));
         }
         Ok(namespace)
@@ -175,7 +176,7 @@ pub fn unpin_named(name: &str) -> Result<()> {
 }
 
 /// `NSFS_MAGIC` of `linux/magic.h`.
-const NSFS_MAGIC: nix::libc::c_long = 0x6e73_6673;
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 fn failed(verb: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Namespace { verb, path: path.to_owned(), source }

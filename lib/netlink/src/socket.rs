@@ -65,6 +65,15 @@ enum Answer<'a> {
     Other,
 }
 
+/// Where an answer ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// With its first message.
+    First,
+    /// With an acknowledgement, or what ends a dump.
+    Done,
+}
+
 impl Netlink {
     /// Opens a connection in the calling thread's namespace.
     pub fn open() -> Result<Self> {
@@ -86,7 +95,7 @@ impl Netlink {
         action: Action<'_>,
     ) -> Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags, action)?;
-        self.receive(action, |_, _| Ok(()))?;
+        self.receive(action, Until::Done, |_, _| Ok(()))?;
         Ok(())
     }
 
@@ -149,8 +158,9 @@ impl Netlink {
         mut parse: impl FnMut(u16, &[u8]) -> Result<T, Malformed>,
     ) -> Result<T> {
         let mut found = None;
-        self.send(message, NLM_F_REQUEST | NLM_F_ACK, action)?;
-        self.receive(action, |kind, payload| {
+        // No acknowledgement is asked for: the answer is one already, and so is an error.
+        self.send(message, NLM_F_REQUEST, action)?;
+        self.receive(action, Until::First, |kind, payload| {
             found = Some(parse(kind, payload)?);
             Ok(())
         })?;
@@ -167,7 +177,7 @@ impl Netlink {
         for _ in 0..DUMP_ATTEMPTS {
             let mut list = Vec::new();
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, action)?;
-            let whole = self.receive(action, |kind, payload| {
+            let whole = self.receive(action, Until::Done, |kind, payload| {
                 list.extend(parse(kind, payload)?);
                 Ok(())
             });
@@ -219,6 +229,7 @@ impl Netlink {
     fn receive(
         &mut self,
         action: Action<'_>,
+        until: Until,
         mut each: impl FnMut(u16, &[u8]) -> Result<(), Malformed>,
     ) -> Result<bool> {
         let mut whole = true;
@@ -230,19 +241,18 @@ impl Netlink {
                 let message = NetlinkBuffer::new_checked(rest)
                     .map_err(|error| action.malformed(&Malformed(error.to_string())))?;
                 whole &= message.flags() & NLM_F_DUMP_INTR == 0;
-                match interpret(&message, self.sequence, action)? {
+                let done = match interpret(&message, self.sequence, action)? {
                     Answer::Data(kind, payload) => {
                         if failed.is_none() {
                             failed = each(kind, payload).err();
                         }
+                        until == Until::First
                     }
-                    Answer::Done => {
-                        return match failed {
-                            Some(reason) => Err(action.malformed(&reason)),
-                            None => Ok(whole),
-                        };
-                    }
-                    Answer::Other => {}
+                    Answer::Done => true,
+                    Answer::Other => false,
+                };
+                if done {
+                    return failed.map_or(Ok(whole), |reason| Err(action.malformed(&reason)));
                 }
                 let aligned = (message.length() as usize).next_multiple_of(4).min(rest.len());
                 rest = &rest[aligned..];
