@@ -359,6 +359,7 @@ mod tests {
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             bridge: "sluice0".into(),
             gateway_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+            gateway_device: None,
             bpffs: "/sys/fs/bpf".into(),
             host_ports: Vec::new(),
             shaped: false,

@@ -85,7 +85,7 @@ impl Attempt<'_> {
         if own_dns != Dns::default() {
             given.dns = own_dns;
         }
-        bridge::ensure_gateways(&mut netlink, config, &bridge, &gateways(&given.addresses))?;
+        bridge::ensure_gateways(&mut netlink, config, &bridge.gateway, &gateways(&given.addresses))?;
 
         let mtu = wanted.mtu.unwrap_or(bridge.mtu);
         let host = self.create_veth(&mut netlink, held, &bridge, mtu)?;
@@ -165,7 +165,8 @@ impl Attempt<'_> {
             host_veth: wanted.host_veth.clone(),
             mac: wanted.mac,
             bridge: wanted.bridge.clone(),
-            gateway_mac: bridge.mac,
+            gateway_mac: bridge.gateway.mac,
+            gateway_device: (bridge.gateway.name != wanted.bridge).then(|| bridge.gateway.name.clone()),
             bpffs: wanted.bpffs.clone(),
             host_ports: config.host_ports()?,
             shaped: config.bandwidth().ingress().is_some(),
@@ -195,6 +196,10 @@ impl Attempt<'_> {
         let link = netlink.link(&name)?;
         if config.macspoofchk {
             spoof::allow_only(&link.name, wanted.mac)?;
+        }
+        if let Some(vlans) = config.vlans()? {
+            // The container's end is still down: nothing has passed by the VLAN that the port began with.
+            bridge::set_vlans(netlink, config, link.index, &vlans)?;
         }
         if config.hairpin_mode || config.port_isolation {
             let port = BridgePort {
@@ -233,7 +238,7 @@ impl Attempt<'_> {
             return Ok(false);
         }
         // Ours, and of an attachment that has no record: its state directory was lost.
-        del::delete_link(netlink, name)?;
+        del::delete_stray(netlink, name)?;
         netlink.create_veth(&host, &own)?;
         Ok(true)
     }

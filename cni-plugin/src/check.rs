@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
-use sluice_netlink::{Link, Netlink, Route, RouteFilter, Shape, Shaped, TABLE_MAIN, spoof};
+use sluice_netlink::{Link, Netlink, PacketFilter, Route, RouteFilter, Shape, Shaped, TABLE_MAIN, spoof};
 
 use crate::{
     add,
@@ -79,15 +79,27 @@ impl Findings {
 
     fn node(&mut self, config: &Config, record: &Attachment, gateways: &[IpAddr]) -> Result<()> {
         let mut netlink = Netlink::open()?;
-        let bridge = netlink.find_link(&record.bridge)?;
+        let (bridge, vlans) = (netlink.find_link(&record.bridge)?, config.vlans()?);
         self.expect(bridge.is_some(), || format!("bridge {} is gone", record.bridge));
         if let Some(bridge) = &bridge {
             self.expect(bridge.flags.is_up(), || format!("bridge {} is down", record.bridge));
-            let present = netlink.addresses_of(bridge.index)?;
-            for gateway in gateways.iter().filter(|_| config.is_gateway) {
-                let has = present.iter().any(|found| found.address.addr() == *gateway);
-                self.expect(has, || format!("bridge {} has no address {gateway}", record.bridge));
+            self.expect(vlans.is_none() || bridge.vlan_filtering, || {
+                format!("bridge {} does not keep VLANs apart", record.bridge)
+            });
+        }
+        let gateway = match &record.gateway_device {
+            Some(name) => netlink.find_link(name)?,
+            None => bridge.clone(),
+        };
+        if let Some(gateway) = gateway {
+            let present = netlink.addresses_of(gateway.index)?;
+            for address in gateways.iter().filter(|_| config.is_gateway) {
+                let has = present.iter().any(|found| found.address.addr() == *address);
+                let what = if record.gateway_device.is_some() { "link" } else { "bridge" };
+                self.expect(has, || format!("{what} {} has no address {address}", gateway.name));
             }
+        } else if let Some(name) = &record.gateway_device {
+            self.0.push(format!("link {name} is gone"));
         }
         let Some(host) = netlink.find_link(&record.host_veth)? else {
             self.0.push(format!("link {} is gone", record.host_veth));
@@ -97,8 +109,15 @@ impl Findings {
         self.expect(bridge.is_none_or(|bridge| host.master == Some(bridge.index)), || {
             format!("link {} is not a port of bridge {}", host.name, record.bridge)
         });
+        if let Some(vlans) = vlans {
+            let are = vlans.are(&netlink.vlans(host.index)?);
+            self.expect(are, || format!("link {} is in other VLANs than it should be", host.name));
+        }
         if config.macspoofchk {
-            let filtered = spoof::is_filtered(&host.name)?;
+            let filtered = match PacketFilter::find()? {
+                Some(mut filter) => spoof::is_filtered(&mut filter, &host.name)?,
+                None => false,
+            };
             self.expect(filtered, || format!("link {} lets any link-layer address through", host.name));
         }
         if let Some(limit) = config.bandwidth().ingress() {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use sluice_netlink::{Netlink, owned, spoof};
+use sluice_netlink::{Netlink, PacketFilter, owned, spoof};
 
 use crate::{
     config::Config,
@@ -45,10 +45,13 @@ fn del_own(config: &Config, target: &Target) -> Result<()> {
     }
     let node = NodeConfig::read(&state_dir).ok().flatten();
     datapath::leave(&desired::bpffs(config, node.as_ref()), &host_veth, &[])?;
-    if config.macspoofchk {
-        spoof::forget(&host_veth)?;
-    }
-    delete_link(&mut netlink, &host_veth)
+    let filter = open_filter(config.macspoofchk)?;
+    delete_link(&mut netlink, &host_veth, filter, config.macspoofchk)
+}
+
+/// A connection to the packet filter, if something is to be deleted there.
+fn open_filter(needed: bool) -> Result<Option<PacketFilter>> {
+    if needed { Ok(PacketFilter::find()?) } else { Ok(None) }
 }
 
 /// Takes apart what ADD made, in the reverse order, and forgets it. Where a part fails, the record stays, so
@@ -60,19 +63,17 @@ pub(crate) fn take_apart(config: &Config, network: &Network, mut held: Held) -> 
         return Ok(network.remove(held)?);
     }
     let remains = Remains::of(config, network, &held)?;
-    let closed = remains.close_ports();
+    let mut filter = open_filter(remains.ports || config.macspoofchk)?;
+    let closed = remains.close_ports(filter.as_mut());
     let left = datapath::leave(&remains.bpffs, &remains.host_veth, &remains.addresses);
     let mut netlink = Netlink::open()?;
-    delete_link(&mut netlink, &remains.host_veth)?;
-    if config.macspoofchk {
-        spoof::forget(&remains.host_veth)?;
-    }
+    delete_link(&mut netlink, &remains.host_veth, filter, config.macspoofchk)?;
     closed?;
     left?;
     // Whoever gets one of the addresses next has another link-layer address.
-    if let Some(bridge) = netlink.find_link(&remains.bridge)? {
+    if let Some(device) = netlink.find_link(&remains.gateway_device)? {
         for address in remains.addresses {
-            netlink.forget_neighbour(bridge.index, address)?;
+            netlink.forget_neighbour(device.index, address)?;
         }
     }
     Ok(network.remove(held)?)
@@ -81,7 +82,8 @@ pub(crate) fn take_apart(config: &Config, network: &Network, mut held: Held) -> 
 /// What an attachment may have left behind.
 struct Remains {
     host_veth: String,
-    bridge: String,
+    /// The device by which the node reaches it.
+    gateway_device: String,
     bpffs: PathBuf,
     addresses: Vec<IpAddr>,
     /// Whether host ports may lead to it.
@@ -89,13 +91,13 @@ struct Remains {
 }
 
 impl Remains {
-    fn close_ports(&self) -> Result<()> {
-        if self.ports {
-            datapath::close_ports(&self.bpffs, &self.addresses)?;
-            // Where the agent came after the container, they are here.
-            ports::close(&self.addresses)?;
+    fn close_ports(&self, filter: Option<&mut PacketFilter>) -> Result<()> {
+        if !self.ports {
+            return Ok(());
         }
-        Ok(())
+        datapath::close_ports(&self.bpffs, &self.addresses)?;
+        // Where the agent came after the container, they are here.
+        filter.map_or(Ok(()), |filter| ports::close(filter, &self.addresses))
     }
 
     fn of(config: &Config, network: &Network, held: &Held) -> Result<Self> {
@@ -105,7 +107,7 @@ impl Remains {
             let node = NodeConfig::read(&config.state_dir()).ok().flatten();
             return Ok(Self {
                 host_veth: owned::host_veth_name(&container_id, &ifname),
-                bridge: config.bridge().to_owned(),
+                gateway_device: config.vlan_gateway()?.unwrap_or_else(|| config.bridge().to_owned()),
                 bpffs: desired::bpffs(config, node.as_ref()),
                 addresses: network.addresses_of(held)?,
                 ports: true,
@@ -116,7 +118,7 @@ impl Remains {
         let addresses = record.addresses.iter().map(ipnet::IpNet::addr);
         Ok(Self {
             host_veth: record.host_veth.clone(),
-            bridge: record.bridge.clone(),
+            gateway_device: record.gateway_device().to_owned(),
             bpffs: record.bpffs.clone(),
             addresses: addresses.filter(|address| delegated || network.holds(held, *address)).collect(),
             ports: !record.host_ports.is_empty(),
@@ -124,11 +126,28 @@ impl Remains {
     }
 }
 
-/// Deletes a link. That there is none is no error; the other end may have taken it along at any moment.
-pub(crate) fn delete_link(netlink: &mut Netlink, name: &str) -> Result<()> {
+/// Deletes a link, and what the packet filter has of it if it was `filtered`. That there is none is no error; the other
+/// end may have taken it along at any moment. The connection to the packet filter is closed by whoever waits for the
+/// link's end.
+fn delete_link(
+    netlink: &mut Netlink,
+    name: &str,
+    mut filter: Option<PacketFilter>,
+    filtered: bool,
+) -> Result<()> {
+    // Before the link goes, so that one child waits for both. What the container could still send is nobody's any more:
+    // its addresses are out of the datapath.
+    if let Some(filter) = filter.as_mut().filter(|_| filtered) {
+        spoof::forget(filter, name)?;
+    }
     let Some(link) = netlink.find_link(name)? else { return Ok(()) };
-    match netlink.delete_link_promptly(link.index) {
+    match netlink.delete_link_promptly(link.index, filter.as_ref()) {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Deletes the link of an attachment that nobody knows any more.
+pub(crate) fn delete_stray(netlink: &mut Netlink, name: &str) -> Result<()> {
+    delete_link(netlink, name, PacketFilter::find()?, true)
 }

@@ -87,7 +87,7 @@ fn remove_unrecorded(config: &Config) -> Result<()> {
         listing.attachments.iter().flat_map(|record| &record.addresses).map(ipnet::IpNet::addr).collect();
     let stray = |name: &str| owned::is_host_veth_name(name) && !known.contains(name);
     for link in links.iter().filter(|link| stray(&link.name) && link.master == Some(bridge.index)) {
-        del::delete_link(&mut netlink, &link.name)?;
+        del::delete_stray(&mut netlink, &link.name)?;
     }
     let stray_addresses: Vec<_> =
         entries.addresses.into_iter().filter(|address| !addresses.contains(address)).collect();

@@ -1,9 +1,14 @@
 //! Host ports: who has which, and those of a node without a datapath.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use sluice_netlink::{
-    BridgePort, Netlink,
+    BridgePort, Netlink, PacketFilter,
+    conntrack::{self, UDP},
     host_port::{self, HostPort},
     sysctl,
 };
@@ -47,24 +52,53 @@ pub(crate) fn open(netlink: &mut Netlink, record: &Attachment, ifindex: u32) -> 
         }
         if v4 {
             // The node's own connections to 127.0.0.1; the packet filter keeps others from it.
-            sysctl::ensure(&format!("net/ipv4/conf/{}/route_localnet", record.bridge), "1")?;
+            sysctl::ensure(&format!("net/ipv4/conf/{}/route_localnet", record.gateway_device()), "1")?;
         }
     }
+    forget_former_flows(netlink, &mappings)?;
     // The way from the container to its own host port, where bridges obey the packet filter.
     let port = BridgePort { hairpin: Some(true), ..BridgePort::default() };
     Ok(netlink.set_bridge_port(ifindex, port)?)
 }
 
-/// Closes the host ports that lead to these addresses.
-pub(crate) fn close(addresses: &[IpAddr]) -> Result<()> {
-    Ok(host_port::close(|port| addresses.contains(&port.address))?)
+/// Makes UDP clients of the ports come to their new holder: until now their datagrams went to another, or to nobody, and
+/// connection tracking would lead them there for as long as they come.
+fn forget_former_flows(netlink: &mut Netlink, mappings: &[Mapping]) -> Result<()> {
+    let udp: Vec<&Mapping> = mappings.iter().filter(|mapping| mapping.protocol == UDP).collect();
+    let Some(mut filter) = PacketFilter::find()?.filter(|_| !udp.is_empty()) else { return Ok(()) };
+    let own: BTreeSet<IpAddr> = netlink.addresses()?.iter().map(|found| found.address.addr()).collect();
+    let leads = |mapping: &Mapping, at: SocketAddr| {
+        let meant = if mapping.host_ip.is_unspecified() {
+            mapping.host_ip.is_ipv4() == at.is_ipv4() && own.contains(&at.ip())
+        } else {
+            mapping.host_ip == at.ip()
+        };
+        meant && mapping.host_port == at.port()
+    };
+    conntrack::forget(&mut filter, |flow| {
+        flow.protocol == UDP && udp.iter().any(|mapping| leads(mapping, flow.destination))
+    })?;
+    Ok(())
+}
+
+/// Closes the host ports that lead to these addresses, and ends the UDP flows that came by them: whoever gets one of the
+/// addresses next is not whom they are meant for.
+pub(crate) fn close(filter: &mut PacketFilter, addresses: &[IpAddr]) -> Result<()> {
+    host_port::close(filter, |port| addresses.contains(&port.address))?;
+    conntrack::forget(filter, |flow| {
+        flow.protocol == UDP && flow.backend != flow.destination && addresses.contains(&flow.backend.ip())
+    })?;
+    Ok(())
 }
 
 /// Closes those of `listed` that none of these mappings is about.
 pub(crate) fn close_others(listed: &BTreeSet<HostPort>, mappings: &[Mapping]) -> Result<()> {
     let known: BTreeSet<_> = mappings.iter().map(to_netlink).collect();
     let stray: BTreeSet<_> = listed.difference(&known).collect();
-    if stray.is_empty() { Ok(()) } else { Ok(host_port::close(|port| stray.contains(port))?) }
+    match PacketFilter::find()?.filter(|_| !stray.is_empty()) {
+        Some(mut filter) => Ok(host_port::close(&mut filter, |port| stray.contains(port))?),
+        None => Ok(()),
+    }
 }
 
 /// The mappings of an attachment that the packet filter does not have.

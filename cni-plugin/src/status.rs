@@ -45,6 +45,13 @@ pub(crate) fn status(config: &Config, delegate: Option<&Delegate>) -> Result<()>
         }
         None => {}
     }
+    if let Some(device) = config.vlan_gateway().map_err(unavailable)?
+        && netlink.find_link(&device).map_err(unavailable)?.is_none()
+        && !network.attachments().map_err(unavailable)?.is_empty()
+    {
+        let msg = format!("{device}, the gateway of attached containers, is gone");
+        return Err(Error::new(Code::Limited, msg));
+    }
 
     let bpffs = desired::bpffs(config, node.as_ref());
     if Datapath::open(&bpffs).map_err(unavailable)?.is_none() && config.require_datapath {

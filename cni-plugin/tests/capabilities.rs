@@ -13,16 +13,10 @@ use std::{
 use common::{
     LIMIT, Node, Pod,
     datapath::{bpftool, endpoints, host_ports, with_datapath},
+    with_ports,
 };
 use serde_json::{Value, json};
-use sluice_netlink::{Namespace, VethEnd, host_port, owned};
-
-/// The configuration with these port mappings.
-fn with_ports(config: &Value, mappings: Value) -> Value {
-    let mut config = config.clone();
-    config["runtimeConfig"]["portMappings"] = mappings;
-    config
-}
+use sluice_netlink::{Namespace, PacketFilter, host_port, owned};
 
 fn entry(
     host_ip: [u8; 16],
@@ -151,18 +145,7 @@ fn greeting(client: &Namespace, target: &str) -> std::io::Result<String> {
 #[test]
 fn without_a_datapath_the_packet_filter_serves_host_ports() {
     let node = Node::new();
-    let outside = Namespace::create().unwrap();
-    let mut netlink = node.netlink();
-    netlink.set_up(1).unwrap();
-    netlink.create_veth(&VethEnd::new("wire").up(), &VethEnd::new("wire").namespace(&outside).up()).unwrap();
-    let nodad = sluice_netlink::AddressFlags { nodad: true, ..Default::default() };
-    for (own, other) in [("192.0.2.1/24", "192.0.2.2/24"), ("2001:db8::1/64", "2001:db8::2/64")] {
-        let index = netlink.link("wire").unwrap().index;
-        netlink.add_address(index, own.parse().unwrap(), nodad).unwrap();
-        let mut netlink = outside.netlink().unwrap();
-        let index = netlink.link("wire").unwrap().index;
-        netlink.add_address(index, other.parse().unwrap(), nodad).unwrap();
-    }
+    let outside = node.outside();
     let plain = node.config(json!({}));
     let config = with_ports(&plain, json!([{ "hostPort": 8080, "containerPort": 80, "hostIP": "" }]));
     let (server, client) = (Pod::new("server"), Pod::new("client"));
@@ -183,7 +166,12 @@ fn without_a_datapath_the_packet_filter_serves_host_ports() {
     node.call("CHECK", &server, &check).ok();
     let close = |address: &'static str| {
         let address: IpAddr = address.parse().unwrap();
-        node.namespace.run(|| host_port::close(|port| port.address == address).unwrap()).unwrap();
+        node.namespace
+            .run(|| {
+                let mut filter = PacketFilter::find().unwrap().unwrap();
+                host_port::close(&mut filter, |port| port.address == address).unwrap();
+            })
+            .unwrap();
     };
     close("fd77::2");
     let (code, msg) = node.call("CHECK", &server, &check).error();

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{fs, io::Write, net::IpAddr, process::Command};
+use std::{fs, io::Write, net::IpAddr, path::Path, process::Command};
 
 use common::{
     Node, Pod,
@@ -25,7 +25,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use sluice_cni::store;
-use sluice_netlink::host_port;
+use sluice_netlink::{PacketFilter, host_port, owned, spoof};
 
 /// Runs the plugin and kills it when it is about to make its `count`th system call after it began to read its
 /// configuration. Says whether it came to that.
@@ -84,10 +84,22 @@ fn kill_at(node: &Node, mut command: Command, stdin: &str, count: usize) -> bool
 
 fn inventory(node: &Node, config: &Value) -> Vec<String> {
     let mut list = node.inventory();
-    list.extend(links(config));
-    list.extend(endpoints(config).into_iter().map(|(key, _)| format!("endpoint {key:?}")));
-    list.extend(host_ports(config).into_iter().map(|(key, _)| format!("host port {key:?}")));
-    let open = node.namespace.run(|| host_port::list().unwrap()).unwrap();
+    if Path::new(config["bpffs"].as_str().unwrap()).exists() {
+        list.extend(links(config));
+        list.extend(endpoints(config).into_iter().map(|(key, _)| format!("endpoint {key:?}")));
+        list.extend(host_ports(config).into_iter().map(|(key, _)| format!("host port {key:?}")));
+    }
+    let (open, filtered) = node
+        .namespace
+        .run(|| {
+            let mut filter = PacketFilter::find().unwrap().unwrap();
+            let names = ["keep", "victim"].map(|id| owned::host_veth_name(id, "eth0"));
+            let filtered =
+                names.map(|name| format!("{name}: {}", spoof::is_filtered(&mut filter, &name).unwrap()));
+            (host_port::list().unwrap(), filtered)
+        })
+        .unwrap();
+    list.extend(filtered);
     list.extend(open.into_iter().map(|port| format!("host port {port:?}")));
     list
 }
@@ -97,43 +109,53 @@ fn asking(config: &Value, host_port: u16) -> Value {
     let mut config = config.clone();
     config["macspoofchk"] = true.into();
     config["runtimeConfig"] = json!({
-        "portMappings": [{ "hostPort": host_port, "containerPort": 80 }],
+        "portMappings": [{ "hostPort": host_port, "containerPort": 80, "protocol": "udp" }],
         "bandwidth": { "ingressRate": 80000, "ingressBurst": 80000, "egressRate": 80000, "egressBurst": 80000 },
     });
     config
 }
 
-/// Kills `command` at each of its system calls in turn, cleans up, and compares.
+/// With a datapath, and without one, where the packet filter does its work.
 fn enumerate(command: &str, clean_up: impl Fn(&Node, &Pod, &Value) + Sync) {
-    with_datapath(16, |node, config| {
-        let keep = Pod::new("keep");
-        node.add(&keep, &asking(config, 1)).ok();
-        let config = &asking(config, 2);
-        // The record directory's files are there from the first ADD on.
-        let before = inventory(node, config);
-        let mut count = 1;
-        loop {
-            let pod = Pod::new("victim");
-            if command == "DEL" {
-                node.add(&pod, config).ok();
-            }
-            let process = node.command(command, &pod.id, Some(&pod.path()));
-            let killed = kill_at(node, process, &config.to_string(), count);
-            let listing = store::list(node.state_dir()).unwrap();
-            assert!(listing.damaged.is_empty(), "killed at {count}: {:?}", listing.damaged);
-            clean_up(node, &pod, config);
-            assert_eq!(inventory(node, config), before, "killed at system call {count}");
-            assert!(pod.netlink().find_link("eth0").unwrap().is_none(), "killed at system call {count}");
-            if !killed {
-                break;
-            }
-            count += 1;
+    with_datapath(16, |node, config| enumerate_on(node, config, command, &clean_up));
+    let node = Node::new();
+    enumerate_on(&node, &node.config(json!({ "ipMasq": true })), command, &clean_up);
+}
+
+/// Kills `command` at each of its system calls in turn, cleans up, and compares.
+fn enumerate_on(
+    node: &Node,
+    config: &Value,
+    command: &str,
+    clean_up: &(impl Fn(&Node, &Pod, &Value) + Sync),
+) {
+    let keep = Pod::new("keep");
+    node.add(&keep, &asking(config, 1)).ok();
+    let config = &asking(config, 2);
+    // The record directory's files are there from the first ADD on.
+    let before = inventory(node, config);
+    let mut count = 1;
+    loop {
+        let pod = Pod::new("victim");
+        if command == "DEL" {
+            node.add(&pod, config).ok();
         }
-        assert!(count > 40, "only {count} system calls were seen");
-        // And the node is as good as new.
-        let pod = Pod::new("after");
-        node.add(&pod, config).ok();
-    });
+        let process = node.command(command, &pod.id, Some(&pod.path()));
+        let killed = kill_at(node, process, &config.to_string(), count);
+        let listing = store::list(node.state_dir()).unwrap();
+        assert!(listing.damaged.is_empty(), "killed at {count}: {:?}", listing.damaged);
+        clean_up(node, &pod, config);
+        assert_eq!(inventory(node, config), before, "killed at system call {count}");
+        assert!(pod.netlink().find_link("eth0").unwrap().is_none(), "killed at system call {count}");
+        if !killed {
+            break;
+        }
+        count += 1;
+    }
+    assert!(count > 40, "only {count} system calls were seen");
+    // And the node is as good as new.
+    let pod = Pod::new("after");
+    node.add(&pod, config).ok();
 }
 
 #[test]

@@ -88,9 +88,13 @@ pub struct Attachment {
     pub mac: MacAddress,
     /// The bridge it is a port of.
     pub bridge: String,
-    /// The address of the bridge: where packets to the pod come from.
+    /// The address of the bridge, or of what has the gateway's addresses in its place: where packets to the pod come
+    /// from.
     #[serde(with = "mac_text")]
     pub gateway_mac: MacAddress,
+    /// The device that has the gateway's addresses, where that is not the bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_device: Option<String>,
     /// The directory in which the datapath is pinned.
     pub bpffs: PathBuf,
     /// The ports of the node that lead to it.
@@ -102,6 +106,11 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// The name of the device that has the gateway's addresses.
+    pub fn gateway_device(&self) -> &str {
+        self.gateway_device.as_deref().unwrap_or(&self.bridge)
+    }
+
     /// The entry of each of its addresses in the datapath, with the index of its host veth.
     pub fn endpoint(&self, ifindex: u32) -> Endpoint {
         Endpoint {

@@ -29,6 +29,7 @@ pub(crate) fn attachment(container_id: &str) -> Attachment {
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         bridge: "sluice0".to_owned(),
         gateway_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+        gateway_device: None,
         bpffs: PathBuf::from("/sys/fs/bpf/sluice"),
         host_ports: Vec::new(),
         shaped: false,

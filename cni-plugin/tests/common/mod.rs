@@ -21,7 +21,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sluice_netlink::{Namespace, Netlink};
+use sluice_netlink::{AddressFlags, Namespace, Netlink, VethEnd};
 use tempfile::TempDir;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -103,6 +103,24 @@ impl Node {
 
     pub(crate) fn netlink(&self) -> Netlink {
         self.namespace.netlink().unwrap()
+    }
+
+    /// A host outside, at 192.0.2.2 and 2001:db8::2, on a wire to the node, which is .1 and ::1. It knows no way to pods.
+    pub(crate) fn outside(&self) -> Namespace {
+        let outside = Namespace::create().unwrap();
+        let mut netlink = self.netlink();
+        netlink.set_up(1).unwrap();
+        let far = VethEnd::new("wire").namespace(&outside).up();
+        netlink.create_veth(&VethEnd::new("wire").up(), &far).unwrap();
+        let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
+        for (namespace, last) in [(&self.namespace, 1), (&outside, 2)] {
+            let mut netlink = namespace.netlink().unwrap();
+            let index = netlink.link("wire").unwrap().index;
+            for address in [format!("192.0.2.{last}/24"), format!("2001:db8::{last}/64")] {
+                netlink.add_address(index, address.parse().unwrap(), nodad).unwrap();
+            }
+        }
+        outside
     }
 
     /// A dual-stack configuration with these fields on top.
@@ -209,6 +227,13 @@ impl Node {
         list.sort();
         list
     }
+}
+
+/// The configuration with these port mappings.
+pub(crate) fn with_ports(config: &Value, mappings: Value) -> Value {
+    let mut config = config.clone();
+    config["runtimeConfig"]["portMappings"] = mappings;
+    config
 }
 
 /// Whether a TCP connection from `client` to `address` in `server` carries a message.

@@ -106,6 +106,11 @@ impl Error {
         })
     }
 
+    /// Whether the kernel knows no such thing: `EOPNOTSUPP`.
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == Some(nix::errno::Errno::EOPNOTSUPP as i32)
+    }
+
     /// Whether the object exists already: `EEXIST`.
     pub fn is_exists(&self) -> bool {
         self.errno() == Some(nix::errno::Errno::EEXIST as i32)

@@ -26,6 +26,7 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
 
 /// State of a link, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -114,6 +115,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// What it is made of, where it is a VXLAN device.
     pub vxlan: Option<Vxlan>,
+    /// Whether it is a bridge that keeps VLANs apart.
+    pub vlan_filtering: bool,
 }
 
 impl Link {
@@ -140,6 +143,14 @@ impl Link {
                         IFLA_INFO_KIND => link.kind = Some(attributes::text(value)),
                         // The kind comes first.
                         IFLA_INFO_DATA if link.is_kind("vxlan") => link.vxlan = Some(Vxlan::parse(value)?),
+                        IFLA_INFO_DATA if link.is_kind("bridge") => {
+                            attributes::for_each(value, |kind, value| {
+                                if kind == IFLA_BR_VLAN_FILTERING {
+                                    link.vlan_filtering = attributes::u8(value)? != 0;
+                                }
+                                Ok(())
+                            })?;
+                        }
                         _ => {}
                     }
                     Ok(())

@@ -5,13 +5,17 @@
 use std::{net::IpAddr, time::Duration};
 
 use sluice_netlink::{
-    AddressFlags, LinkChange, MacAddress, Namespace, Route, VethEnd, masquerade, spoof, sysctl,
+    AddressFlags, LinkChange, MacAddress, Namespace, PacketFilter, Route, VethEnd, masquerade, spoof, sysctl,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+fn filter() -> PacketFilter {
+    PacketFilter::find().unwrap().unwrap()
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn a_device_lets_only_its_pods_address_through() {
     node.run(|| {
         spoof::allow_only("host", mac).unwrap();
         spoof::allow_only("host", mac).unwrap();
-        assert!(spoof::is_filtered("host").unwrap());
+        assert!(spoof::is_filtered(&mut filter(), "host").unwrap());
     })
     .unwrap();
     let server = node.run(|| std::net::UdpSocket::bind("10.1.0.1:0").unwrap()).unwrap();
@@ -113,9 +117,9 @@ fn a_device_lets_only_its_pods_address_through() {
     assert_eq!(&buffer, b"honest 2", "what was spoofed before it has not come");
     netlink.delete_link(host.index).unwrap();
     node.run(|| {
-        spoof::forget("host").unwrap();
-        spoof::forget("host").unwrap();
-        assert!(!spoof::is_filtered("host").unwrap());
+        spoof::forget(&mut filter(), "host").unwrap();
+        spoof::forget(&mut filter(), "host").unwrap();
+        assert!(!spoof::is_filtered(&mut filter(), "host").unwrap());
     })
     .unwrap();
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sluice_netlink::{
-    AddressFlags, BridgePort, BridgeSpec, Namespace, Route, VethEnd,
+    AddressFlags, BridgePort, BridgeSpec, Namespace, PacketFilter, Route, VethEnd,
     host_port::{self, HostPort},
     sysctl,
 };
@@ -18,6 +18,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+fn filter() -> PacketFilter {
+    PacketFilter::find().unwrap().unwrap()
 }
 
 struct Bed {
@@ -183,7 +187,7 @@ fn ports_are_listed_moved_and_closed() {
     bed.node
         .run(|| {
             assert!(host_port::list().unwrap().is_empty());
-            host_port::close(|_| true).unwrap();
+            host_port::close(&mut filter(), |_| true).unwrap();
         })
         .unwrap();
     bed.open(&all);
@@ -194,9 +198,9 @@ fn ports_are_listed_moved_and_closed() {
     assert_eq!(greeting(&bed.outside, "192.0.2.1:8080").as_deref(), Ok("two"));
     bed.node
         .run(|| {
-            host_port::close(|port| port.address == ip("10.1.0.2")).unwrap();
+            host_port::close(&mut filter(), |port| port.address == ip("10.1.0.2")).unwrap();
             assert_eq!(host_port::list().unwrap().len(), 2);
-            host_port::close(|_| true).unwrap();
+            host_port::close(&mut filter(), |_| true).unwrap();
             assert!(host_port::list().unwrap().is_empty());
         })
         .unwrap();

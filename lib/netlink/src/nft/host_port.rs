@@ -37,10 +37,10 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use nix::errno::Errno;
 
 use super::wire::{
-    COMPARE_EQUAL, COMPARE_OTHER, DELETE_ELEMENT, FAMILY_V4, FAMILY_V6, Filter, GET_CHAIN, GET_ELEMENT,
-    NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, Part, TRANSPORT_HEADER, any_bit,
-    attribute, compare_in, elements, expression, is, is_unknown, load_into, matches, meta_into, named_chain,
-    nested, number, parse_elements, rules_of, text,
+    COMPARE_EQUAL, COMPARE_OTHER, DELETE_ELEMENT, FAMILY_V4, FAMILY_V6, GET_CHAIN, GET_ELEMENT,
+    NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, PacketFilter, Part,
+    TRANSPORT_HEADER, any_bit, attribute, compare_in, elements, expression, is, is_unknown, load_into,
+    matches, meta_into, named_chain, nested, number, parse_elements, rules_of, text,
 };
 use crate::{Result, owned::FILTER_TABLE, socket::Action};
 
@@ -118,7 +118,7 @@ impl Family {
 pub fn open(network: IpNet, ports: &[HostPort]) -> Result<()> {
     let action = Action { verb: "open host ports to", object: &network };
     let family = Family::of(network.addr());
-    let mut filter = Filter::open().map_err(|error| action.io(error))?;
+    let mut filter = PacketFilter::open().map_err(|error| action.io(error))?;
     ensure_chains(&mut filter, family).map_err(|error| action.io(error))?;
     ensure_network(&mut filter, family, network.trunc()).map_err(|error| action.io(error))?;
     for port in ports {
@@ -140,17 +140,16 @@ pub fn open(network: IpNet, ports: &[HostPort]) -> Result<()> {
 
 /// All ports that are open, of both families.
 pub fn list() -> Result<BTreeSet<HostPort>> {
+    PacketFilter::find()?.map_or_else(|| Ok(BTreeSet::new()), |mut filter| list_by(&mut filter))
+}
+
+fn list_by(filter: &mut PacketFilter) -> Result<BTreeSet<HostPort>> {
     let action = Action { verb: "list", object: &"host ports" };
     let mut ports = BTreeSet::new();
-    let mut filter = match Filter::open() {
-        Ok(filter) => filter,
-        Err(error) if is_unknown(&error) => return Ok(ports),
-        Err(error) => return Err(action.io(error)),
-    };
     for family in [V4, V6] {
         for set in [ANY, AT] {
             let part = (GET_ELEMENT, NLM_F_DUMP, elements(FILTER_TABLE, set, &[]));
-            let found = filter.dump(family.number, part, |message| {
+            let found = filter.dump(family.number, part, |_, message| {
                 for (key, value) in parse_elements(message) {
                     ports.extend(port(family, set, &key, &value));
                 }
@@ -165,11 +164,10 @@ pub fn list() -> Result<BTreeSet<HostPort>> {
 }
 
 /// Closes the ports that `unwanted` says. That there are none is no error.
-pub fn close(unwanted: impl Fn(&HostPort) -> bool) -> Result<()> {
+pub fn close(filter: &mut PacketFilter, unwanted: impl Fn(&HostPort) -> bool) -> Result<()> {
     let action = Action { verb: "close", object: &"host ports" };
-    for port in list()?.iter().filter(|port| unwanted(port)) {
+    for port in list_by(filter)?.iter().filter(|port| unwanted(port)) {
         let (set, element) = element(port);
-        let mut filter = Filter::open().map_err(|error| action.io(error))?;
         let part = (DELETE_ELEMENT, NLM_F_ACK, elements(FILTER_TABLE, set, &element[..1]));
         match filter.transact(Family::of(port.address).number, &[part]) {
             Err(error) if !is(&error, &[Errno::ENOENT]) => return Err(action.io(error)),
@@ -220,7 +218,7 @@ fn port(family: Family, set: &str, key: &[u8], value: &[u8]) -> Option<HostPort>
 }
 
 /// Makes what all ports share, once: in one transaction, so that the first chain stands for all of it.
-fn ensure_chains(filter: &mut Filter, family: Family) -> io::Result<()> {
+fn ensure_chains(filter: &mut PacketFilter, family: Family) -> io::Result<()> {
     if has_chain(filter, family, PREROUTING.0)? {
         return Ok(());
     }
@@ -254,7 +252,7 @@ fn ensure_chains(filter: &mut Filter, family: Family) -> io::Result<()> {
 }
 
 /// Pods of one network reach each other's host ports: the answer has to come back by way of the node.
-fn ensure_network(filter: &mut Filter, family: Family, network: IpNet) -> io::Result<()> {
+fn ensure_network(filter: &mut PacketFilter, family: Family, network: IpNet) -> io::Result<()> {
     let name = format!("host-ports-{}-{}", network.addr(), network.prefix_len());
     if has_chain(filter, family, &name)? {
         return Ok(());
@@ -270,7 +268,7 @@ fn ensure_network(filter: &mut Filter, family: Family, network: IpNet) -> io::Re
     )
 }
 
-fn has_chain(filter: &mut Filter, family: Family, name: &str) -> io::Result<bool> {
+fn has_chain(filter: &mut PacketFilter, family: Family, name: &str) -> io::Result<bool> {
     match filter.get(family.number, (GET_CHAIN, NLM_F_ACK, named_chain(FILTER_TABLE, name))) {
         Ok(()) => Ok(true),
         Err(error) if is(&error, &[Errno::ENOENT]) => Ok(false),
@@ -278,7 +276,7 @@ fn has_chain(filter: &mut Filter, family: Family, name: &str) -> io::Result<bool
     }
 }
 
-fn made(filter: &mut Filter, family: Family, mut parts: Vec<Part>) -> io::Result<()> {
+fn made(filter: &mut PacketFilter, family: Family, mut parts: Vec<Part>) -> io::Result<()> {
     if let Some(last) = parts.last_mut() {
         last.1 |= NLM_F_ACK;
     }

@@ -16,8 +16,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
 
 use super::wire::{
-    COMPARE_EQUAL, COMPARE_OTHER, DELETE_TABLE, FAMILY_V4, FAMILY_V6, Filter, GET_CHAIN, NEW_CHAIN, NEW_RULE,
-    NEW_TABLE, expression, is_unknown, matches, named_chain, nested, number, rules_of, text,
+    COMPARE_EQUAL, COMPARE_OTHER, DELETE_TABLE, FAMILY_V4, FAMILY_V6, GET_CHAIN, NEW_CHAIN, NEW_RULE,
+    NEW_TABLE, PacketFilter, expression, is_unknown, matches, named_chain, nested, number, rules_of, text,
 };
 use crate::{Result, owned::FILTER_TABLE, socket::Action};
 
@@ -32,7 +32,7 @@ pub fn ensure(network: IpNet) -> Result<bool> {
     let network = network.trunc();
     let family = if network.addr().is_ipv4() { FAMILY_V4 } else { FAMILY_V6 };
     let chain = format!("{}-{}", network.addr(), network.prefix_len());
-    let mut filter = Filter::open().map_err(|error| action.io(error))?;
+    let mut filter = PacketFilter::open().map_err(|error| action.io(error))?;
     match filter.get(family, (GET_CHAIN, NLM_F_ACK, named_chain(FILTER_TABLE, &chain))) {
         Ok(()) => return Ok(false),
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {}
@@ -58,7 +58,7 @@ pub fn ensure(network: IpNet) -> Result<bool> {
 pub fn remove_all() -> Result<()> {
     let action = Action { verb: "remove", object: &"the masquerade" };
     for family in [FAMILY_V4, FAMILY_V6] {
-        let mut filter = match Filter::open() {
+        let mut filter = match PacketFilter::open() {
             Ok(filter) => filter,
             Err(error) if is_unknown(&error) => return Ok(()),
             Err(error) => return Err(action.io(error)),

@@ -3,4 +3,4 @@
 pub mod host_port;
 pub mod masquerade;
 pub mod spoof;
-mod wire;
+pub(crate) mod wire;

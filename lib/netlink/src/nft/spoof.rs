@@ -15,8 +15,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
 
 use super::wire::{
-    COMPARE_OTHER, DELETE_CHAIN, DELETE_RULE, Filter, GET_CHAIN, LINK_HEADER, NEW_CHAIN, NEW_RULE, NEW_TABLE,
-    compare, expression, load, named_chain, nested, number, rules_of, text,
+    COMPARE_OTHER, DELETE_CHAIN, DELETE_RULE, GET_CHAIN, LINK_HEADER, NEW_CHAIN, NEW_RULE, NEW_TABLE,
+    PacketFilter, compare, expression, load, named_chain, nested, number, rules_of, text,
 };
 use crate::{MacAddress, Result, owned::FILTER_TABLE, socket::Action};
 
@@ -33,8 +33,8 @@ const DROP: u32 = 0;
 /// In the calling thread's namespace.
 pub fn allow_only(device: &str, mac: MacAddress) -> Result<()> {
     let action = Action { verb: "filter link", object: &device };
-    forget(device)?;
-    let mut filter = Filter::open().map_err(|error| action.io(error))?;
+    let mut filter = PacketFilter::open().map_err(|error| action.io(error))?;
+    forget(&mut filter, device)?;
     let hook = nested(4, &[number(1, HOOK_INGRESS), number(2, 0), text(3, device)]);
     let chain = [named_chain(FILTER_TABLE, device), hook, text(7, "filter")].concat();
     let verdict = nested(2, &[nested(2, &[number(1, DROP)])]);
@@ -53,9 +53,8 @@ pub fn allow_only(device: &str, mac: MacAddress) -> Result<()> {
 }
 
 /// Whether [`allow_only`] holds for a device.
-pub fn is_filtered(device: &str) -> Result<bool> {
+pub fn is_filtered(filter: &mut PacketFilter, device: &str) -> Result<bool> {
     let action = Action { verb: "look up the filter of link", object: &device };
-    let mut filter = Filter::open().map_err(|error| action.io(error))?;
     match filter.get(FAMILY_NETDEV, (GET_CHAIN, NLM_F_ACK, named_chain(FILTER_TABLE, device))) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(false),
@@ -64,12 +63,11 @@ pub fn is_filtered(device: &str) -> Result<bool> {
 }
 
 /// Takes [`allow_only`] back; the device may be gone already. That there is nothing is no error.
-pub fn forget(device: &str) -> Result<()> {
-    if !is_filtered(device)? {
+pub fn forget(filter: &mut PacketFilter, device: &str) -> Result<()> {
+    if !is_filtered(filter, device)? {
         return Ok(());
     }
     let action = Action { verb: "remove the filter of link", object: &device };
-    let mut filter = Filter::open().map_err(|error| action.io(error))?;
     let parts = [
         (DELETE_RULE, 0, rules_of(FILTER_TABLE, device)),
         (DELETE_CHAIN, NLM_F_ACK, named_chain(FILTER_TABLE, device)),

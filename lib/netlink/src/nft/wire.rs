@@ -1,13 +1,16 @@
-//! nf_tables over netlink: messages, transactions, and the few expressions that we use.
+//! Netfilter over netlink: messages, nf_tables' transactions, and the few expressions that we use.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 
-use crate::attributes;
+use crate::{Result, attributes, socket::Action};
 
 const SUBSYSTEM: u16 = 10 << 8;
 pub(super) const NEW_TABLE: u16 = SUBSYSTEM;
@@ -39,35 +42,59 @@ pub(super) const NETWORK_HEADER: u32 = 1;
 pub(super) const TRANSPORT_HEADER: u32 = 2;
 
 /// One message of a transaction: its kind, its flags beside those of every request, and its attributes.
-pub(super) type Part = (u16, u16, Vec<u8>);
+pub(crate) type Part = (u16, u16, Vec<u8>);
 
-/// A connection to nf_tables.
-pub(super) struct Filter(Socket);
+/// A connection to the kernel's packet filter.
+///
+/// Closing one waits for what has been deleted in the namespace, by whomever, until no packet can meet it any more: some
+/// ten milliseconds, and more where many do so at once. Whoever is in a hurry has it closed by somebody else
+/// ([`crate::Netlink::delete_link_promptly`]).
+pub struct PacketFilter {
+    socket: Socket,
+    sequence: u32,
+}
 
-impl Filter {
-    pub(super) fn open() -> io::Result<Self> {
-        Socket::new(NETLINK_NETFILTER).map(Self)
+impl PacketFilter {
+    pub(crate) fn open() -> io::Result<Self> {
+        Socket::new(NETLINK_NETFILTER).map(|socket| Self { socket, sequence: 0 })
     }
 
-    /// Asks for one object of a family.
-    pub(super) fn get(&mut self, family: u8, (kind, flags, attributes): Part) -> io::Result<()> {
-        self.exchange(&request(kind, NLM_F_REQUEST | flags, 1, family, 0, &attributes), 1)
+    /// Opens a connection in the calling thread's namespace; `None` where the kernel has no packet filter.
+    pub fn find() -> Result<Option<Self>> {
+        match Self::open() {
+            Ok(filter) => Ok(Some(filter)),
+            Err(error) if is_unknown(&error) => Ok(None),
+            Err(error) => Err(Action { verb: "open", object: &"the packet filter" }.io(error)),
+        }
     }
 
-    /// Asks for a list; calls `each` with the attributes of every message of the answer.
-    pub(super) fn dump(
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Asks for one object of a family, or for something to be done about one.
+    pub(crate) fn get(&mut self, family: u8, (kind, flags, attributes): Part) -> io::Result<()> {
+        let sequence = self.next_sequence();
+        self.exchange(&request(kind, NLM_F_REQUEST | flags, sequence, family, 0, &attributes), sequence)
+    }
+
+    /// Asks for a list; calls `each` with the family and the attributes of every message of the answer.
+    pub(crate) fn dump(
         &mut self,
         family: u8,
         (kind, flags, attributes): Part,
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(u8, &[u8]),
     ) -> io::Result<()> {
-        let bytes = request(kind, NLM_F_REQUEST | flags, 1, family, 0, &attributes);
-        self.0.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-        self.receive(|message| {
-            match message.message_type() {
-                NLMSG_ERROR | NLMSG_DONE => return failure(message).map_or(Ok(true), Err),
-                // Netfilter's own header comes before the attributes.
-                _ => each(message.payload().get(4..).unwrap_or_default()),
+        let sequence = self.next_sequence();
+        let bytes = request(kind, NLM_F_REQUEST | flags, sequence, family, 0, &attributes);
+        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+        self.receive(sequence, |message| {
+            match (message.message_type(), message.payload().split_at_checked(4)) {
+                (NLMSG_ERROR | NLMSG_DONE, _) => return failure(message).map_or(Ok(true), Err),
+                // Netfilter's own header, which begins with the family, comes before the attributes.
+                (_, Some((header, attributes))) => each(header[0], attributes),
+                (_, None) => {}
             }
             Ok(false)
         })
@@ -75,42 +102,61 @@ impl Filter {
 
     /// Does all of it or nothing. The last part must ask for an acknowledgement.
     pub(super) fn transact(&mut self, family: u8, parts: &[Part]) -> io::Result<()> {
-        let mut sequence = 1;
-        let mut batch = request(BATCH_BEGIN, NLM_F_REQUEST, sequence, 0, 10, &[]);
+        let mut batch = request(BATCH_BEGIN, NLM_F_REQUEST, self.next_sequence(), 0, 10, &[]);
+        let first = self.sequence;
         for (kind, flags, attributes) in parts {
-            sequence += 1;
+            let sequence = self.next_sequence();
             batch.extend(request(*kind, NLM_F_REQUEST | flags, sequence, family, 0, attributes));
         }
-        batch.extend(request(BATCH_END, NLM_F_REQUEST, sequence + 1, 0, 10, &[]));
-        self.exchange(&batch, sequence)
+        let last = self.sequence;
+        batch.extend(request(BATCH_END, NLM_F_REQUEST, self.next_sequence(), 0, 10, &[]));
+        self.socket.send_to(&batch, &SocketAddr::new(0, 0), 0)?;
+        self.acknowledged(first, last)
     }
 
-    /// Sends, and waits for the acknowledgement of the message `sequence`; an error of any other ends it too.
     fn exchange(&mut self, bytes: &[u8], sequence: u32) -> io::Result<()> {
-        self.0.send_to(bytes, &SocketAddr::new(0, 0), 0)?;
-        self.receive(|message| match failure(message).filter(|_| message.message_type() == NLMSG_ERROR) {
-            Some(error) => Err(error),
-            None => Ok(message.message_type() == NLMSG_ERROR && message.sequence_number() == sequence),
+        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0)?;
+        self.acknowledged(sequence, sequence)
+    }
+
+    /// Waits for the acknowledgement of the message `last`; an error of any from `first` on ends it too.
+    fn acknowledged(&mut self, first: u32, last: u32) -> io::Result<()> {
+        self.receive(first, |message| {
+            match failure(message).filter(|_| message.message_type() == NLMSG_ERROR) {
+                Some(error) => Err(error),
+                None => Ok(message.message_type() == NLMSG_ERROR && message.sequence_number() == last),
+            }
         })
     }
 
-    /// Reads messages until `each` says that it was the last.
-    fn receive(&mut self, mut each: impl FnMut(&NetlinkBuffer<&[u8]>) -> io::Result<bool>) -> io::Result<()> {
+    /// Reads messages until `each` says that it was the last. Of requests before `first`, an error may be left.
+    fn receive(
+        &mut self,
+        first: u32,
+        mut each: impl FnMut(&NetlinkBuffer<&[u8]>) -> io::Result<bool>,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            let length = match self.0.recv(&mut &mut buffer[..], 0) {
+            let length = match self.socket.recv(&mut &mut buffer[..], 0) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
             let mut rest = &buffer[..length];
             while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-                if each(&message)? {
+                let older = message.sequence_number().wrapping_sub(first).cast_signed() < 0;
+                if !older && each(&message)? {
                     return Ok(());
                 }
                 rest = rest.get((message.length() as usize).next_multiple_of(4)..).unwrap_or_default();
             }
         }
+    }
+}
+
+impl AsFd for PacketFilter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -120,12 +166,12 @@ fn failure(message: &NetlinkBuffer<&[u8]>) -> Option<io::Error> {
     (code != 0).then(|| io::Error::from_raw_os_error(-code))
 }
 
-pub(super) fn is(error: &io::Error, any: &[Errno]) -> bool {
+pub(crate) fn is(error: &io::Error, any: &[Errno]) -> bool {
     any.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 /// Whether there is no such thing, or no packet filter in the kernel.
-pub(super) fn is_unknown(error: &io::Error) -> bool {
+pub(crate) fn is_unknown(error: &io::Error) -> bool {
     is(error, &[Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT])
 }
 
@@ -143,7 +189,7 @@ fn request(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16, attr
     bytes
 }
 
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
     bytes.extend((4 + value.len() as u16).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
@@ -152,7 +198,7 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
     attribute(kind | NESTED, &parts.concat())
 }
 

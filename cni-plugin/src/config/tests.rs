@@ -1,0 +1,119 @@
+//! How configurations are read.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn error(text: &str) -> Error {
+    Config::parse(text.as_bytes()).unwrap_err()
+}
+
+#[test]
+fn the_least_configuration_is_enough() {
+    let config = Config::parse(br#"{"cniVersion":"1.1.0","name":"pods","type":"sluice-cni"}"#).unwrap();
+    assert_eq!(config.bridge(), "sluice0");
+    assert!(config.is_gateway && config.is_default_gateway && config.ipam.single().is_none());
+    assert_eq!(config.version().unwrap(), Version::V1_1_0);
+}
+
+#[test]
+fn ours_is_picked_from_a_list() {
+    let list = br#"{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"other"},{"type":"sluice-cni","mtu":1400}]}"#;
+    let config = Config::parse(list).unwrap();
+    assert_eq!(
+        (config.name.as_str(), config.mtu, config.version().unwrap()),
+        ("pods", Some(1400), Version::V1_0_0)
+    );
+    assert_eq!(error(r#"{"name":"pods","plugins":[]}"#).code, Code::InvalidConfig);
+}
+
+#[test]
+fn both_ways_to_write_ranges_are_read() {
+    let single =
+        br#"{"name":"n","ipam":{"type":"host-local","subnet":"10.1.0.0/24","rangeStart":"10.1.0.9"}}"#;
+    let config = Config::parse(single).unwrap();
+    assert_eq!(config.ipam.single().unwrap().range_start, Some("10.1.0.9".parse().unwrap()));
+    let sets = br#"{"name":"n","ipam":{"ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"fd00::/64"}]]}}"#;
+    assert_eq!(Config::parse(sets).unwrap().ipam.ranges.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_right_number() {
+    for (text, code, part) in [
+        ("", Code::Decode, "EOF"),
+        ("[]", Code::Decode, "not a JSON object"),
+        (r#"{"name":"n","mtu":"big"}"#, Code::Decode, "line 1 column 23"),
+        (r#"{"name":"../n"}"#, Code::InvalidConfig, "name \"../n\""),
+        (r#"{"cniVersion":"9.9.9","name":"n"}"#, Code::IncompatibleVersion, "\"9.9.9\" is not one of 0.1.0"),
+        (r#"{"name":"n","bridge":"a-name-too-long-"}"#, Code::InvalidConfig, "bridge"),
+        (r#"{"name":"n","hairpinMode":true,"promiscMode":true}"#, Code::InvalidConfig, "exclude"),
+        (r#"{"name":"n","vlan":4095}"#, Code::InvalidConfig, "vlan: 4095 is no VLAN"),
+        (r#"{"name":"n","bridge":"a-long-name","vlan":4000}"#, Code::InvalidConfig, "\"a-long-name.4000\""),
+    ] {
+        let error = error(text);
+        assert_eq!(error.code, code, "{text}");
+        assert!(error.msg.contains(part), "{text}: {}", error.msg);
+    }
+}
+
+#[test]
+fn what_go_writes_for_nothing_is_nothing() {
+    let text = br#"{"name":"n","mtu":null,"sysctl":null,"dns":{"nameservers":null,"search":null},"args":null,
+        "ipam":{"ranges":null,"routes":null,"reserved":null,"subnet":null},"prevResult":null,
+        "runtimeConfig":{"ips":null,"mac":null,"ipRanges":null,"dns":null,"portMappings":null,"bandwidth":null}}"#;
+    let config = Config::parse(text).unwrap();
+    assert!(config.ipam.ranges.is_empty() && config.prev_result.is_none());
+    assert!(Config::parse(br#"{"name":"n","ipam":null,"runtimeConfig":null,"dns":null}"#).is_ok());
+}
+
+#[test]
+fn name_servers_are_read_from_a_file() {
+    let dns = Dns::parse(
+        "# a comment\nnameserver 192.0.2.53\nsearch a b\nnameserver fd00::53\noptions ndots:5\ndomain x\n",
+    );
+    assert_eq!(dns.nameservers, ["192.0.2.53", "fd00::53"]);
+    assert_eq!(
+        (dns.search, dns.options, dns.domain),
+        (vec!["a".into(), "b".into()], vec!["ndots:5".into()], Some("x".into()))
+    );
+}
+
+#[test]
+fn settings_of_the_node_are_refused() {
+    assert_eq!(
+        sysctl_path("net.ipv4.conf.IFNAME.arp_filter", "eth0").unwrap(),
+        "net/ipv4/conf/eth0/arp_filter"
+    );
+    assert_eq!(
+        sysctl_path("net/ipv4/conf/eth0.7/arp_filter", "x").unwrap(),
+        "net/ipv4/conf/eth0.7/arp_filter"
+    );
+    for name in ["kernel.hostname", "net", "net/../kernel/hostname", "net..x", "/net/x", "../net/x"] {
+        assert!(sysctl_path(name, "eth0").is_err(), "{name}");
+    }
+}
+
+#[test]
+fn requests_are_read_from_wherever_they_stand() {
+    let text = br#"{"name":"n","runtimeConfig":{"ips":["10.1.0.9/24"],"mac":"02:00:00:00:00:01"},"args":{"cni":{"ips":["fd00::9"]}}}"#;
+    let config = Config::parse(text).unwrap();
+    let addresses = config.requested_addresses().unwrap();
+    assert_eq!(addresses, ["10.1.0.9".parse::<IpAddr>().unwrap(), "fd00::9".parse().unwrap()]);
+    assert_eq!(
+        config.requested_mac(Some("02:00:00:00:00:02")).unwrap(),
+        Some(MacAddress([2, 0, 0, 0, 0, 1]))
+    );
+    assert!(
+        Config::parse(br#"{"name":"n","runtimeConfig":{"mac":"01:00:00:00:00:00"}}"#)
+            .unwrap()
+            .requested_mac(None)
+            .is_err()
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_input_makes_it_panic(text in ".{0,120}") {
+        let _ = Config::parse(text.as_bytes());
+    }
+}
