@@ -360,6 +360,7 @@ mod tests {
             bridge: "sluice0".into(),
             gateway_mac: MacAddress([2, 0, 0, 0, 0, 2]),
             gateway_device: None,
+            aliases: Vec::new(),
             bpffs: "/sys/fs/bpf".into(),
             host_ports: Vec::new(),
             shaped: false,

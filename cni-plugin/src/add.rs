@@ -169,6 +169,7 @@ impl Attempt<'_> {
             gateway_device: (bridge.gateway.name != wanted.bridge).then(|| bridge.gateway.name.clone()),
             bpffs: wanted.bpffs.clone(),
             host_ports: config.host_ports()?,
+            aliases: config.runtime_config.aliases.clone(),
             shaped: config.bandwidth().ingress().is_some(),
         })
     }

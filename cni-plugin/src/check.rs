@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
-use sluice_netlink::{Link, Netlink, PacketFilter, Route, RouteFilter, Shape, Shaped, TABLE_MAIN, spoof};
+use sluice_netlink::{Link, Netlink, PacketFilter, Route, RouteFilter, Shape, Shaped, masquerade, spoof};
 
 use crate::{
     add,
@@ -132,6 +132,13 @@ impl Findings {
                 self.expect(!config.require_datapath, || {
                     format!("no datapath is pinned in {}", record.bpffs.display())
                 });
+                for network in record.addresses.iter().map(IpNet::trunc).filter(|_| config.ip_masq) {
+                    let held = match PacketFilter::find()? {
+                        Some(mut filter) => masquerade::is_ensured(&mut filter, network)?,
+                        None => false,
+                    };
+                    self.expect(held, || format!("packets of {network} leave without the node's address"));
+                }
                 for Mapping { protocol, host_ip, host_port, .. } in ports::missing(record)? {
                     self.0.push(format!(
                         "host port {host_port} of protocol {protocol} on {host_ip} is not open"
@@ -181,10 +188,13 @@ impl Findings {
                 format!("interface {} has no address {address}", link.name)
             });
         }
-        let present = netlink.routes(&RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() })?;
+        let present = netlink.routes(&RouteFilter::default())?;
         for route in routes {
             let same = |found: &Route| {
-                found.destination == route.dst && (route.gw.is_none() || found.gateway == route.gw)
+                // Results before 1.1.0 do not say which table.
+                found.destination == route.dst
+                    && route.table.is_none_or(|table| found.table == table)
+                    && (route.gw.is_none() || found.gateway == route.gw)
             };
             self.expect(present.iter().any(same), || format!("the container has no route to {}", route.dst));
         }

@@ -2,9 +2,12 @@
 //! with the configuration as we got it.
 
 use std::{
-    io::Write,
+    io::{self, Read, Write},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -17,6 +20,10 @@ use crate::{
     result::Address,
     version::Version,
 };
+
+/// How long another plugin may take. That for DHCP asks a server several times, for ten seconds in all unless it is told
+/// otherwise.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Another plugin that gives out addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +77,10 @@ impl Delegate {
     }
 
     fn run(&self, command: &str, config: &Config) -> Result<Vec<u8>> {
+        self.run_within(LIMIT, command, &config.raw)
+    }
+
+    fn run_within(&self, limit: Duration, command: &str, config: &[u8]) -> Result<Vec<u8>> {
         let failed = |what: String| Error::new(Code::Delegate, format!("ipam plugin {}: {what}", self.kind));
         let mut child = Command::new(&self.program)
             .env("CNI_COMMAND", command)
@@ -79,11 +90,17 @@ impl Delegate {
             .map_err(|error| failed(format!("cannot run {}: {error}", self.program.display())))?;
         if let Some(mut stdin) = child.stdin.take() {
             // One that fails before it reads closes the pipe; its exit says why.
-            let _ = stdin.write_all(&config.raw);
+            let _ = stdin.write_all(config);
         }
-        let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-        if output.status.success() {
-            return Ok(output.stdout);
+        let answer = read_within(limit, child.stdout.take()).map_err(|error| failed(error.to_string()));
+        if answer.is_err() {
+            // It may be over already.
+            let _ = child.kill();
+        }
+        let status = child.wait().map_err(|error| failed(error.to_string()))?;
+        let stdout = answer?;
+        if status.success() {
+            return Ok(stdout);
         }
         #[derive(Deserialize)]
         struct Failure {
@@ -92,7 +109,7 @@ impl Delegate {
             #[serde(default)]
             details: String,
         }
-        Err(match serde_json::from_slice::<Failure>(&output.stdout) {
+        Err(match serde_json::from_slice::<Failure>(&stdout) {
             Ok(failure) => {
                 let error = failed(format!("{} (code {})", failure.msg, failure.code));
                 // The number that a runtime acts on.
@@ -100,9 +117,24 @@ impl Delegate {
                 let error = Error { code, ..error };
                 if failure.details.is_empty() { error } else { error.detail(failure.details) }
             }
-            Err(_) => failed(format!("it ended with {}", output.status)),
+            Err(_) => failed(format!("it ended with {status}")),
         })
     }
+}
+
+/// What a program writes until it ends, which it has so long for. A thread waits for it, which ends with this process.
+fn read_within(limit: Duration, stdout: Option<ChildStdout>) -> io::Result<Vec<u8>> {
+    let Some(mut stdout) = stdout else { return Ok(Vec::new()) };
+    let (done, answer) = mpsc::channel();
+    thread::Builder::new().name("ipam".to_owned()).spawn(move || {
+        let mut text = Vec::new();
+        let read = stdout.read_to_end(&mut text).map(|_| text);
+        // Nobody listens any more where it took too long.
+        let _ = done.send(read);
+    })?;
+    answer.recv_timeout(limit).unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {limit:?}")))
+    })
 }
 
 pub(crate) fn parse(answer: &[u8], version: Version) -> Result<Given, serde_json::Error> {
@@ -148,6 +180,21 @@ pub(crate) fn parse(answer: &[u8], version: Version) -> Result<Given, serde_json
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_hangs_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("hangs");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).unwrap();
+        let delegate = Delegate { kind: "hangs".to_owned(), program };
+        let error = delegate.run_within(Duration::from_millis(50), "ADD", b"{}").unwrap_err();
+        assert_eq!(
+            (error.code, error.msg.as_str()),
+            (Code::Delegate, "ipam plugin hangs: it did not answer within 50ms")
+        );
+    }
 
     #[test]
     fn results_of_old_and_new_versions_are_read() {

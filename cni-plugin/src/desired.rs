@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sluice_netlink::{MacAddress, owned};
+use sluice_netlink::{MacAddress, TABLE_MAIN, owned};
 
 use crate::{
     config::{Config, DEFAULT_BPFFS, RangeConfig, RouteConfig},
@@ -175,10 +175,10 @@ pub(crate) fn routes(config: &Config, given: &Given) -> Vec<RouteConfig> {
     }
     for (any, v4) in [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), true), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), false)] {
         let Ok(dst) = IpNet::new(any, 0) else { continue };
-        let wanted =
-            config.is_gateway && config.is_default_gateway && !routes.iter().any(|route| route.dst == dst);
+        let is_default = |route: &RouteConfig| route.dst == dst && route.table() == TABLE_MAIN;
+        let wanted = config.is_gateway && config.is_default_gateway && !routes.iter().any(is_default);
         if let Some(gw) = gateway(v4).filter(|_| wanted) {
-            routes.push(RouteConfig { dst, gw: Some(gw), mtu: None, advmss: None, priority: None });
+            routes.push(RouteConfig::new(dst, Some(gw)));
         }
     }
     // A route of a family that the container has no address of could not be made.
@@ -269,5 +269,7 @@ mod tests {
         let text =
             r#"{"name":"n","ipam":{"routes":[{"dst":"0.0.0.0/0","gw":"10.1.0.9"},{"dst":"192.0.2.0/24"}]}}"#;
         assert_eq!(routes(text, &both[..1]), ["0.0.0.0/0 10.1.0.9", "192.0.2.0/24 10.1.0.1"]);
+        let text = r#"{"name":"n","ipam":{"routes":[{"dst":"0.0.0.0/0","gw":"10.1.0.9","table":100}]}}"#;
+        assert_eq!(routes(text, &both[..1]), ["0.0.0.0/0 10.1.0.9", "0.0.0.0/0 10.1.0.1"], "another table's");
     }
 }

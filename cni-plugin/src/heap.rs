@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn ranges_do_not_overlap_and_the_last_grows_shrinks_and_goes_in_place() {
-        let heap: &'static Heap = Box::leak(Box::new(Heap::new()));
+        static HEAP: Heap = Heap::new();
+        let heap = &HEAP;
         // SAFETY: each pointer is used within its size, and not after it was given back.
         unsafe {
             let first = heap.alloc(layout(3, 1));
@@ -171,7 +172,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_the_systems() {
-        let heap: &'static Heap = Box::leak(Box::new(Heap::new()));
+        static HEAP: Heap = Heap::new();
+        let heap = &HEAP;
         // SAFETY: each pointer is used within its size, and given back once.
         unsafe {
             for layout in [layout(SIZE + 1, 1), layout(8, 4096)] {

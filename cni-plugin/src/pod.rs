@@ -74,7 +74,12 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
 pub(crate) fn to_netlink(route: &RouteConfig, index: u32) -> Route {
     Route {
         gateway: route.gw,
-        scope: if route.gw.is_some() { RouteScope::Universe } else { Route::new(route.dst, index).scope },
+        scope: match (route.scope, route.gw) {
+            (Some(scope), _) => scope.into(),
+            (None, Some(_)) => RouteScope::Universe,
+            (None, None) => Route::new(route.dst, index).scope,
+        },
+        table: route.table(),
         mtu: route.mtu,
         advmss: route.advmss,
         metric: route.priority,

@@ -109,7 +109,14 @@ fn route_json(route: &RouteConfig, version: Version) -> Value {
         entry["gw"] = gw.to_string().into();
     }
     if version >= Version::V1_1_0 {
-        for (key, value) in [("mtu", route.mtu), ("advmss", route.advmss), ("priority", route.priority)] {
+        let numbers = [
+            ("mtu", route.mtu),
+            ("advmss", route.advmss),
+            ("priority", route.priority),
+            ("table", route.table),
+            ("scope", route.scope.map(u32::from)),
+        ];
+        for (key, value) in numbers {
             if let Some(value) = value {
                 entry[key] = value.into();
             }
@@ -143,11 +150,9 @@ mod tests {
                 Address { address: "fd00::2/64".parse().unwrap(), gateway: None },
             ],
             routes: vec![RouteConfig {
-                dst: "0.0.0.0/0".parse().unwrap(),
-                gw: Some("10.1.0.1".parse().unwrap()),
                 mtu: Some(1400),
-                advmss: None,
-                priority: None,
+                table: Some(100),
+                ..RouteConfig::new("0.0.0.0/0".parse().unwrap(), Some("10.1.0.1".parse().unwrap()))
             }],
             dns: Dns::default(),
         }
@@ -177,7 +182,10 @@ mod tests {
             v11["interfaces"][2],
             json!({ "name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1450, "sandbox": "/n" })
         );
-        assert_eq!(v11["routes"][0], json!({ "dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400 }));
+        assert_eq!(
+            v11["routes"][0],
+            json!({ "dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "table": 100 })
+        );
     }
 
     #[test]

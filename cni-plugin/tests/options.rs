@@ -180,15 +180,21 @@ fn pods_reach_the_outside_with_the_nodes_address_where_that_is_asked_for() {
     let outside = node.outside();
     let config = node.config(json!({ "ipMasq": true }));
     let pods = [Pod::new("one"), Pod::new("two")];
+    let mut check = config.clone();
     for pod in &pods {
-        node.add(pod, &config).ok();
+        check["prevResult"] = node.add(pod, &config).ok();
         // Outside knows no way back to the pods' network.
         for address in ["192.0.2.2", "2001:db8::2"] {
             assert_reaches(&pod.namespace, &outside, address.parse().unwrap());
         }
     }
+    node.call("CHECK", &pods[1], &check).ok();
     node.gc(&config, &["one"]).ok();
     assert_reaches(&pods[0].namespace, &outside, "192.0.2.2".parse().unwrap());
+    check["prevResult"] = node.add(&pods[1], &config).ok();
+    node.namespace.run(|| sluice_netlink::masquerade::remove_all().unwrap()).unwrap();
+    let (code, msg) = node.call("CHECK", &pods[1], &check).error();
+    assert_eq!((code, msg.as_str()), (103, "packets of 10.77.0.0/24 leave without the node's address"));
     node.gc(&config, &[]).ok();
     node.namespace
         .run(|| assert!(sluice_netlink::masquerade::ensure("10.77.0.0/24".parse().unwrap()).unwrap()))
@@ -256,7 +262,7 @@ fn a_container_with_another_link_layer_address_is_not_heard_where_that_is_asked_
 
     node.namespace
         .run(|| {
-            sluice_netlink::spoof::forget(&mut PacketFilter::find().unwrap().unwrap(), &host_veth).unwrap()
+            sluice_netlink::spoof::forget(&mut PacketFilter::find().unwrap().unwrap(), &host_veth).unwrap();
         })
         .unwrap();
     assert!(

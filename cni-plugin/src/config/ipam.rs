@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use sluice_netlink::TABLE_MAIN;
 
 use super::or_default;
 
@@ -93,6 +94,23 @@ pub(crate) struct RouteConfig {
     pub(crate) advmss: Option<u32>,
     #[serde(default)]
     pub(crate) priority: Option<u32>,
+    /// The main one, if it is left out.
+    #[serde(default)]
+    pub(crate) table: Option<u32>,
+    #[serde(default)]
+    pub(crate) scope: Option<u8>,
+}
+
+impl RouteConfig {
+    /// A route that says no more than where it leads.
+    pub(crate) fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
+        Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
+    }
+
+    /// The number of its table.
+    pub(crate) fn table(&self) -> u32 {
+        self.table.unwrap_or(TABLE_MAIN)
+    }
 }
 
 /// Name servers that the runtime is to write into the container.

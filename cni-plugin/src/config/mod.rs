@@ -187,6 +187,7 @@ impl Config {
             )));
         }
         self.host_ports()?;
+        self.runtime_config.check_aliases()?;
         if let Some(bandwidth) = &self.runtime_config.bandwidth {
             bandwidth.check()?;
         }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::{Bandwidth, RangeConfig, or_default, ports::PortMapping};
+use crate::error::{Error, Result};
 
 /// What the runtime adds for one attachment, by the capabilities that the configuration claims.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +21,29 @@ pub(crate) struct RuntimeConfig {
     pub(super) port_mappings: Vec<PortMapping>,
     #[serde(default)]
     pub(super) bandwidth: Option<Bandwidth>,
+    /// Names by which others want to find the attachment.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) aliases: Vec<String>,
+}
+
+impl RuntimeConfig {
+    /// Refuses aliases that no DNS name can be.
+    pub(super) fn check_aliases(&self) -> Result<()> {
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        for (index, alias) in self.aliases.iter().enumerate() {
+            if alias.len() > 253 || !alias.split('.').all(is_label) {
+                return Err(Error::config(format!(
+                    "runtimeConfig.aliases[{index}]: {alias:?} is not a name"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The `dns` capability, which spells its fields its own way.

@@ -47,6 +47,11 @@ fn what_cannot_be_is_refused_with_the_right_number() {
         (r#"{"cniVersion":"9.9.9","name":"n"}"#, Code::IncompatibleVersion, "\"9.9.9\" is not one of 0.1.0"),
         (r#"{"name":"n","bridge":"a-name-too-long-"}"#, Code::InvalidConfig, "bridge"),
         (r#"{"name":"n","hairpinMode":true,"promiscMode":true}"#, Code::InvalidConfig, "exclude"),
+        (
+            r#"{"name":"n","runtimeConfig":{"aliases":["db","a..b"]}}"#,
+            Code::InvalidConfig,
+            "aliases[1]: \"a..b\"",
+        ),
         (r#"{"name":"n","vlan":4095}"#, Code::InvalidConfig, "vlan: 4095 is no VLAN"),
         (r#"{"name":"n","bridge":"a-long-name","vlan":4000}"#, Code::InvalidConfig, "\"a-long-name.4000\""),
     ] {

@@ -106,14 +106,14 @@ impl Tuple {
             attributes::for_each(value, |kind, value| {
                 match (part, kind) {
                     (CTA_TUPLE_IP, CTA_IP_V4_SRC | CTA_IP_V6_SRC) => {
-                        tuple.source = Some(attributes::address(value)?)
+                        tuple.source = Some(attributes::address(value)?);
                     }
                     (CTA_TUPLE_IP, CTA_IP_V4_DST | CTA_IP_V6_DST) => {
                         tuple.destination = Some(attributes::address(value)?);
                     }
                     (CTA_TUPLE_PROTO, CTA_PROTO_NUM) => tuple.protocol = attributes::u8(value)?,
                     (CTA_TUPLE_PROTO, CTA_PROTO_SRC_PORT) => {
-                        tuple.source_port = u16::from_be(attributes::u16(value)?)
+                        tuple.source_port = u16::from_be(attributes::u16(value)?);
                     }
                     (CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT) => {
                         tuple.destination_port = u16::from_be(attributes::u16(value)?);

@@ -30,14 +30,11 @@ const PRIORITY_SRCNAT: u32 = 100;
 pub fn ensure(network: IpNet) -> Result<bool> {
     let action = Action { verb: "masquerade", object: &network };
     let network = network.trunc();
-    let family = if network.addr().is_ipv4() { FAMILY_V4 } else { FAMILY_V6 };
-    let chain = format!("{}-{}", network.addr(), network.prefix_len());
     let mut filter = PacketFilter::open().map_err(|error| action.io(error))?;
-    match filter.get(family, (GET_CHAIN, NLM_F_ACK, named_chain(FILTER_TABLE, &chain))) {
-        Ok(()) => return Ok(false),
-        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {}
-        Err(error) => return Err(action.io(error)),
+    if is_ensured(&mut filter, network)? {
+        return Ok(false);
     }
+    let (family, chain) = place(network);
     let made = filter.transact(
         family,
         &[
@@ -52,6 +49,22 @@ pub fn ensure(network: IpNet) -> Result<bool> {
         Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(false),
         Err(error) => Err(action.io(error)),
     }
+}
+
+/// Whether [`ensure`] holds for a network.
+pub fn is_ensured(filter: &mut PacketFilter, network: IpNet) -> Result<bool> {
+    let (family, chain) = place(network.trunc());
+    match filter.get(family, (GET_CHAIN, NLM_F_ACK, named_chain(FILTER_TABLE, &chain))) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(false),
+        Err(error) => Err(Action { verb: "look up the masquerade of", object: &network }.io(error)),
+    }
+}
+
+/// The family and the name of a network's chain.
+fn place(network: IpNet) -> (u8, String) {
+    let family = if network.addr().is_ipv4() { FAMILY_V4 } else { FAMILY_V6 };
+    (family, format!("{}-{}", network.addr(), network.prefix_len()))
 }
 
 /// Takes back all that [`ensure`] and [`super::host_port::open`] made. That there is nothing is no error.
