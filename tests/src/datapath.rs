@@ -31,7 +31,7 @@ use sluice_ebpf_common::{
 use sluice_model::{Changes, Snapshot};
 use sluice_proxy::{Datapath, DatapathConfig, Hook, MapOp, MapStore, PinnedStore, Proxy, ProxyConfig};
 
-use crate::packet::{Packet, Shown};
+use crate::packet::{self, Packet, Shown};
 
 /// The node's IPv4 address.
 pub const NODE_V4: &str = "192.0.2.1";
@@ -93,7 +93,12 @@ impl Bench {
             ("wire", "wire-out"),
         ] {
             let end = sluice_netlink::VethEnd::new(name).up();
-            let end = if name == SERVICE_DEVICE { end.mac(NODE_MAC.into()).noarp() } else { end };
+            let end = match name {
+                SERVICE_DEVICE => end.mac(NODE_MAC.into()).noarp(),
+                // Frames from elsewhere are for this device.
+                "wire" => end.mac(packet::DESTINATION_MAC.into()),
+                _ => end,
+            };
             link.create_veth(&end, &sluice_netlink::VethEnd::new(peer).up()).expect("veth");
         }
         let devices = ["pod1", "pod2", "wire", SERVICE_DEVICE, "lo"]

@@ -24,6 +24,9 @@ pub const UDP: u16 = 17;
 /// The number of SCTP, as maps have it.
 pub const SCTP: u16 = 132;
 
+/// Whom frames are for, by their link-layer address.
+pub const DESTINATION_MAC: [u8; 6] = [0x0e; 6];
+
 /// What is above IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -122,7 +125,7 @@ impl Packet {
 
     /// The frame, with right checksums.
     pub fn frame(&self) -> Vec<u8> {
-        let mut frame = vec![0x0e; 6];
+        let mut frame = DESTINATION_MAC.to_vec();
         frame.extend([0x0f; 6]);
         let l4 = self.segment();
         match (self.src.ip(), self.dst.ip()) {

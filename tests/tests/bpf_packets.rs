@@ -39,6 +39,68 @@ fn pods_of_a_node_reach_each_other_past_the_bridge() {
 }
 
 #[test]
+fn what_comes_in_for_a_pod_goes_straight_to_it() {
+    with_bench(|bench| {
+        let rows = [
+            (
+                Packet::tcp("10.244.2.21:4000", "10.244.1.11:80", flag::SYN),
+                redirect("10.244.2.21:4000 > 10.244.1.11:80 TCP ttl 63"),
+            ),
+            (
+                Packet::udp("[2001:db8:9::5]:4000", "[fd00:10:244:1::12]:80"),
+                redirect("[2001:db8:9::5]:4000 > [fd00:10:244:1::12]:80 UDP ttl 63"),
+            ),
+            // The kernel tells the sender about the end of its time to live, looks at options, and knows a forged source.
+            (
+                Packet { ttl: 1, ..Packet::udp("10.244.2.21:4000", "10.244.1.11:80") },
+                pass("10.244.2.21:4000 > 10.244.1.11:80 UDP ttl 1"),
+            ),
+            (
+                Packet { options: 4, ..Packet::udp("10.244.2.21:4000", "10.244.1.11:80") },
+                pass("10.244.2.21:4000 > 10.244.1.11:80 UDP ttl 64"),
+            ),
+            (
+                Packet::udp("10.244.1.12:4000", "10.244.1.11:80"),
+                pass("10.244.1.12:4000 > 10.244.1.11:80 UDP ttl 64"),
+            ),
+            (
+                Packet::udp("[2001:db8::1]:4000", "[fd00:10:244:1::11]:80"),
+                pass("[2001:db8::1]:4000 > [fd00:10:244:1::11]:80 UDP ttl 64"),
+            ),
+        ];
+        for (packet, fate) in rows {
+            assert_eq!(bench.send(Hook::FromWire, "wire", &packet), fate, "{packet:?}");
+        }
+    });
+}
+
+#[test]
+fn what_the_node_sends_to_a_pod_goes_past_the_bridge() {
+    with_bench(|bench| {
+        let to_pod = Packet::tcp("192.0.2.1:4000", "10.244.1.11:80", flag::ACK);
+        let same = "192.0.2.1:4000 > 10.244.1.11:80 TCP ttl 64";
+        // Any device that is neither the loopback nor the service device stands for the bridge.
+        assert_eq!(bench.send(Hook::FromHost, "wire", &to_pod), redirect(same));
+        assert_eq!(bench.send(Hook::FromHost, "lo", &to_pod), pass(same));
+    });
+}
+
+#[test]
+fn another_stations_frames_are_none_of_the_nodes() {
+    with_bench(|bench| {
+        bench.service(&[("192.0.2.1:30080", 6, 0)], &["10.244.1.12:8080"]);
+        for dst in ["192.0.2.1:30080", "10.244.1.12:8080"] {
+            let packet = Packet::tcp("203.0.113.5:4000", dst, flag::SYN);
+            assert!(matches!(bench.send(Hook::FromWire, "wire", &packet), Fate::Redirect(_)), "{dst}");
+            let mut frame = packet.frame();
+            frame[5] ^= 1;
+            let seen = bench.send_frame(Hook::FromWire, "wire", &frame);
+            assert_eq!(seen, pass(&format!("203.0.113.5:4000 > {dst} TCP ttl 64")));
+        }
+    });
+}
+
+#[test]
 fn a_pod_cannot_send_from_an_address_that_is_not_its_own() {
     with_bench(|bench| {
         for packet in [

@@ -63,7 +63,7 @@ impl Addr {
     /// The wildcard of a family.
     #[inline(always)]
     pub const fn any(v4: bool) -> Self {
-        if v4 { Self::ANY_V4 } else { Self::ANY_V6 }
+        Self([0, if v4 { word(MAPPED, 0) } else { 0 }])
     }
 
     /// Whether this is `::1`.

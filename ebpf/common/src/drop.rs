@@ -57,22 +57,26 @@ drop_reasons! {
     SourceRange = 11, "source_range";
 }
 
+/// A function that the verifier looks at by itself returns one word: an outcome, a small number, or a reason.
 impl DropReason {
-    /// A result as one word, for functions that can return no more: 0 is success.
+    /// Outcomes are below, reasons begin here.
+    const CODES: u32 = 16;
+
+    /// The word that stands for this reason.
     #[inline(always)]
-    pub const fn code(result: Result<(), Self>) -> u32 {
-        match result {
-            Ok(()) => 0,
-            Err(reason) => reason as u32 + 1,
-        }
+    pub const fn code(self) -> u32 {
+        Self::CODES + self as u32
     }
 
-    /// The result that [`Self::code`] was made of.
+    /// What a word stands for.
     #[inline(always)]
-    pub const fn from_code(code: u32) -> Result<(), Self> {
-        match Self::from_number(code.wrapping_sub(1)) {
+    pub const fn outcome(code: u32) -> Result<u32, Self> {
+        if code < Self::CODES {
+            return Ok(code);
+        }
+        match Self::from_number(code - Self::CODES) {
             Some(reason) => Err(reason),
-            None => Ok(()),
+            None => Err(Self::Malformed),
         }
     }
 }
@@ -82,16 +86,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn success_is_zero() {
-        assert_eq!(DropReason::code(Ok(())), 0);
-        assert_eq!(DropReason::from_code(0), Ok(()));
+    fn a_word_is_an_outcome_or_a_reason() {
+        assert_eq!(DropReason::outcome(0), Ok(0));
+        assert_eq!(DropReason::outcome(15), Ok(15));
+        assert_eq!(DropReason::outcome(u32::MAX), Err(DropReason::Malformed));
     }
 
     #[test]
     fn numbers_are_dense_and_labels_unique() {
         for (index, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
-            assert_eq!(DropReason::from_code(DropReason::code(Err(*reason))), Err(*reason));
+            assert_eq!(DropReason::outcome(reason.code()), Err(*reason));
             assert_eq!(DropReason::ALL.iter().filter(|other| other.label() == reason.label()).count(), 1);
         }
     }

@@ -1,5 +1,7 @@
 //! Where a packet goes once its tuple is right.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::programs::TcContext;
 use sluice_ebpf_common::{
     Addr, DropReason, ENDPOINT_SHAPED, Endpoint, FLOW_REPLY, FLOW_SERVICE, Flow, NODE_MAC, mac_words,
@@ -85,8 +87,9 @@ fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict 
         return Err(DropReason::TtlExpired);
     }
     kernel::set_translated(ctx);
-    let mut route = Route::default();
-    kernel::route(ctx, &mut route, &flow.src, &flow.dst, maps::service_ifindex());
+    let mut route = MaybeUninit::uninit();
+    let route = Route::unknown(&mut route);
+    kernel::route(ctx, route, &flow.src, &flow.dst, maps::service_ifindex());
     match route.kind {
         RouteKind::Direct => {
             rewrite::apply(ctx, packet, flow, hop)?;
@@ -135,8 +138,9 @@ fn by_addresses(ctx: &TcContext, v4: bool, is_ingress: bool) -> i32 {
         return to_node(ctx, &dst).unwrap_or(FAILED);
     }
     kernel::set_translated(ctx);
-    let mut route = Route::default();
-    kernel::route(ctx, &mut route, &src, &dst, maps::service_ifindex());
+    let mut route = MaybeUninit::uninit();
+    let route = Route::unknown(&mut route);
+    kernel::route(ctx, route, &src, &dst, maps::service_ifindex());
     match route.kind {
         RouteKind::Direct if rewrite::link(ctx, &route.macs).is_ok() => {
             kernel::redirect_egress(route.ifindex)

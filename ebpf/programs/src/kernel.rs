@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "every helper is a foreign function")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::{bpf_fib_lookup, bpf_redir_neigh, bpf_sock_tuple},
@@ -27,6 +29,23 @@ pub const LOOPBACK_IFINDEX: u32 = 1;
 /// `BPF_F_INGRESS`.
 const INGRESS: u64 = 1;
 
+/// Fills a place with zeroes, word by word: what the compiler makes of `Default` or `zeroed`, or of a copy of zeroes, is
+/// a call of a loop over bytes, which takes as long as a look-up in a map.
+///
+/// # Safety
+///
+/// All zeroes must be a value of the type.
+#[inline(always)]
+pub unsafe fn clear<T>(place: &mut MaybeUninit<T>) -> &mut T {
+    const { assert!(size_of::<T>().is_multiple_of(4) && align_of::<T>().is_multiple_of(4)) };
+    for index in 0..size_of::<T>() / 4 {
+        // SAFETY: the index is inside of the place. Volatile, or it would become that loop again.
+        unsafe { place.as_mut_ptr().cast::<u32>().add(index).write_volatile(0) };
+    }
+    // SAFETY: every byte is written.
+    unsafe { place.assume_init_mut() }
+}
+
 /// Seconds of the monotonic clock, to the precision of a timer tick (kernel 5.11).
 #[inline(always)]
 pub fn now() -> u32 {
@@ -46,6 +65,14 @@ pub fn random() -> u32 {
 pub fn ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
     unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Whether a packet that comes in is meant for this node, and for the device itself: another station's is seen where the
+/// device listens to everything (a packet capture is enough), and what bears a VLAN's tag belongs to a device above.
+#[inline(always)]
+pub fn is_for_device(ctx: &TcContext) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).pkt_type == PACKET_HOST && (*ctx.skb.skb).vlan_present == 0 }
 }
 
 /// What a translated packet bears on its further way through the node: `tc_index`, which the kernel keeps with
@@ -95,10 +122,11 @@ pub fn redirect_peer(ctx: &TcContext, ifindex: u32) -> i32 {
 }
 
 /// How a packet leaves the node.
+#[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum RouteKind {
     /// The kernel must look at it: too large for the way, or no way.
-    Kernel,
+    Kernel = 0,
     /// With these link-layer addresses.
     Direct,
     /// To a next hop whose link-layer address is not known yet.
@@ -106,21 +134,26 @@ pub enum RouteKind {
 }
 
 /// What the kernel's routing said.
+#[repr(C)]
 pub struct Route {
+    /// The next hop, if its link-layer address is not known.
+    pub next_hop: Addr,
     /// How.
     pub kind: RouteKind,
     /// Out of which device.
     pub ifindex: u32,
     /// The frame's addresses, destination and source, if direct.
     pub macs: [u16; 6],
-    /// The next hop, if its link-layer address is not known.
-    pub next_hop: Addr,
+    /// Always 0.
+    pad: u32,
 }
 
-impl Default for Route {
+impl Route {
+    /// Nothing said yet: the kernel's.
     #[inline(always)]
-    fn default() -> Self {
-        Self { kind: RouteKind::Kernel, ifindex: 0, macs: [0; 6], next_hop: Addr::ANY_V6 }
+    pub fn unknown(place: &mut MaybeUninit<Self>) -> &mut Self {
+        // SAFETY: numbers, and `RouteKind::Kernel`.
+        unsafe { clear(place) }
     }
 }
 
@@ -128,8 +161,9 @@ impl Default for Route {
 /// for its share of the stack.
 #[inline(never)]
 pub fn route(ctx: &TcContext, route: &mut Route, src: &Addr, dst: &Addr, iif: u32) -> u32 {
+    let mut params = MaybeUninit::<bpf_fib_lookup>::uninit();
     // SAFETY: all-zero is a valid value of this plain C struct.
-    let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    let params = unsafe { clear(&mut params) };
     params.ifindex = iif;
     // Protocol and ports are left out: rules that match on them are rare, and hashing by address keeps
     // the two directions of multipath routes together.
@@ -144,7 +178,7 @@ pub fn route(ctx: &TcContext, route: &mut Route, src: &Addr, dst: &Addr, iif: u3
     }
     // SAFETY: the struct and its size go together.
     let result =
-        unsafe { helper::bpf_fib_lookup(ctx.as_ptr(), &mut params, size_of::<bpf_fib_lookup>() as i32, 0) };
+        unsafe { helper::bpf_fib_lookup(ctx.as_ptr(), params, size_of::<bpf_fib_lookup>() as i32, 0) };
     route.ifindex = params.ifindex;
     match result {
         FIB_SUCCESS => {
@@ -171,8 +205,9 @@ pub fn route(ctx: &TcContext, route: &mut Route, src: &Addr, dst: &Addr, iif: u3
 /// the verdict.
 #[inline(always)]
 pub fn redirect_neighbour(ifindex: u32, hop: &Addr) -> i32 {
+    let mut params = MaybeUninit::<bpf_redir_neigh>::uninit();
     // SAFETY: all-zero is a valid value of this plain C struct.
-    let mut params: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    let params = unsafe { clear(&mut params) };
     if hop.is_v4() {
         params.nh_family = u32::from(AF_INET);
         params.__bindgen_anon_1.ipv4_nh = hop.v4_word();
@@ -181,8 +216,7 @@ pub fn redirect_neighbour(ifindex: u32, hop: &Addr) -> i32 {
         params.__bindgen_anon_1.ipv6_nh = hop.words();
     }
     // SAFETY: the struct and its size go together.
-    (unsafe { helper::bpf_redirect_neigh(ifindex, &mut params, size_of::<bpf_redir_neigh>() as i32, 0) })
-        as i32
+    (unsafe { helper::bpf_redirect_neigh(ifindex, params, size_of::<bpf_redir_neigh>() as i32, 0) }) as i32
 }
 
 /// Whether a socket of this node would take packets of this tuple (TCP and UDP).

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "a function that the verifier looks at by itself takes raw pointers")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Backend, Be16, DropReason, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SERVICE, Flow, FlowKey, PROTO_TCP,
@@ -39,16 +41,12 @@ pub struct Target {
 impl Target {
     /// The destination that the packet has, and the source.
     #[inline(always)]
-    pub fn unchanged(key: &FlowKey) -> Self {
-        Self {
-            dst: key.dst,
-            masquerade: Addr::ANY_V6,
-            dport: key.dport,
-            pad: 0,
-            service: 0,
-            backend: 0,
-            pad2: 0,
-        }
+    pub fn unchanged<'a>(place: &'a mut MaybeUninit<Self>, key: &FlowKey) -> &'a mut Self {
+        // SAFETY: numbers.
+        let target = unsafe { kernel::clear(place) };
+        target.dst = key.dst;
+        target.dport = key.dport;
+        target
     }
 
     /// Makes a service's backend the destination.
@@ -70,21 +68,24 @@ impl Target {
 /// connection's replies would look the same, or where a socket of the node holds it.
 #[inline(always)]
 pub fn establish(ctx: &TcContext, packet: &Packet, target: &Target) -> Result<(), DropReason> {
-    DropReason::from_code(enter_flow(ctx.skb.skb, &packet.key, target))
+    DropReason::outcome(enter_flow(ctx.skb.skb, &packet.key, target)).map(drop)
 }
 
 /// A global function in the sense of BTF: the verifier looks at it once, whatever the callers, where an inlined
 /// or static one would be walked through again for every kind of packet; and it has a share of the stack of
-/// its own. It returns a [`DropReason`]'s code, because a called function returns one word.
+/// its own. Returns 0, or the code of a [`DropReason`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enter_flow(skb: *mut __sk_buff, key: *const FlowKey, target: *const Target) -> u32 {
     // SAFETY: the callers pass references; that the verifier does not know it costs a comparison.
     let (key, target) = match unsafe { (key.as_ref(), target.as_ref()) } {
         (Some(key), Some(target)) => (key, target),
-        _ => return DropReason::code(Err(DropReason::Malformed)),
+        _ => return DropReason::Malformed.code(),
     };
-    DropReason::code(try_enter(&TcContext::new(skb), key, target))
+    match try_enter(&TcContext::new(skb), key, target) {
+        Ok(()) => 0,
+        Err(reason) => reason.code(),
+    }
 }
 
 #[inline(always)]

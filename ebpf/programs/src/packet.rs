@@ -2,13 +2,15 @@
 
 #![expect(unsafe_code, reason = "direct packet access, and a function that the verifier looks at by itself")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Be16, DropReason, FlowKey, FragmentKey, FragmentPorts, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP,
     PROTO_TCP, PROTO_UDP, TCP_RST, TCP_SYN,
 };
 
-use crate::{icmp, maps};
+use crate::{icmp, kernel, maps};
 
 /// Length of an Ethernet header. Every device that the programs attach to has one.
 pub const ETH_LEN: usize = 14;
@@ -59,7 +61,6 @@ pub struct Ipv6 {
 
 /// A packet that the datapath may have an opinion on: TCP, UDP, SCTP or ICMP echo.
 #[repr(C)]
-#[derive(Default)]
 pub struct Packet {
     /// The tuple as it stands in the packet.
     pub key: FlowKey,
@@ -76,10 +77,23 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// None yet.
+    #[inline(always)]
+    pub fn empty(place: &mut MaybeUninit<Self>) -> &mut Self {
+        // SAFETY: numbers and `false`.
+        unsafe { kernel::clear(place) }
+    }
+
     /// Where the layer-4 header starts.
     #[inline(always)]
     pub fn l4(&self) -> usize {
         self.l4 as usize
+    }
+
+    /// Whether there are neither options nor extensions in front of the layer-4 header.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.l4 == if self.v4 { V4_PLAIN as u32 } else { V6_PLAIN as u32 }
     }
 }
 
@@ -306,14 +320,14 @@ fn transport(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason>
     const PLAIN: [u32; 2] = [V4_PLAIN as u32, V6_PLAIN as u32];
     let proto = packet.key.proto as u8;
     let l4 = packet.l4 as usize;
-    let bytes: [u8; 8] = load(ctx, l4)?;
+    let bytes = load::<u64>(ctx, l4, 0)?.to_ne_bytes();
     match proto {
         PROTO_TCP | PROTO_UDP | PROTO_SCTP => {
             packet.key.sport = Be16(u16::from_ne_bytes([bytes[0], bytes[1]]));
             packet.key.dport = Be16(u16::from_ne_bytes([bytes[2], bytes[3]]));
             packet.tcp_flags = match proto {
-                PROTO_TCP => load(ctx, l4 + 13)?,
-                PROTO_SCTP => sctp_flags(load(ctx, l4 + 12)?),
+                PROTO_TCP => load(ctx, l4, 13)?,
+                PROTO_SCTP => sctp_flags(load(ctx, l4, 12)?),
                 _ => 0,
             };
             Ok(Parsed::Packet)
@@ -328,10 +342,20 @@ fn transport(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason>
     }
 }
 
-/// Reads from anywhere in the packet.
+/// Reads a number of a layer-4 header: from the packet itself where the header is in its usual place and the packet's
+/// linear part reaches so far, by a call into the kernel otherwise.
 #[inline(always)]
-fn load<T>(ctx: &TcContext, offset: usize) -> Result<T, DropReason> {
-    ctx.load(offset).map_err(|_| DropReason::Malformed)
+fn load<T: Copy>(ctx: &TcContext, l4: usize, offset: usize) -> Result<T, DropReason> {
+    let place = match l4 {
+        V4_PLAIN => at::<T>(ctx, V4_PLAIN + offset),
+        V6_PLAIN => at::<T>(ctx, V6_PLAIN + offset),
+        _ => None,
+    };
+    match place {
+        // SAFETY: `at` has checked that the number is there.
+        Some(place) => Ok(unsafe { place.read_unaligned() }),
+        None => ctx.load(l4 + offset).map_err(|_| DropReason::Malformed),
+    }
 }
 
 /// What a packet's first chunk (RFC 9260 section 3.2) is to a connection: INIT begins one, ABORT and SHUTDOWN

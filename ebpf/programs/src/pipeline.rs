@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "a function that the verifier looks at by itself takes raw pointers")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{Addr, DropReason};
 
@@ -9,7 +11,7 @@ use crate::{
     flow, forward, icmp, kernel, maps,
     nat::{self, Target},
     packet::{self, Packet, Parsed},
-    reject,
+    reject, rewrite,
     service::{self, Choice},
     source,
     verdict::{PASS, Verdict},
@@ -36,8 +38,12 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
     if matches!(hook, Hook::ToWire | Hook::FromHost) && kernel::is_translated(ctx) {
         return Ok(PASS);
     }
-    let mut packet = Packet::default();
-    let parsed = packet::parse(ctx, &mut packet)?;
+    if hook == Hook::FromWire && !kernel::is_for_device(ctx) {
+        return Ok(PASS);
+    }
+    let mut packet = MaybeUninit::uninit();
+    let packet = Packet::empty(&mut packet);
+    let parsed = packet::parse(ctx, packet)?;
     if parsed == Parsed::Foreign {
         return Ok(PASS);
     }
@@ -48,28 +54,28 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
         Parsed::Packet => {}
         Parsed::Error => {
             let translated = icmp::translate(ctx, packet.v4, hook);
-            return translated.unwrap_or_else(|| untranslated(ctx, &packet.key.dst, hook));
+            return translated.unwrap_or_else(|| untranslated(ctx, packet, hook));
         }
-        _ => return untranslated(ctx, &packet.key.dst, hook),
+        _ => return untranslated(ctx, packet, hook),
     }
-    let known = match flow::known(&packet) {
+    let known = match flow::known(packet) {
         Some(flow) => flow,
-        None if packet.later => return untranslated(ctx, &packet.key.dst, hook),
-        None => match begin(ctx, &packet, hook) {
+        None if packet.later => return untranslated(ctx, packet, hook),
+        None => match begin(ctx, packet, hook) {
             Ok(Beginning::Flow) => {
                 // What was just entered: by this packet, or by another of the same connection on another CPU.
                 maps::flow(&packet.key).ok_or(DropReason::FlowTableFull)?
             }
             Ok(Beginning::Local) => return Ok(PASS),
-            Ok(Beginning::None) if hook == Hook::FromHost && is_refused(ctx, &packet) => {
-                return reject::answer(ctx, &packet, hook, DropReason::NoService);
+            Ok(Beginning::None) if hook == Hook::FromHost && is_refused(ctx, packet) => {
+                return reject::answer(ctx, packet, hook, DropReason::NoService);
             }
-            Ok(Beginning::None) => return untranslated(ctx, &packet.key.dst, hook),
-            Err(reason @ DropReason::NoEndpoints) => return reject::answer(ctx, &packet, hook, reason),
+            Ok(Beginning::None) => return untranslated(ctx, packet, hook),
+            Err(reason @ DropReason::NoEndpoints) => return reject::answer(ctx, packet, hook, reason),
             Err(reason) => return Err(reason),
         },
     };
-    forward::translated(ctx, &packet, known, hook)
+    forward::translated(ctx, packet, known, hook)
 }
 
 /// What a packet that belongs to no known flow begins.
@@ -83,54 +89,52 @@ enum Beginning {
     None = 2,
 }
 
-/// What is added to a drop reason, in the one word that a function can return.
-const REASONS: u32 = 16;
-
 /// Begins a connection: to a service's backend, or, on its way out, from the node's address.
 #[inline(always)]
 fn begin(ctx: &TcContext, packet: &Packet, hook: Hook) -> Result<Beginning, DropReason> {
     const FLOW: u32 = Beginning::Flow as u32;
     const LOCAL: u32 = Beginning::Local as u32;
-    const NONE: u32 = Beginning::None as u32;
-    match begin_flow(ctx.skb.skb, packet, hook as u32) {
-        FLOW => Ok(Beginning::Flow),
-        LOCAL => Ok(Beginning::Local),
-        NONE => Ok(Beginning::None),
-        code => Err(DropReason::from_number(code - REASONS).unwrap_or(DropReason::Malformed)),
-    }
+    Ok(match DropReason::outcome(begin_flow(ctx.skb.skb, packet, hook as u32))? {
+        FLOW => Beginning::Flow,
+        LOCAL => Beginning::Local,
+        _ => Beginning::None,
+    })
 }
 
-/// Returns a [`Beginning`], or a [`DropReason`] above [`REASONS`]. Global in the sense of BTF: looked at once by the
+/// Returns a [`Beginning`], or the code of a [`DropReason`]. Global in the sense of BTF: looked at once by the
 /// verifier, with a share of the stack of its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn begin_flow(skb: *mut __sk_buff, packet: *const Packet, hook: u32) -> u32 {
     // SAFETY: the caller passes a reference; that the verifier does not know it costs a comparison.
-    let Some(packet) = (unsafe { packet.as_ref() }) else { return REASONS };
+    let Some(packet) = (unsafe { packet.as_ref() }) else {
+        return DropReason::Malformed.code();
+    };
     match try_begin(&TcContext::new(skb), packet, hook) {
         Ok(beginning) => beginning as u32,
         Err(reason) => {
             if matches!(reason, DropReason::NatExhausted | DropReason::FlowTableFull) {
                 maps::refused_put(reason, &packet.key);
             }
-            REASONS + reason as u32
+            reason.code()
         }
     }
 }
 
 #[inline(always)]
 fn try_begin(ctx: &TcContext, packet: &Packet, hook: u32) -> Result<Beginning, DropReason> {
-    let mut target = Target::unchanged(&packet.key);
+    let mut target = MaybeUninit::uninit();
+    let target = Target::unchanged(&mut target, &packet.key);
     let leaves = hook == Hook::ToWire as u32;
     let chosen = match leaves {
-        true if source::masquerade(ctx, &packet.key, &mut target)? => Choice::Backend,
+        true if source::masquerade(ctx, &packet.key, target)? => Choice::Backend,
         // The node's own packets to addresses of services that are not routed to the service device: external
         // ones, and those of load balancers.
         true if maps::is_node_address(&packet.key.src) => {
-            service::choose(ctx, &packet.key, Hook::FromHost as u32, &mut target)?
+            service::choose(ctx, &packet.key, Hook::FromHost as u32, target)?
         }
         true => Choice::None,
-        false => service::choose(ctx, &packet.key, hook, &mut target)?,
+        false => service::choose(ctx, &packet.key, hook, target)?,
     };
     match chosen {
         Choice::Backend => {}
@@ -138,7 +142,7 @@ fn try_begin(ctx: &TcContext, packet: &Packet, hook: u32) -> Result<Beginning, D
         Choice::None if hook != Hook::FromWire as u32 && flow::clashes(packet) => {}
         Choice::None => return Ok(Beginning::None),
     }
-    nat::establish(ctx, packet, &target)?;
+    nat::establish(ctx, packet, target)?;
     Ok(Beginning::Flow)
 }
 
@@ -151,19 +155,40 @@ fn check_source(ctx: &TcContext, src: &Addr) -> Result<(), DropReason> {
     }
 }
 
-/// A packet that no service wants.
+/// A packet that no service wants: straight to the pod that it is for, where that is one of this node's.
 #[inline(always)]
-fn untranslated(ctx: &TcContext, dst: &Addr, hook: Hook) -> Verdict {
+fn untranslated(ctx: &TcContext, packet: &Packet, hook: Hook) -> Verdict {
+    let device = kernel::ifindex(ctx);
     match hook {
-        Hook::FromPod => match maps::endpoint(dst) {
+        Hook::FromPod => match maps::endpoint(&packet.key.dst) {
             Some(endpoint) => forward::to_pod(ctx, endpoint, hook),
             None => Ok(PASS),
         },
+        // Whatever the kernel would do more than forward it (options, an end of its time to live, a source that can
+        // only be forged) is left to the kernel.
+        Hook::FromWire if packet.is_plain() && packet.ttl > 1 => match maps::endpoint(&packet.key.dst) {
+            Some(endpoint) if !is_own(&packet.key.src) => {
+                rewrite::hop(ctx, packet)?;
+                forward::to_pod(ctx, endpoint, hook)
+            }
+            _ => Ok(PASS),
+        },
         // What is routed to the service device has a service's address and nowhere else to go: left to
         // itself it would come in at the other end and be routed here again.
-        Hook::FromHost if kernel::ifindex(ctx) == maps::service_ifindex() => Err(DropReason::NoService),
+        Hook::FromHost if device == maps::service_ifindex() => Err(DropReason::NoService),
+        // On the bridge.
+        Hook::FromHost if device != kernel::LOOPBACK_IFINDEX => match maps::endpoint(&packet.key.dst) {
+            Some(endpoint) => forward::to_pod(ctx, endpoint, hook),
+            None => Ok(PASS),
+        },
         _ => Ok(PASS),
     }
+}
+
+/// Whether an address is the node's, or one of its pods'.
+#[inline(always)]
+fn is_own(addr: &Addr) -> bool {
+    maps::endpoint(addr).is_some() || maps::is_node_address(addr)
 }
 
 /// Whether a packet on the service device has a service's address, but none of its ports (row 21 of the behaviour

@@ -42,10 +42,9 @@ struct Tcp {
 /// Answers a packet that cannot be served, and counts it as dropped for `reason`.
 #[inline(always)]
 pub fn answer(ctx: &TcContext, packet: &Packet, hook: Hook, reason: DropReason) -> Verdict {
-    let plain = if packet.v4 { ETH_LEN + IPV4_LEN } else { ETH_LEN + IPV6_LEN };
     // A reset is not answered, lest two such answer each other for ever; options and extensions are too
     // rare to carry along.
-    if packet.tcp_flags & TCP_RST != 0 || packet.l4() != plain {
+    if packet.tcp_flags & TCP_RST != 0 || !packet.is_plain() {
         return Err(reason);
     }
     if build_answer(ctx.skb.skb, &packet.key) == 0 {

@@ -19,6 +19,20 @@ const UDP_ZERO: u64 = 1 << 5;
 /// Changes addresses, ports and checksums; `hop` takes one from the time to live as well.
 #[inline(always)]
 pub fn apply(ctx: &TcContext, packet: &Packet, flow: &Flow, hop: bool) -> Result<(), DropReason> {
+    match readdress(ctx, packet, flow, hop) {
+        true => Ok(()),
+        false => Err(DropReason::RewriteFailed),
+    }
+}
+
+/// A function of its own for its share of the stack.
+#[inline(never)]
+fn readdress(ctx: &TcContext, packet: &Packet, flow: &Flow, hop: bool) -> bool {
+    try_readdress(ctx, packet, flow, hop).is_ok()
+}
+
+#[inline(always)]
+fn try_readdress(ctx: &TcContext, packet: &Packet, flow: &Flow, hop: bool) -> Result<(), DropReason> {
     let key = &packet.key;
     let sum = csum_replace_addr(csum_replace_addr(0, &key.src, &flow.src), &key.dst, &flow.dst);
     if !packet.later {
@@ -29,13 +43,8 @@ pub fn apply(ctx: &TcContext, packet: &Packet, flow: &Flow, hop: bool) -> Result
         let ip = at::<Ipv4>(ctx, ETH_LEN).ok_or(DropReason::RewriteFailed)?;
         // SAFETY: `at` has checked that the header is there.
         unsafe {
-            let mut header_sum = csum_add(u32::from(!(*ip).checksum), sum);
-            if hop {
-                let old = u16::from_ne_bytes([(*ip).ttl, (*ip).proto]);
-                (*ip).ttl -= 1;
-                header_sum = csum_replace_u16(header_sum, old, u16::from_ne_bytes([(*ip).ttl, (*ip).proto]));
-            }
-            (*ip).checksum = csum_fold(header_sum);
+            let sum = csum_add(u32::from(!(*ip).checksum), sum);
+            (*ip).checksum = csum_fold(if hop { hop_v4(ip, sum) } else { sum });
             (*ip).src = flow.src.v4_word();
             (*ip).dst = flow.dst.v4_word();
         }
@@ -51,6 +60,36 @@ pub fn apply(ctx: &TcContext, packet: &Packet, flow: &Flow, hop: bool) -> Result
         }
     }
     if packet.later { Ok(()) } else { ports(ctx, packet, flow) }
+}
+
+/// Takes one from the time to live of a packet that is forwarded as it is.
+#[inline(always)]
+pub fn hop(ctx: &TcContext, packet: &Packet) -> Result<(), DropReason> {
+    if packet.v4 {
+        let ip = at::<Ipv4>(ctx, ETH_LEN).ok_or(DropReason::RewriteFailed)?;
+        // SAFETY: `at` has checked that the header is there.
+        unsafe { (*ip).checksum = csum_fold(hop_v4(ip, u32::from(!(*ip).checksum))) };
+    } else {
+        let ip = at::<Ipv6>(ctx, ETH_LEN).ok_or(DropReason::RewriteFailed)?;
+        // SAFETY: `at` has checked that the header is there.
+        unsafe { (*ip).hop_limit -= 1 };
+    }
+    Ok(())
+}
+
+/// Takes one from an IPv4 header's time to live; the header's partial sum after that.
+///
+/// # Safety
+///
+/// The header must have been checked to be in the packet.
+#[inline(always)]
+unsafe fn hop_v4(ip: *mut Ipv4, sum: u32) -> u32 {
+    // SAFETY: as the caller says.
+    unsafe {
+        let old = u16::from_ne_bytes([(*ip).ttl, (*ip).proto]);
+        (*ip).ttl -= 1;
+        csum_replace_u16(sum, old, u16::from_ne_bytes([(*ip).ttl, (*ip).proto]))
+    }
 }
 
 /// Changes the transport's checksum by what the addresses and ports change.

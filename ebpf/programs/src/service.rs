@@ -37,20 +37,15 @@ pub fn choose(ctx: &TcContext, key: &FlowKey, hook: u32, target: &mut Target) ->
     }
     const BACKEND: u32 = Choice::Backend as u32;
     const LOCAL: u32 = Choice::Local as u32;
-    const NONE: u32 = Choice::None as u32;
-    match choose_backend(ctx.skb.skb, key, hook, target) {
-        BACKEND => Ok(Choice::Backend),
-        LOCAL => Ok(Choice::Local),
-        NONE => Ok(Choice::None),
-        code => Err(DropReason::from_number(code - REASONS).unwrap_or(DropReason::Malformed)),
-    }
+    Ok(match DropReason::outcome(choose_backend(ctx.skb.skb, key, hook, target))? {
+        BACKEND => Choice::Backend,
+        LOCAL => Choice::Local,
+        _ => Choice::None,
+    })
 }
 
-/// What is added to a drop reason, in the one word that a function can return.
-const REASONS: u32 = 16;
-
 /// Global in the sense of BTF: looked at once by the verifier, with a share of the stack of its own. Returns a
-/// [`Choice`], or a [`DropReason`] above [`REASONS`].
+/// [`Choice`], or the code of a [`DropReason`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn choose_backend(
@@ -61,11 +56,11 @@ extern "C" fn choose_backend(
 ) -> u32 {
     // SAFETY: the caller passes references; that the verifier does not know it costs a comparison.
     let (Some(key), Some(target)) = (unsafe { key.as_ref() }, unsafe { target.as_mut() }) else {
-        return REASONS + DropReason::Malformed as u32;
+        return DropReason::Malformed.code();
     };
     match try_choose(&TcContext::new(skb), key, hook, target) {
         Ok(choice) => choice as u32,
-        Err(reason) => REASONS + reason as u32,
+        Err(reason) => reason.code(),
     }
 }
 
