@@ -85,6 +85,9 @@ pub fn with_bench(test: impl FnOnce(&mut Bench) + Send) {
 impl Bench {
     fn new() -> Self {
         own_namespaces();
+        for forwarding in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            fs::write(Path::new("/proc/sys/net").join(forwarding), "1").expect("a setting of the namespace");
+        }
         let mut link = sluice_netlink::Netlink::open().expect("netlink");
         for (name, peer) in [
             (SERVICE_DEVICE, SERVICE_PEER_DEVICE),
@@ -206,6 +209,18 @@ impl Bench {
         link.set_up(index).expect("a device");
         let flags = sluice_netlink::AddressFlags { nodad: true, ..Default::default() };
         link.add_address(index, network(address), flags).expect("an address");
+    }
+
+    /// Enters a neighbour on a device.
+    pub fn neighbour(&mut self, device: &str, address: &str) {
+        let mut link = sluice_netlink::Netlink::open().expect("netlink");
+        let mac = packet::DESTINATION_MAC.into();
+        link.set_neighbour(self.devices[device], ip(address), mac).expect("a neighbour");
+    }
+
+    /// A device's index.
+    pub fn device(&self, name: &str) -> u32 {
+        self.devices[name]
     }
 
     /// Applies one operation to the services' maps.

@@ -1,8 +1,9 @@
 //! Packet tables: what is not about a service. Pods among themselves, masquerade, odd packets.
 
+use sluice_ebpf_common::{Addr, ENDPOINT_BRIDGED, Endpoint, Uplink};
 use sluice_proxy::Hook;
 use sluice_tests::{
-    datapath::{Fate, pass, redirect, with_bench},
+    datapath::{Bench, Fate, pass, redirect, with_bench},
     packet::{Packet, Transport, flag},
 };
 
@@ -70,6 +71,65 @@ fn what_comes_in_for_a_pod_goes_straight_to_it() {
         ];
         for (packet, fate) in rows {
             assert_eq!(bench.send(Hook::FromWire, "wire", &packet), fate, "{packet:?}");
+        }
+    });
+}
+
+#[test]
+fn what_a_pod_sends_elsewhere_leaves_by_an_uplink_at_once() {
+    with_bench(|bench| {
+        bench.address("wire", "192.0.2.1/24");
+        bench.address("wire", "2001:db8::1/64");
+        let v4 = Packet::tcp("10.244.1.11:4000", "192.0.2.77:80", flag::SYN);
+        let v6 = Packet::udp("[fd00:10:244:1::11]:4000", "[2001:db8::77]:53");
+        let (out_v4, out_v6) = (
+            "10.244.1.11:4000 > 192.0.2.77:80 TCP ttl 63",
+            "[fd00:10:244:1::11]:4000 > [2001:db8::77]:53 UDP ttl 63",
+        );
+        let as_it_is = |bench: &mut Bench, packet: &Packet| {
+            let fate = bench.send(Hook::FromPod, "pod1", packet);
+            assert!(
+                matches!(&fate, Fate::Pass(text) if text.ends_with(&format!("ttl {}", packet.ttl))),
+                "{fate:?}"
+            );
+        };
+        // A device that is none of the uplinks may be anything, and so is the kernel's.
+        as_it_is(bench, &v4);
+        let addresses = Uplink { v4: Addr::from_v4_word(0), v6: Addr::ANY_V6 };
+        let wire = bench.device("wire");
+        bench.datapath().set_uplinks(&[(0, addresses), (wire, addresses)].into()).unwrap();
+        assert_eq!(bench.send(Hook::FromPod, "pod1", &v4), redirect(out_v4));
+        assert_eq!(bench.send(Hook::FromPod, "pod1", &v6), redirect(out_v6));
+        as_it_is(bench, &Packet { ttl: 1, ..v4.clone() });
+        as_it_is(bench, &Packet { options: 4, ..v4.clone() });
+        // Once the kernel knows the neighbour it says what is too large for the way.
+        bench.neighbour("wire", "192.0.2.77");
+        assert_eq!(bench.send(Hook::FromPod, "pod1", &v4), redirect(out_v4));
+        as_it_is(bench, &Packet { payload: vec![0; 1600], ..v4.clone() });
+        // The node itself.
+        as_it_is(bench, &Packet::tcp("10.244.1.11:4000", "192.0.2.1:80", flag::SYN));
+    });
+}
+
+#[test]
+fn what_the_bridge_keeps_apart_is_left_to_it() {
+    with_bench(|bench| {
+        let address = "10.244.1.12".parse().unwrap();
+        let open = bench.datapath().endpoints().unwrap()[&address];
+        let bridged = Endpoint { flags: ENDPOINT_BRIDGED, ..open };
+        bench.datapath().put_endpoint(address, &bridged).unwrap();
+        bench.service(&[("10.96.0.1:80", 6, 0)], &["10.244.1.12:8080"]);
+        let rows = [
+            (Hook::FromPod, "pod1", "10.244.1.11:1", "10.244.1.12:80", false),
+            (Hook::FromPod, "pod2", "10.244.1.12:1", "10.244.1.11:80", false),
+            (Hook::FromWire, "wire", "10.244.2.21:1", "10.244.1.12:80", false),
+            (Hook::FromHost, "wire", "192.0.2.1:1", "10.244.1.12:80", false),
+            // To a service's endpoint others come as from the bridge itself.
+            (Hook::FromPod, "pod1", "10.244.1.11:1", "10.96.0.1:80", true),
+        ];
+        for (hook, device, src, dst, direct) in rows {
+            let fate = bench.send(hook, device, &Packet::tcp(src, dst, flag::SYN));
+            assert_eq!(matches!(fate, Fate::Redirect(_)), direct, "{hook:?} {src} > {dst}: {fate:?}");
         }
     });
 }

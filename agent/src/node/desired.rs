@@ -136,7 +136,10 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
         gateway.filter(|_| !ways.overlays.is_empty())
     };
     if !ways.overlays.is_empty() {
-        sources.insert(OVERLAY_UPLINK, uplink(&in_overlay));
+        let devices = ways.overlays.keys().filter_map(|over| found.devices.get(overlay_device(*over)));
+        for index in devices.map(|device| device.index).chain([OVERLAY_UPLINK]) {
+            sources.insert(index, uplink(&in_overlay));
+        }
     }
     let of_node = |family: IpFamily| {
         let listed = primary.iter().copied().find(|ip| IpFamily::of(*ip) == family);

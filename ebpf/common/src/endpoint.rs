@@ -26,6 +26,9 @@ pub struct Endpoint {
 /// [`Endpoint::flags`]: what is sent to the pod passes the queueing discipline of its host veth, which limits
 /// the rate (the capability bandwidth), where the datapath would otherwise hand it to the pod directly.
 pub const ENDPOINT_SHAPED: u32 = 1;
+/// [`Endpoint::flags`]: the bridge has a say in who reaches the pod (isolated ports, VLANs): what is not translated is not
+/// handed over past it.
+pub const ENDPOINT_BRIDGED: u32 = 1 << 1;
 
 /// Two link-layer addresses as a frame begins with them: destination, then source.
 pub const fn mac_words(dst: &Mac, src: &Mac) -> [u16; 6] {

@@ -26,8 +26,8 @@ pub use checksum::{csum_add, csum_fold, csum_replace_addr, csum_replace_u16};
 pub use crc::{crc32c_multiply, crc32c_replace};
 pub use drop::DropReason;
 pub use endpoint::{
-    ENDPOINT_SHAPED, Endpoint, Mac, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NETWORK_OVERLAY,
-    NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, Network, OVERLAY_UPLINK, Uplink, mac_words,
+    ENDPOINT_BRIDGED, ENDPOINT_SHAPED, Endpoint, Mac, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE,
+    NETWORK_OVERLAY, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, Network, OVERLAY_UPLINK, Uplink, mac_words,
 };
 pub use flow::{
     FLOW_ANSWERED, FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RST, FLOW_SERVICE, Flow, FlowKey, FragmentKey,

@@ -110,6 +110,27 @@ fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict 
     }
 }
 
+/// A pod's packet to somewhere else, as it is: out of an uplink, if that is where the kernel's routes lead. All else is left
+/// to the kernel (too large for the way, no way, a device that is not the node's network).
+///
+/// What comes in for a pod goes past the kernel's forwarding, so what goes out must too: a firewall that follows
+/// connections takes one direction alone for invalid. A function of its own for its share of the stack.
+#[inline(never)]
+pub fn leave(ctx: &TcContext, packet: &Packet) -> Verdict {
+    let mut route = MaybeUninit::uninit();
+    let route = Route::unknown(&mut route);
+    kernel::route(ctx, route, &packet.key.src, &packet.key.dst, maps::service_ifindex());
+    if route.kind == RouteKind::Kernel || maps::uplink(&route.ifindex).is_none() {
+        return Ok(PASS);
+    }
+    rewrite::hop(ctx, packet)?;
+    if route.kind == RouteKind::Neighbour {
+        return Ok(kernel::redirect_neighbour(route.ifindex, &route.next_hop));
+    }
+    rewrite::link(ctx, &route.macs)?;
+    Ok(kernel::redirect_egress(route.ifindex))
+}
+
 /// Sends a packet on that is right already (an ICMP error), by the addresses that stand in it.
 #[inline(always)]
 pub fn to_destination(ctx: &TcContext, v4: bool, hook: Hook) -> Verdict {

@@ -5,7 +5,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
-use sluice_ebpf_common::{Addr, DropReason};
+use sluice_ebpf_common::{Addr, DropReason, ENDPOINT_BRIDGED, Endpoint};
 
 use crate::{
     flow, forward, icmp, kernel, maps,
@@ -47,20 +47,19 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
     if parsed == Parsed::Foreign {
         return Ok(PASS);
     }
-    if hook == Hook::FromPod {
-        check_source(ctx, &packet.key.src)?;
-    }
+    // Whether the bridge has a say in whom the sender reaches; see [`ENDPOINT_BRIDGED`].
+    let bridged = hook == Hook::FromPod && sender(ctx, &packet.key.src)?.flags & ENDPOINT_BRIDGED != 0;
     match parsed {
         Parsed::Packet => {}
         Parsed::Error => {
             let translated = icmp::translate(ctx, packet.v4, hook);
-            return translated.unwrap_or_else(|| untranslated(ctx, packet, hook));
+            return translated.unwrap_or_else(|| untranslated(ctx, packet, hook, bridged));
         }
-        _ => return untranslated(ctx, packet, hook),
+        _ => return untranslated(ctx, packet, hook, bridged),
     }
     let known = match flow::known(packet) {
         Some(flow) => flow,
-        None if packet.later => return untranslated(ctx, packet, hook),
+        None if packet.later => return untranslated(ctx, packet, hook, bridged),
         None => match begin(ctx, packet, hook) {
             Ok(Beginning::Flow) => {
                 // What was just entered: by this packet, or by another of the same connection on another CPU.
@@ -70,7 +69,7 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
             Ok(Beginning::None) if hook == Hook::FromHost && is_refused(ctx, packet) => {
                 return reject::answer(ctx, packet, hook, DropReason::NoService);
             }
-            Ok(Beginning::None) => return untranslated(ctx, packet, hook),
+            Ok(Beginning::None) => return untranslated(ctx, packet, hook, bridged),
             Err(reason @ DropReason::NoEndpoints) => return reject::answer(ctx, packet, hook, reason),
             Err(reason) => return Err(reason),
         },
@@ -146,43 +145,48 @@ fn try_begin(ctx: &TcContext, packet: &Packet, hook: u32) -> Result<Beginning, D
     Ok(Beginning::Flow)
 }
 
-/// A pod sends from its own addresses only.
+/// The pod that a packet comes from, which sends from its own addresses only.
 #[inline(always)]
-fn check_source(ctx: &TcContext, src: &Addr) -> Result<(), DropReason> {
+fn sender(ctx: &TcContext, src: &Addr) -> Result<&'static Endpoint, DropReason> {
     match maps::endpoint(src) {
-        Some(endpoint) if endpoint.ifindex == kernel::ifindex(ctx) => Ok(()),
+        Some(endpoint) if endpoint.ifindex == kernel::ifindex(ctx) => Ok(endpoint),
         _ => Err(DropReason::Spoofed),
     }
 }
 
-/// A packet that no service wants: straight to the pod that it is for, where that is one of this node's.
+/// A packet that no service wants: straight to the pod that it is for, where that is one of this node's, and, from a
+/// pod, straight out of the node.
 #[inline(always)]
-fn untranslated(ctx: &TcContext, packet: &Packet, hook: Hook) -> Verdict {
+fn untranslated(ctx: &TcContext, packet: &Packet, hook: Hook, bridged: bool) -> Verdict {
     let device = kernel::ifindex(ctx);
+    // What the kernel would do more than forward it (options, an end of its time to live, a source that can only be
+    // forged) is left to the kernel.
+    let simple = packet.is_plain() && packet.ttl > 1;
     match hook {
-        Hook::FromPod => match maps::endpoint(&packet.key.dst) {
-            Some(endpoint) => forward::to_pod(ctx, endpoint, hook),
-            None => Ok(PASS),
-        },
-        // Whatever the kernel would do more than forward it (options, an end of its time to live, a source that can
-        // only be forged) is left to the kernel.
-        Hook::FromWire if packet.is_plain() && packet.ttl > 1 => match maps::endpoint(&packet.key.dst) {
-            Some(endpoint) if !is_own(&packet.key.src) => {
-                rewrite::hop(ctx, packet)?;
-                forward::to_pod(ctx, endpoint, hook)
-            }
-            _ => Ok(PASS),
-        },
         // What is routed to the service device has a service's address and nowhere else to go: left to
         // itself it would come in at the other end and be routed here again.
-        Hook::FromHost if device == maps::service_ifindex() => Err(DropReason::NoService),
-        // On the bridge.
-        Hook::FromHost if device != kernel::LOOPBACK_IFINDEX => match maps::endpoint(&packet.key.dst) {
-            Some(endpoint) => forward::to_pod(ctx, endpoint, hook),
-            None => Ok(PASS),
-        },
-        _ => Ok(PASS),
+        Hook::FromHost if device == maps::service_ifindex() => return Err(DropReason::NoService),
+        Hook::FromHost if device == kernel::LOOPBACK_IFINDEX => return Ok(PASS),
+        Hook::FromPod if bridged => return Ok(PASS),
+        Hook::FromWire if !simple => return Ok(PASS),
+        Hook::ToWire => return Ok(PASS),
+        _ => {}
     }
+    let dst = &packet.key.dst;
+    let Some(endpoint) = maps::endpoint(dst) else {
+        let leaves = hook == Hook::FromPod && simple && !maps::is_node_address(dst);
+        return if leaves { forward::leave(ctx, packet) } else { Ok(PASS) };
+    };
+    if endpoint.flags & ENDPOINT_BRIDGED != 0 {
+        return Ok(PASS);
+    }
+    if hook == Hook::FromWire {
+        if is_own(&packet.key.src) {
+            return Ok(PASS);
+        }
+        rewrite::hop(ctx, packet)?;
+    }
+    forward::to_pod(ctx, endpoint, hook)
 }
 
 /// Whether an address is the node's, or one of its pods'.
