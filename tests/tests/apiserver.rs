@@ -188,6 +188,8 @@ fn a_streaming_list_ends_with_its_bookmark_and_can_be_switched_off() -> Result<(
 
     let without = query.replace("&resourceVersionMatch=NotOlderThan", "");
     assert_eq!(bench.ask(&format!("/api/v1/services?watch=1&{without}"), &[])?.0, 422);
+    bench.server.behave(|behaviour| behaviour.watch_progress = false);
+    assert_eq!(bench.watch(query)?.events(1)?, pairs(&[("ERROR", "500")]));
     bench.server.behave(|behaviour| behaviour.streaming_lists = false);
     let (code, status) = bench.ask(&format!("/api/v1/services?watch=1&{query}"), &[])?;
     assert_eq!((code, &status["reason"]), (422, &json!("Invalid")));

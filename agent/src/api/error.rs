@@ -115,9 +115,10 @@ impl FeedError {
     }
 
     /// The server does not know how to list as a stream. Servers before 1.27 do not know the parameter and find fault
-    /// with another one that comes with it; later ones may have it switched off.
+    /// with another one that comes with it; later ones may have it switched off; and those whose etcd is older than
+    /// 3.4.25 agree, and then say in the stream that it is an internal error.
     pub(super) fn refuses_streaming(&self) -> bool {
-        matches!(self.code(), Some(400 | 405 | 406 | 415 | 422)) && !self.is_expired()
+        matches!(self.code(), Some(400 | 405 | 406 | 415 | 422 | 500)) && !self.is_expired()
     }
 
     /// How long the server asks to be left alone.

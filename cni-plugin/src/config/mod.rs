@@ -96,7 +96,7 @@ pub(crate) struct Config {
     pub(crate) ipam: Ipam,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) dns: Dns,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "runtime::in_any_case")]
     pub(crate) runtime_config: RuntimeConfig,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) args: ConfigArgs,

@@ -1,6 +1,7 @@
 //! What the runtime puts into a configuration for one attachment.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
 
 use super::{Bandwidth, RangeConfig, or_default, ports::PortMapping};
 use crate::error::{Error, Result};
@@ -43,6 +44,52 @@ impl RuntimeConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// The names in what runtimes add. Runtimes written in Go may write them with other capitals (containerd has
+/// `HostPort` where CRI-O has `hostPort`), and the reference plugins, in Go as well, do not see a difference.
+const NAMES: [&str; 21] = [
+    "mac",
+    "ips",
+    "ipRanges",
+    "subnet",
+    "rangeStart",
+    "rangeEnd",
+    "gateway",
+    "dns",
+    "servers",
+    "searches",
+    "options",
+    "portMappings",
+    "hostPort",
+    "containerPort",
+    "protocol",
+    "hostIP",
+    "bandwidth",
+    "ingressRate",
+    "ingressBurst",
+    "egressRate",
+    "egressBurst",
+];
+
+/// What the runtime adds, whatever capitals it has its names in.
+pub(super) fn in_any_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RuntimeConfig, D::Error> {
+    let value = canonical(Value::deserialize(deserializer)?);
+    serde_json::from_value::<Option<_>>(value).map(Option::unwrap_or_default).map_err(D::Error::custom)
+}
+
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::Array(values) => values.into_iter().map(canonical).collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(name, value)| {
+                let known = NAMES.iter().find(|known| known.eq_ignore_ascii_case(&name));
+                (known.map_or(name, ToString::to_string), canonical(value))
+            })
+            .collect(),
+        other => other,
     }
 }
 

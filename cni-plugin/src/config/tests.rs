@@ -116,6 +116,23 @@ fn requests_are_read_from_wherever_they_stand() {
     );
 }
 
+#[test]
+fn what_containerd_adds_is_understood() {
+    let text = br#"{"name":"n","runtimeConfig":{
+        "dns":{"Servers":["10.96.0.10"],"Searches":["svc.cluster.local"],"Options":["ndots:5"]},
+        "portMappings":[{"HostPort":54323,"ContainerPort":8080,"Protocol":"tcp","HostIP":"127.0.0.1"}],
+        "bandwidth":{"IngressRate":8000,"IngressBurst":4294967295,"EgressRate":0,"EgressBurst":0},
+        "ipRanges":[[{"Subnet":"10.1.0.0/24","RangeStart":"10.1.0.9","RangeEnd":null,"Gateway":null}]]}}"#;
+    let config = Config::parse(text).unwrap();
+    let ports: Vec<_> = config.host_ports().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["tcp/54323 on 127.0.0.1"]);
+    assert_eq!(config.bandwidth().ingress().map(|limit| limit.rate), Some(1000));
+    let range = &config.runtime_config.ip_ranges[0][0];
+    assert_eq!(range.range_start, Some("10.1.0.9".parse().unwrap()));
+    let dns = config.runtime_config.dns.unwrap();
+    assert_eq!((dns.servers, dns.searches), (vec!["10.96.0.10".into()], vec!["svc.cluster.local".into()]));
+}
+
 proptest! {
     #[test]
     fn no_input_makes_it_panic(text in ".{0,120}") {

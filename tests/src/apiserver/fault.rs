@@ -14,6 +14,9 @@ use super::answer::Refusal;
 pub struct Behaviour {
     /// Watches may begin with all objects (`sendInitialEvents`), as servers since 1.32 can.
     pub streaming_lists: bool,
+    /// Whether the storage can say how far a watch is. The real server's cannot if it is an etcd before 3.4.25; a watch
+    /// that is to begin with all objects then begins with an error.
+    pub watch_progress: bool,
     /// How often a watch that wants bookmarks gets one.
     pub bookmarks: Option<Duration>,
     /// How long a stream takes over each event.
@@ -38,6 +41,7 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             streaming_lists: true,
+            watch_progress: true,
             bookmarks: Some(Duration::from_secs(1)),
             slowness: Duration::ZERO,
             silent: BTreeSet::new(),

@@ -72,9 +72,18 @@ pub(super) fn body(shared: &Arc<Shared>, resource: &'static Resource, options: O
         bookmarks: options.bookmarks,
         silenced: false,
     };
-    if let Some((version, forgotten)) = gone {
-        let status = Refusal::expired(version, forgotten.oldest).status();
-        return Body::from(format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n"));
+    let refusal = match gone {
+        Some((version, forgotten)) => Some(Refusal::expired(version, forgotten.oldest)),
+        None if stream.announce && !shared.faults.behaviour().watch_progress => Some(Refusal::new(
+            500,
+            "InternalError",
+            "a watch stream was requested by the client but the required storage feature RequestWatchProgress is \
+             disabled",
+        )),
+        None => None,
+    };
+    if let Some(refusal) = refusal {
+        return Body::from(format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", refusal.status()));
     }
     let timeout = options.timeout.unwrap_or(NEVER);
     tokio::spawn(async move {

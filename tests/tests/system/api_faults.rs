@@ -219,6 +219,12 @@ fn services_names_and_their_changes_from_an_old_server() -> Result<()> {
 }
 
 #[test]
+fn services_names_and_their_changes_from_a_server_with_an_old_etcd() -> Result<()> {
+    let site = Site::with(|server| server.behave(|behaviour| behaviour.watch_progress = false))?;
+    services_names_and_their_changes(&site)
+}
+
+#[test]
 fn what_cannot_be_used_does_not_stop_the_rest() -> Result<()> {
     let site = Site::new()?;
     let broken = [
