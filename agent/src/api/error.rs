@@ -114,6 +114,11 @@ impl FeedError {
         self.code() == Some(403)
     }
 
+    /// Nothing came for as long as a watch may be silent.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Read(ReadError::Silent(_)))
+    }
+
     /// The server does not know how to list as a stream. Servers before 1.27 do not know the parameter and find fault
     /// with another one that comes with it; later ones may have it switched off; and those whose etcd is older than
     /// 3.4.25 agree, and then say in the stream that it is an internal error.

@@ -74,7 +74,9 @@ const NAMES: [&str; 21] = [
 ];
 
 /// What the runtime adds, whatever capitals it has its names in.
-pub(super) fn in_any_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RuntimeConfig, D::Error> {
+pub(super) fn in_any_case<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> core::result::Result<RuntimeConfig, D::Error> {
     let value = canonical(Value::deserialize(deserializer)?);
     serde_json::from_value::<Option<_>>(value).map(Option::unwrap_or_default).map_err(D::Error::custom)
 }

@@ -39,6 +39,13 @@ pub fn masquerade(ctx: &TcContext, key: &FlowKey, target: &mut Target) -> Result
     Ok(true)
 }
 
+/// Whether somebody outside the cluster reaches a pod of this node by its own address. Nothing is translated then, but
+/// it must be known that the pod only answers: what a pod begins towards the outside is masqueraded.
+#[inline(always)]
+pub fn visits(key: &FlowKey) -> bool {
+    maps::endpoint(&key.dst).is_some() && maps::network_flags(&key.src) & NETWORK_NO_MASQUERADE == 0
+}
+
 /// Masquerades a connection to a backend where that must be.
 #[inline(always)]
 pub fn of_service(key: &FlowKey, target: &mut Target, source: Source, hook: u32) -> Result<(), DropReason> {

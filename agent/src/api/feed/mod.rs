@@ -129,6 +129,16 @@ impl Feed {
                 Ok(End::Unheard) => return,
                 Err(error) => error,
             };
+            // Perhaps nothing has ever happened to objects of this kind, and the server has no version to tell; or it
+            // is gone. The next connection shows which.
+            if error.is_silence() && state.version.is_some() && !std::mem::replace(&mut state.lost, true) {
+                debug!(kind = %self.kind, %error, "asking another connection");
+                self.contacts.failed(self.kind, error.reason());
+                if let Some(server) = server {
+                    self.servers.failed(&server).await;
+                }
+                continue;
+            }
             if let Some(without) = self.kind.without()
                 && self.is_lasting(&error, state)
             {
