@@ -186,7 +186,7 @@ fn a_label_names_another_proxy_and_the_service_is_not_ours_any_more() -> Result<
 fn the_service_for_dns_may_be_there_without_endpoints() -> Result<()> {
     let site = Site::new()?;
     let [dns4, dns6] = DNS_ADDRESSES;
-    let dns = service("kube-dns", &format!("clusterIP: {dns4}\nclusterIPs: [{dns4}, '{dns6}']\nports:\n- {{name: dns, port: 53, protocol: UDP}}\n- {{name: dns-tcp, port: 53}}"))
+    let dns = service("kube-dns", &format!("clusterIP: {dns4}\nclusterIPs: [{dns4}, '{dns6}']\nipFamilyPolicy: PreferDualStack\nports:\n- {{name: dns, port: 53, protocol: UDP}}\n- {{name: dns-tcp, port: 53}}"))
         .replace("namespace: default", "namespace: kube-system");
     site.cluster.apply("dns.yaml", &dns)?;
     wait_for("the name of the service", LIMIT, || {

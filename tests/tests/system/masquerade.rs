@@ -22,6 +22,28 @@ fn pods_leave_the_cluster_under_their_nodes_address() -> Result<()> {
     Ok(())
 }
 
+/// An API server that is no node reaches pods like this, by routes that somebody has made.
+#[test]
+fn a_visitor_from_outside_is_answered_from_the_pods_own_address() -> Result<()> {
+    let mut site = Site::usual(true)?;
+    let outside = site.cluster.outside();
+    for (family, visitor) in OUTSIDE.into_iter().enumerate() {
+        let node = site.cluster.node(1);
+        let [network, way] = [&node.pod_cidrs()[family], &node.addresses()[family]];
+        outside.ip(&format!("route add {network} via {way}"))?;
+        let pod = &site.pod("web-0").url_hosts()[family];
+        for protocol in ["TCP", "UDP"] {
+            assert_eq!(outside.seen_as(protocol, &format!("{pod}:90"))?, visitor, "{protocol} to {pod}");
+        }
+        outside.succeed("busybox", &["ping", "-c", "1", "-W", "2", pod.trim_matches(['[', ']'])])?;
+    }
+    // What the pod begins itself is another matter, also towards the same visitor.
+    site.servers.who(site.cluster.outside(), 90)?;
+    let seen = site.pod("web-0").host().seen_as("TCP", &format!("{}:90", OUTSIDE[0]))?;
+    assert_eq!(seen, site.cluster.node(1).addresses()[0]);
+    Ok(())
+}
+
 #[test]
 fn the_node_itself_goes_out_under_its_own_address() -> Result<()> {
     let mut site = Site::usual(true)?;
