@@ -139,7 +139,8 @@ fn try_begin(ctx: &TcContext, packet: &Packet, hook: u32) -> Result<Beginning, D
         Choice::Backend => {}
         Choice::Local => return Ok(Beginning::Local),
         Choice::None if hook != Hook::FromWire as u32 && flow::clashes(packet) => {}
-        Choice::None if hook == Hook::FromWire as u32 && source::visits(&packet.key) => {}
+        Choice::None
+            if hook == Hook::FromWire as u32 && source::visits(&packet.key) && !is_own(&packet.key.src) => {}
         Choice::None => return Ok(Beginning::None),
     }
     nat::establish(ctx, packet, target)?;
