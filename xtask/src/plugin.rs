@@ -14,25 +14,24 @@ use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 
 const NAME: &str = "sluice-cni";
+/// Of the workspace's Cargo.toml.
+const PROFILE: &str = "plugin";
 
 /// Builds it in release, and says where it is.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     if let Some(target) = musl(workspace)? {
-        let arguments = ["build", "--release", "--target", &target, "-p", NAME, "--bin", NAME];
+        let arguments = ["build", "--profile", PROFILE, "--target", &target, "-p", NAME, "--bin", NAME];
         run_command(&mut cargo(workspace.root(), arguments))?;
-        return Ok(workspace.target().join(target).join("release").join(NAME));
+        return Ok(workspace.target().join(target).join(PROFILE).join(NAME));
     }
-    let arguments = ["rustc", "--release", "-p", NAME, "--bin", NAME, "--"];
+    let arguments = ["rustc", "--profile", PROFILE, "-p", NAME, "--bin", NAME, "--"];
     run_command(cargo(workspace.root(), arguments).args(["-C", "target-feature=+crt-static"]))?;
-    Ok(workspace.target().join("release").join(NAME))
+    Ok(workspace.target().join(PROFILE).join(NAME))
 }
 
 /// Builds it and puts it beside the other programs.
 pub(crate) fn build_beside(workspace: &Workspace) -> Result<()> {
     let (built, place) = (build(workspace)?, workspace.target().join("release").join(NAME));
-    if built == place {
-        return Ok(());
-    }
     // Whoever runs the old one meanwhile goes on with it.
     let draft = place.with_extension("new");
     fs::copy(&built, &draft).map_err(Error::file("copy", &built))?;

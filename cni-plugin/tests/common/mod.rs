@@ -20,8 +20,9 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
-use sluice_netlink::{AddressFlags, Namespace, Netlink, VethEnd};
+use sluice_netlink::{AddressFlags, Namespace, Netlink, RouteFilter, VethEnd};
 use tempfile::TempDir;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -201,6 +202,14 @@ impl Node {
     pub(crate) fn inventory(&self) -> Vec<String> {
         let mut netlink = self.netlink();
         let mut list = Vec::new();
+        for route in netlink.routes(&RouteFilter::default()).unwrap() {
+            // Those to a link itself and to groups come when the kernel has made sure of a device's own address.
+            let to = route.destination;
+            let own = matches!(to, IpNet::V6(v6) if v6.network().is_unicast_link_local());
+            if !own && !to.network().is_multicast() {
+                list.push(format!("route {to} by {:?} in table {}", route.device, route.table));
+            }
+        }
         for link in netlink.links().unwrap() {
             for neighbour in netlink.neighbours(link.index).unwrap() {
                 // Multicast groups are the kernel's, and a link-local address goes with its holder's MAC.
