@@ -364,6 +364,7 @@ mod tests {
             bpffs: "/sys/fs/bpf".into(),
             host_ports: Vec::new(),
             shaped: false,
+            bridged: false,
         }
     }
 

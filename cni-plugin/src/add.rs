@@ -171,6 +171,7 @@ impl Attempt<'_> {
             host_ports: config.host_ports()?,
             aliases: config.runtime_config.aliases.clone(),
             shaped: config.bandwidth().ingress().is_some(),
+            bridged: config.port_isolation || config.vlans()?.is_some(),
         })
     }
 

@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     node::NodeConfig,
     ports,
-    store::{self, Held, Network, State},
+    store::{self, Held, Network, Protocol, State},
 };
 
 /// Takes the attachment apart. That there is none is no error.
@@ -86,8 +86,9 @@ struct Remains {
     gateway_device: String,
     bpffs: PathBuf,
     addresses: Vec<IpAddr>,
-    /// Whether host ports may lead to it.
+    /// Whether host ports may lead to it, and whether any of UDP.
     ports: bool,
+    udp: bool,
 }
 
 impl Remains {
@@ -97,7 +98,7 @@ impl Remains {
         }
         datapath::close_ports(&self.bpffs, &self.addresses)?;
         // Where the agent came after the container, they are here.
-        filter.map_or(Ok(()), |filter| ports::close(filter, &self.addresses))
+        filter.map_or(Ok(()), |filter| ports::close(filter, &self.addresses, self.udp))
     }
 
     fn of(config: &Config, network: &Network, held: &Held) -> Result<Self> {
@@ -111,6 +112,7 @@ impl Remains {
                 bpffs: desired::bpffs(config, node.as_ref()),
                 addresses: network.addresses_of(held)?,
                 ports: true,
+                udp: true,
             });
         };
         // An ADD that died may have noted addresses that it never got; those of another plugin are not in our store.
@@ -122,6 +124,7 @@ impl Remains {
             bpffs: record.bpffs.clone(),
             addresses: addresses.filter(|address| delegated || network.holds(held, *address)).collect(),
             ports: !record.host_ports.is_empty(),
+            udp: record.host_ports.iter().any(|port| port.protocol == Protocol::Udp),
         })
     }
 }

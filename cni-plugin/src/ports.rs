@@ -81,10 +81,13 @@ fn forget_former_flows(netlink: &mut Netlink, mappings: &[Mapping]) -> Result<()
     Ok(())
 }
 
-/// Closes the host ports that lead to these addresses, and ends the UDP flows that came by them: whoever gets one of the
-/// addresses next is not whom they are meant for.
-pub(crate) fn close(filter: &mut PacketFilter, addresses: &[IpAddr]) -> Result<()> {
+/// Closes the host ports that lead to these addresses, and ends the flows of `udp` that came by them: whoever gets one of
+/// the addresses next is not whom they are meant for. (To list all that is tracked takes the kernel milliseconds.)
+pub(crate) fn close(filter: &mut PacketFilter, addresses: &[IpAddr], udp: bool) -> Result<()> {
     host_port::close(filter, |port| addresses.contains(&port.address))?;
+    if !udp {
+        return Ok(());
+    }
     conntrack::forget(filter, |flow| {
         flow.protocol == UDP && flow.backend != flow.destination && addresses.contains(&flow.backend.ip())
     })?;

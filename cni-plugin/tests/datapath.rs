@@ -43,6 +43,20 @@ fn a_pod_is_in_the_datapath_when_add_returns_and_out_when_del_returns() {
 }
 
 #[test]
+fn what_the_bridge_keeps_apart_the_datapath_leaves_to_it() {
+    with_datapath(16, |node, config| {
+        let mut isolated = config.clone();
+        isolated["portIsolation"] = true.into();
+        node.add(&Pod::new("one"), &isolated).ok();
+        let flags = |index: usize| endpoints(config)[index].1[4];
+        assert_eq!([flags(0), flags(1)], [2, 2]);
+        node.gc(config, &[]).ok();
+        node.add(&Pod::new("two"), config).ok();
+        assert_eq!([flags(0), flags(1)], [0, 0]);
+    });
+}
+
+#[test]
 fn check_misses_what_is_gone_and_gc_removes_what_is_too_much() {
     with_datapath(16, |node, config| {
         let pods = [Pod::new("one"), Pod::new("two")];

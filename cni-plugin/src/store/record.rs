@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use sluice_ebpf_common::{ENDPOINT_SHAPED, Endpoint};
+use sluice_ebpf_common::{ENDPOINT_BRIDGED, ENDPOINT_SHAPED, Endpoint};
 use sluice_netlink::MacAddress;
 
 use super::HostPort;
@@ -106,6 +106,9 @@ pub struct Attachment {
     /// Whether what it receives is limited, by the queue of its host veth.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shaped: bool,
+    /// Whether it is the bridge's to say whom it reaches: an isolated port, or one of a VLAN.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bridged: bool,
 }
 
 impl Attachment {
@@ -118,7 +121,8 @@ impl Attachment {
     pub fn endpoint(&self, ifindex: u32) -> Endpoint {
         Endpoint {
             ifindex,
-            flags: if self.shaped { ENDPOINT_SHAPED } else { 0 },
+            flags: if self.shaped { ENDPOINT_SHAPED } else { 0 }
+                | if self.bridged { ENDPOINT_BRIDGED } else { 0 },
             pod_mac: self.mac.0,
             gateway_mac: self.gateway_mac.0,
             pad: 0,

@@ -34,6 +34,7 @@ pub(crate) fn attachment(container_id: &str) -> Attachment {
         host_ports: Vec::new(),
         aliases: Vec::new(),
         shaped: false,
+        bridged: false,
     }
 }
 
