@@ -13,9 +13,17 @@ use sluice_tests::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Report {
     suite: &'static str,
-    series: BTreeMap<(usize, usize), Vec<f64>>,
+    series: BTreeMap<(usize, usize), Vec<Sample>>,
+    round: u32,
     measures: &'static [Measure],
     cases: &'static [Case],
+}
+
+/// A value, and the round that it is of.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    round: u32,
+    value: f64,
 }
 
 /// A kind of number.
@@ -69,17 +77,25 @@ struct Peer {
 impl Report {
     /// Nothing measured yet.
     pub(crate) fn new(suite: &'static str, measures: &'static [Measure], cases: &'static [Case]) -> Self {
-        Self { suite, series: BTreeMap::new(), measures, cases }
+        Self { suite, series: BTreeMap::new(), round: 0, measures, cases }
+    }
+
+    /// From here on values are of this round. Where not every round has all cases, values of different rounds are not
+    /// to be compared.
+    pub(crate) fn begin(&mut self, round: u32) {
+        self.round = round;
     }
 
     /// One round's value.
     pub(crate) fn add(&mut self, case: usize, measure: usize, value: f64) {
-        self.series.entry((measure, case)).or_default().push(value);
+        let sample = Sample { round: self.round, value };
+        self.series.entry((measure, case)).or_default().push(sample);
     }
 
     fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        for (&(measure, case), values) in &self.series {
+        for (&(measure, case), samples) in &self.series {
+            let values = &of(samples);
             let Measure { name, unit, better } = self.measures[measure];
             let Case { name: what, peers } = self.cases[case];
             let row = |peer| Row {
@@ -95,7 +111,7 @@ impl Report {
             for &peer in peers {
                 // A peer that this is not measured of is no peer.
                 let Some(theirs) = self.series.get(&(measure, peer)) else { continue };
-                let ratios: Vec<f64> = values.iter().zip(theirs).map(|(own, theirs)| own / theirs).collect();
+                let (ratios, theirs) = (ratios(samples, theirs), &of(theirs));
                 let name = self.cases[peer].name;
                 let best_ratio = better.best(values) / better.best(theirs);
                 rows.push(row(Some(Peer {
@@ -158,6 +174,23 @@ impl Better {
             Self::Lower => values.iter().copied().fold(f64::INFINITY, f64::min),
         }
     }
+}
+
+/// The values.
+fn of(samples: &[Sample]) -> Vec<f64> {
+    samples.iter().map(|sample| sample.value).collect()
+}
+
+/// Each value by that of the same round; of several of one round the first by the first, and so on.
+fn ratios(own: &[Sample], theirs: &[Sample]) -> Vec<f64> {
+    let rounds = own.chunk_by(|one, next| one.round == next.round);
+    rounds
+        .filter_map(|round| Some((round, round.first()?.round)))
+        .flat_map(|(round, number)| {
+            round.iter().zip(theirs.iter().filter(move |sample| sample.round == number))
+        })
+        .map(|(own, theirs)| own.value / theirs.value)
+        .collect()
 }
 
 fn median(values: &[f64]) -> f64 {

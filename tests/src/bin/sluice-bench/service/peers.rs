@@ -56,6 +56,18 @@ impl Peer {
             "route add 10.244.1.0/24 via {}\nroute add 10.244.2.0/24 via {}\n",
             NODES[0], NODES[0]
         ))?;
+        if rules == Rules::None {
+            // Answers go back through the first node, and nobody finds a shorter way: so it is for whatever puts the
+            // node's address in the place of the client's.
+            second.ip(&format!("route add 192.168.77.100/32 via {}\n", NODES[0]))?;
+            for host in [&first, &second, &outside] {
+                host.sysctl(&["net/ipv4/conf/all/send_redirects=0", "net/ipv4/conf/eth0/send_redirects=0"])?;
+                host.sysctl(&[
+                    "net/ipv4/conf/all/accept_redirects=0",
+                    "net/ipv4/conf/eth0/accept_redirects=0",
+                ])?;
+            }
+        }
         let pod = |node: &Host, what: &str, address: &str, gateway: &str| -> Result<Host> {
             let pod = bed.host(&format!("{name}-{what}"))?;
             node.ip(&format!(
