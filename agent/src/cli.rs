@@ -39,6 +39,11 @@ pub enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Print what is set, and end
+    ///
+    /// What flags, file and KubeProxyConfiguration make together, in the form of the file; defaults are left out. What
+    /// of a KubeProxyConfiguration does not hold here goes to the standard error.
+    ShowConfig(Options),
     /// Put the CNI plugin that lies beside this program into a folder
     ///
     /// Whole at once, and only if another one is there; as `loopback`, too, if nobody else's is.
@@ -63,7 +68,7 @@ impl Options {
     /// The configuration that file and flags make together.
     pub fn load(self) -> Result<Config, ConfigError> {
         let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-        Config::new(self.settings.or(file))
+        Config::load(self.settings.or(file))
     }
 }
 

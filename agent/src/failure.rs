@@ -43,6 +43,9 @@ pub enum Failure {
     /// A service's health check port.
     #[error(transparent)]
     HealthPort(#[from] HealthPortError),
+    /// Node ports that others have.
+    #[error("cannot see to it that node ports are nobody else's")]
+    NodePorts(#[source] std::io::Error),
     /// DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
@@ -70,7 +73,7 @@ impl Failure {
     /// The part that failed, as the metric's label.
     pub fn part(&self) -> &'static str {
         match self {
-            Self::Observe(_) | Self::Node { .. } | Self::NoUplink(_) => "node",
+            Self::Observe(_) | Self::Node { .. } | Self::NoUplink(_) | Self::NodePorts(_) => "node",
             Self::Datapath(_) => "datapath",
             Self::Store(_) | Self::Sync(_) => "services",
             Self::HealthPort(_) => "health",

@@ -62,23 +62,29 @@ pub struct Answer {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
-    last_updated: Option<Timestamp>,
+    last_updated: String,
     current_time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
+    /// Of what is served, whatever the Node says.
     healthy: bool,
-    /// When the API server was last heard of all that is watched; not a matter of health, as the node goes on.
+    /// Of families that were served once.
+    status: BTreeMap<&'static str, Family>,
+    /// What kube-proxy does not say: when the API server was last heard of all that is watched. Not a matter of health, as
+    /// the node goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_last_contact: Option<Timestamp>,
-    status: BTreeMap<&'static str, Family>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Family {
-    last_updated: Option<Timestamp>,
+    last_updated: Timestamp,
     healthy: bool,
 }
+
+/// What Go writes for a time that is none.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl Health {
     /// Nothing is known yet, and nothing well. An update may wait twice the period between repairs.
@@ -161,25 +167,28 @@ impl Health {
     fn is_family_live(&self, state: &State, family: IpFamily, now: Instant) -> bool {
         let waiting = state.families.get(&family).and_then(|family| family.waiting);
         let waited = waiting.map(|since| now.saturating_duration_since(since));
-        state.ready && waited.is_none_or(|waited| waited <= self.patience)
+        state.ready && waited.is_none_or(|waited| waited < self.patience)
     }
 
     fn answer(&self, state: &State, node_eligible: Option<bool>, now: Instant, clock: Timestamp) -> Answer {
-        let family = |family| {
-            let healthy = self.is_family_live(state, family, now);
-            let updated = state.families.get(&family).and_then(|family| family.updated);
-            // What is well agrees with all that is known at this moment; kube-proxy says so too.
-            Family { last_updated: if healthy { Some(clock) } else { updated }, healthy }
+        let family = |(name, family)| {
+            let last_updated = state.families.get(&family).and_then(|family| family.updated)?;
+            Some((name, Family { last_updated, healthy: self.is_family_live(state, family, now) }))
         };
-        let families = IpFamily::ALL.map(family);
-        let healthy = families.iter().all(|family| family.healthy) && node_eligible != Some(false);
+        let status: BTreeMap<_, _> =
+            [("IPv4", IpFamily::V4), ("IPv6", IpFamily::V6)].into_iter().filter_map(family).collect();
+        let serves = IpFamily::ALL.iter().all(|family| self.is_family_live(state, *family, now));
+        let healthy = serves && node_eligible != Some(false);
+        let latest = status.values().map(|family| family.last_updated).max();
+        // What is well agrees with all that is known at this moment.
+        let last_updated = if healthy { Some(clock) } else { latest };
         let body = Body {
-            last_updated: families.iter().map(|family| family.last_updated).min().flatten(),
+            last_updated: last_updated.map_or_else(|| NEVER.to_owned(), |time| time.to_string()),
             current_time: clock,
             node_eligible,
-            healthy,
+            healthy: serves,
+            status,
             api_last_contact: self.contact(now, clock),
-            status: ["IPv4", "IPv6"].into_iter().zip(families).collect(),
         };
         // Plain values and texts: there is nothing in it that JSON cannot say.
         Answer { healthy, body: serde_json::to_string(&body).unwrap_or_default() }
@@ -208,8 +217,8 @@ mod tests {
         assert!(health.healthz(later, clock).healthy, "quiet is not ill");
         health.queued(later);
         health.queued(later + PERIOD);
-        assert!(health.livez(later + PERIOD * 2, clock).healthy);
-        assert!(!health.livez(later + PERIOD * 2 + Duration::from_secs(1), clock).healthy);
+        assert!(health.livez(later + PERIOD * 2 - Duration::from_secs(1), clock).healthy);
+        assert!(!health.livez(later + PERIOD * 2, clock).healthy);
         health.updated(IpFamily::V4, clock);
         let half = health.livez(later + PERIOD * 3, clock);
         assert!(!half.healthy && !health.is_live(later + PERIOD * 3), "one family still waits");
@@ -226,16 +235,48 @@ mod tests {
     fn a_node_that_leaves_is_alive_but_takes_no_new_traffic() {
         let (now, clock) = (Instant::now(), Timestamp::UNIX_EPOCH);
         let health = Health::new(PERIOD);
+        update(&health, clock);
         health.set_ready();
         health.set_node(Eligibility::Leaving);
         let (healthz, livez) = (health.healthz(now, clock), health.livez(now, clock));
         assert!(!healthz.healthy && livez.healthy);
         let body: serde_json::Value = serde_json::from_str(&healthz.body).unwrap();
         assert_eq!(body["nodeEligible"], false);
-        assert_eq!(body["healthy"], false);
+        assert_eq!(body["healthy"], true, "the services are; the status of the answer says the rest");
         assert_eq!(body["status"]["IPv6"]["healthy"], true);
         assert_eq!(body["currentTime"], "1970-01-01T00:00:00Z");
         let body: serde_json::Value = serde_json::from_str(&livez.body).unwrap();
         assert_eq!(body.get("nodeEligible"), None);
+    }
+    #[test]
+    fn the_answers_are_kube_proxys_to_the_byte() {
+        let (now, first) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let clock = Timestamp::from_nanosecond(1_500_000_000).unwrap();
+        let health = Health::new(PERIOD);
+        let nothing = r#"{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"1970-01-01T00:00:01.5Z","healthy":false,"status":{}}"#;
+        assert_eq!(health.livez(now, clock).body, nothing);
+        update(&health, first);
+        health.set_ready();
+        let family = |healthy| format!(r#"{{"lastUpdated":"1970-01-01T00:00:00Z","healthy":{healthy}}}"#);
+        let times =
+            |updated| format!(r#"{{"lastUpdated":"{updated}","currentTime":"1970-01-01T00:00:01.5Z""#);
+        let status = |v6| format!(r#""status":{{"IPv4":{},"IPv6":{}}}}}"#, family(true), family(v6));
+        let well = format!(
+            r#"{},"nodeEligible":true,"healthy":true,{}"#,
+            times("1970-01-01T00:00:01.5Z"),
+            status(true)
+        );
+        assert_eq!(health.healthz(now, clock).body, well);
+        health.set_node(Eligibility::Leaving);
+        let leaving = format!(
+            r#"{},"nodeEligible":false,"healthy":true,{}"#,
+            times("1970-01-01T00:00:00Z"),
+            status(true)
+        );
+        assert_eq!(health.healthz(now, clock).body, leaving);
+        health.queued(now);
+        health.updated(IpFamily::V4, first);
+        let late = format!(r#"{},"healthy":false,{}"#, times("1970-01-01T00:00:00Z"), status(false));
+        assert_eq!(health.livez(now + PERIOD * 2, clock).body, late);
     }
 }

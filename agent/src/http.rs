@@ -71,13 +71,14 @@ pub fn metrics_routes(site: Site) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/metrics/slis", get(slis))
-        .route("/healthz", get(healthz))
+        // As every component of Kubernetes has it; what kube-proxy knows of health is on the other port.
+        .route("/healthz", get(|| async { plain("ok") }))
         .route("/livez", get(livez))
         .route("/configz", get(configz))
         .route("/flagz", get(flagz))
         .route("/statusz", get(statusz))
         // Whoever asks compares with iptables, ipvs and nftables: it is none of these.
-        .route("/proxyMode", get(|| async { "ebpf" }))
+        .route("/proxyMode", get(|| async { plain("ebpf") }))
         .route("/version", get(|| async { env!("CARGO_PKG_VERSION") }))
         .with_state(site)
 }
@@ -105,6 +106,12 @@ fn json(healthy: bool, body: String) -> Response {
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (status, headers, body).into_response()
+}
+
+fn plain(text: &'static str) -> Response {
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (headers, text).into_response()
 }
 
 async fn metrics(State(site): State<Site>) -> Response {

@@ -33,6 +33,7 @@ pub mod manager;
 pub mod metrics;
 pub mod names;
 pub mod node;
+pub mod node_ports;
 pub mod notice;
 pub mod pages;
 pub mod records;

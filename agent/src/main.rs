@@ -8,7 +8,7 @@ use sluice_agent::{
     cli::{Cli, Command, Options},
     config::{Config, LogFormat},
     failure::Chain,
-    install,
+    install, pages,
     start::{self, StartError},
     status::status,
 };
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let (options, run): (_, fn(Config) -> ExitCode) = match Cli::parse().command {
         Command::Agent(options) => (options, run_agent),
         Command::Cleanup(options) => (options, run_cleanup),
+        Command::ShowConfig(options) => (options, show_config),
         Command::InstallPlugin { folder } => return install_plugin(&folder),
         Command::Status { services, options } => return show_status(options, services),
     };
@@ -35,7 +36,15 @@ fn main() -> ExitCode {
         eprintln!("sluice: logLevel: {problem}");
         return ExitCode::from(EXIT_CONFIG);
     }
+    for remark in &config.remarks {
+        tracing::warn!("{remark}");
+    }
     run(config)
+}
+
+fn show_config(config: Config) -> ExitCode {
+    println!("{}", pages::settings_file(&config.set));
+    ExitCode::SUCCESS
 }
 
 fn run_agent(config: Config) -> ExitCode {

@@ -48,6 +48,7 @@ pub struct Metrics {
     failures: IntCounterVec,
     faults: IntGauge,
     foreign_cni: IntGauge,
+    taken_ports: IntGauge,
     features: IntGaugeVec,
     ready: IntGauge,
     started: Gauge,
@@ -219,6 +220,10 @@ impl Metrics {
                 "what failed and was or will be tried again",
                 "part",
             )?,
+            taken_ports: make.put(IntGauge::new(
+                "sluice_node_ports_taken",
+                "node ports of services that a process of this node is bound to",
+            )?)?,
             foreign_cni: make.put(IntGauge::new(
                 "sluice_foreign_cni_configurations",
                 "network configurations of others in the container runtime's folder",
@@ -362,6 +367,11 @@ impl Metrics {
     /// How many manifest files have a mistake in them.
     pub fn set_faults(&self, faults: usize) {
         self.faults.set(faults as i64);
+    }
+
+    /// So many node ports are others'.
+    pub fn set_taken_ports(&self, count: usize) {
+        self.taken_ports.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// So many network configurations of others lie beside ours.

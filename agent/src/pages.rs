@@ -29,6 +29,13 @@ fn set(settings: &Settings) -> Map<String, Value> {
     all.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }
 
+/// What is set, as a file that can be read again: JSON is YAML.
+pub fn settings_file(settings: &Settings) -> String {
+    let mut set = set(settings);
+    set.remove("kubeProxyConfig");
+    format!("{:#}", Value::Object(set))
+}
+
 /// `/configz`: what is set; all else has its default.
 pub fn configz(settings: &Settings) -> String {
     json!({ "sluice": set(settings) }).to_string()

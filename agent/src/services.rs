@@ -44,6 +44,7 @@ impl Services {
             cgroup_root: config.cgroup_root.clone().filter(|_| config.fast_path),
             object: config.datapath_object.clone(),
             flow_entries: config.flow_entries,
+            flow_timeouts: config.flow_timeouts,
             service_ifindex,
             attach: match config.attach {
                 AttachMode::Auto => None,
@@ -62,6 +63,7 @@ impl Services {
             name: config.node_name.clone(),
             local_dns: config.dns.then(|| config.dns_service.clone()),
             fast_path: config.fast_path && config.cgroup_root.is_some(),
+            masquerade_all: config.masquerade_all,
         };
         let proxy = Proxy::new(PinnedStore::open(datapath.pins())?, view)?;
         info!(pins = %datapath.pins().root().display(), "the datapath is loaded");

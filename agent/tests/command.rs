@@ -34,7 +34,15 @@ fn a_wrong_configuration_ends_with_its_place_and_a_status_of_its_own() {
     fs::write(&file, "nodeName: one\nmanifest: /m\n").unwrap();
     let path = file.to_str().unwrap();
     let missing = folder.path().join("none.yaml");
+    let kube_proxy = folder.path().join("config.conf");
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDR: 10.244.0.0\n";
+    fs::write(&kube_proxy, text).unwrap();
+    let kube_proxy = kube_proxy.to_str().unwrap();
     let table = [
+        (
+            vec!["agent", "--manifests", "/m", "--kube-proxy-config", kube_proxy],
+            "config.conf: clusterCIDR: \"10.244.0.0\" is not a network",
+        ),
         (vec!["agent", "--config", path], "line 2"),
         (vec!["agent", "--config", missing.to_str().unwrap()], "none.yaml"),
         (vec!["agent", "--node-name", "one"], "no source of objects"),
@@ -47,6 +55,27 @@ fn a_wrong_configuration_ends_with_its_place_and_a_status_of_its_own() {
         assert_eq!(output.status.code(), Some(78), "{arguments:?}: {said}");
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn kube_proxys_configuration_is_shown_as_one_of_our_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = folder.path().join("config.conf");
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: ipvs\n\
+                ipvs: {scheduler: rr}\nclusterCIDR: 10.244.0.0/16\nconntrack: {udpTimeout: 10s}\n";
+    fs::write(&theirs, text).unwrap();
+    let theirs = ["--kube-proxy-config", theirs.to_str().unwrap()];
+    let shown = output(&[&["show-config", "--manifests", "/m", "--node-name", "one"][..], &theirs].concat());
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(shown.status.success() && said.contains("ipvs.scheduler: \"rr\" has no effect"), "{said}");
+    // What is shown is a file that says the same.
+    let ours = folder.path().join("agent.yaml");
+    fs::write(&ours, &shown.stdout).unwrap();
+    let again = output(&["show-config", "--config", ours.to_str().unwrap()]);
+    assert!(again.stderr.is_empty(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(again.stdout, shown.stdout);
+    let settings: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&settings["detectLocal"], &settings["udpTimeout"]), (&"clusterCIDR".into(), &"10s".into()));
 }
 
 #[test]
@@ -158,19 +187,16 @@ fn an_agent_says_that_it_is_ready_serves_its_ports_and_ends_in_good_order() {
         let said = told(&manager);
         assert!(said.contains("READY=1") && said.contains("STATUS=the node serves"), "{said}");
 
-        for address in ["127.0.0.1:10256", "127.0.0.1:10249"] {
-            for path in ["/healthz", "/livez"] {
-                let (status, body) = get(address, path);
-                assert_eq!(status, "HTTP/1.1 200 OK", "{address}{path}: {body}");
-                assert!(
-                    serde_json::from_str::<serde_json::Value>(&body).unwrap()["healthy"] == true,
-                    "{body}"
-                );
-            }
+        for path in ["/healthz", "/livez"] {
+            let (status, body) = get("127.0.0.1:10256", path);
+            assert_eq!(status, "HTTP/1.1 200 OK", "{path}: {body}");
+            let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert!(answer["healthy"] == true && answer["status"]["IPv6"]["healthy"] == true, "{body}");
         }
+        assert_eq!(get("127.0.0.1:10249", "/healthz").1, "ok");
         let (_, metrics) = get("127.0.0.1:10249", "/metrics");
         for line in
-            ["sluice_ready 1", "sluice_manifest_faults 0", "kubeproxy_proxy_healthz_total{code=\"200\"} 2"]
+            ["sluice_ready 1", "sluice_manifest_faults 0", "kubeproxy_proxy_healthz_total{code=\"200\"} 1"]
         {
             assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
         }

@@ -16,7 +16,7 @@ use sluice_ebpf_common::{Addr, Backend, DropReason, Endpoint, FrontendKey, Netwo
 use crate::{
     AttachKind, DatapathError, Features, Hook, Observed, Pins, attach,
     counters::{self, MapUsage, ProgramRuns},
-    flows::{FlowCensus, FlowCollector},
+    flows::{FlowCensus, FlowCollector, FlowTimeouts},
     load,
     probe::TCX,
     tables::{self, Table},
@@ -34,6 +34,8 @@ pub struct DatapathConfig {
     /// Capacity of the table of connections, in entries; a connection takes two. Holds for a table that
     /// is made anew: a pinned one keeps its capacity.
     pub flow_entries: u32,
+    /// How long connections are remembered.
+    pub flow_timeouts: FlowTimeouts,
     /// Index of the service device in this namespace.
     pub service_ifindex: u32,
     /// How programs are put on devices; `None`: by what the kernel has.
@@ -81,7 +83,7 @@ impl Datapath {
             uplinks: Table::open(&pins, map_name::UPLINKS)?,
             networks: tables::trie(&pins, map_name::NETWORKS)?,
             networks_held: None,
-            flows: FlowCollector::open(&pins)?,
+            flows: FlowCollector::open(&pins, config.flow_timeouts)?,
             ebpf,
             pins,
             cgroup_root: config.cgroup_root.clone(),

@@ -26,6 +26,9 @@ pub struct NodeView {
     pub local_dns: Option<ObjectName>,
     /// Whether connect() to a cluster address may go straight to a backend.
     pub fast_path: bool,
+    /// Whether whatever goes to a cluster address bears the node's address, pods' packets too (row 6 of the behaviour
+    /// table). There is no fast path then: its connections are the pod's own.
+    pub masquerade_all: bool,
 }
 
 /// Which of a service's endpoints are meant.
@@ -113,7 +116,10 @@ pub fn desired_services(
         let local = usable(&endpoints, |endpoint| endpoint.node.as_ref() == Some(&node.name));
         let serving: Addresses = all(&endpoints, |endpoint| endpoint.serving);
 
-        let fast = node.fast_path && port.protocol == Protocol::Tcp && service.affinity.is_none();
+        let fast = node.fast_path
+            && !node.masquerade_all
+            && port.protocol == Protocol::Tcp
+            && service.affinity.is_none();
         let flags = if fast { SERVICE_FAST_PATH } else { 0 };
         let affinity = service.affinity.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
         let key = |scope| ServiceKey {
@@ -186,6 +192,7 @@ fn frontends(
     let when = |condition: bool, flag: u32| if condition { flag } else { 0 };
     let local_server = port.port == 53 && node.local_dns.as_ref() == Some(&service.name);
     let inside = when(local_server, FRONTEND_LOCAL_SERVER)
+        | when(node.masquerade_all, FRONTEND_EXTERNAL)
         | when(service.internal_traffic_policy == TrafficPolicy::Local, FRONTEND_LOCAL_INSIDE);
     let outside = FRONTEND_EXTERNAL
         | when(service.external_traffic_policy == TrafficPolicy::Local, FRONTEND_LOCAL_OUTSIDE);

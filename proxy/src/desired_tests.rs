@@ -236,6 +236,16 @@ fn the_fast_path_is_for_tcp_without_affinity() {
     assert_eq!(flags(sticky), 0);
 }
 
+#[test]
+fn where_everything_is_masqueraded_cluster_addresses_are_as_external_ones() {
+    let node = NodeView { fast_path: true, masquerade_all: true, ..NodeView::default() };
+    let service = desired(&snapshot(web(), Vec::new()), &node).into_values().next().unwrap();
+    assert_eq!(service.flags, 0, "a connection of the fast path would be the pod's own");
+    let flags = |key: &FrontendKey| service.frontends[key];
+    let ports: Vec<_> = service.frontends.keys().filter(|key| key.port.to_host() != 0).collect();
+    assert!(!ports.is_empty() && ports.into_iter().all(|key| flags(key) & FRONTEND_EXTERNAL != 0));
+}
+
 /// Endpoints with a node, a ready condition and hints, as `address`.
 fn hinted(address: &str, node: &str, zones: &[&str], nodes: &[&str]) -> Endpoint {
     Endpoint {

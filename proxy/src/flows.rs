@@ -13,24 +13,47 @@ use sluice_model::IpFamily;
 
 use crate::{DatapathError, Pins, batch::BatchReader, tables::Table};
 
-/// Seconds without a packet after which an established TCP connection is forgotten: a day, as
-/// nf_conntrack_tcp_timeout_established is set by kube-proxy (row 43 of the behaviour table).
-const TCP_ESTABLISHED: u32 = 24 * 3600;
-/// The same for a connection that one side has closed: an hour, as for nf_conntrack_tcp_timeout_close_wait.
-const TCP_HALF_CLOSED: u32 = 3600;
-/// The same for a connection that both sides have closed, or one has reset.
+/// How long connections are remembered without a packet, where that can be set (row 43 of the behaviour table). In whole
+/// seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTimeouts {
+    /// TCP, open; as nf_conntrack_tcp_timeout_established, which kube-proxy sets to a day.
+    pub tcp_established: Duration,
+    /// TCP that one side has closed; as nf_conntrack_tcp_timeout_close_wait, which kube-proxy sets to an hour.
+    pub tcp_half_closed: Duration,
+    /// Datagrams and echoes that nobody has answered; as nf_conntrack_udp_timeout.
+    pub udp: Duration,
+    /// Datagrams and echoes; as nf_conntrack_udp_timeout_stream.
+    pub udp_stream: Duration,
+}
+
+impl Default for FlowTimeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            tcp_established: seconds(24 * 3600),
+            tcp_half_closed: seconds(3600),
+            udp: seconds(30),
+            udp_stream: seconds(120),
+        }
+    }
+}
+
+impl FlowTimeouts {
+    /// The shortest of all.
+    fn shortest(&self) -> u32 {
+        let set = [self.tcp_established, self.tcp_half_closed, self.udp, self.udp_stream].map(seconds);
+        set.into_iter().fold(TCP_CLOSED, u32::min)
+    }
+}
+
+/// Seconds without a packet after which a TCP connection is forgotten that both sides have closed, or one has reset.
 const TCP_CLOSED: u32 = 60;
 /// The same for an SCTP association, whose ends send heartbeats every 30 seconds; as
 /// nf_conntrack_sctp_timeout_established.
 const SCTP: u32 = 210;
 /// The same for a connection of either that nobody has answered; as nf_conntrack_tcp_timeout_syn_sent.
 const UNANSWERED: u32 = 120;
-/// The same for datagrams and echoes; as nf_conntrack_udp_timeout_stream.
-const DATAGRAM: u32 = 120;
-/// The same for those that nobody has answered; as nf_conntrack_udp_timeout.
-const DATAGRAM_UNANSWERED: u32 = 30;
-/// The shortest of them.
-const SHORTEST: u32 = DATAGRAM_UNANSWERED;
 
 /// How long one call may take; the rest of a round waits for the next.
 const SLICE: Duration = Duration::from_millis(10);
@@ -52,6 +75,7 @@ pub struct FlowCensus {
 pub(crate) struct FlowCollector {
     flows: Table<FlowKey, Flow>,
     reader: BatchReader<FlowKey, Flow>,
+    timeouts: FlowTimeouts,
     /// The round under way.
     round: FlowCensus,
     /// Entries when the last round ended.
@@ -59,10 +83,10 @@ pub(crate) struct FlowCollector {
 }
 
 impl FlowCollector {
-    pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+    pub(crate) fn open(pins: &Pins, timeouts: FlowTimeouts) -> Result<Self, DatapathError> {
         let flows = Table::open(pins, map_name::FLOWS)?;
         let reader = BatchReader::open(pins, map_name::FLOWS)?;
-        Ok(Self { flows, reader, round: FlowCensus::default(), entries: 0 })
+        Ok(Self { flows, reader, timeouts, round: FlowCensus::default(), entries: 0 })
     }
 
     /// Entries in the table when it was last walked.
@@ -91,10 +115,10 @@ impl FlowCollector {
 
     fn look_at(&mut self, key: &FlowKey, flow: &Flow, now: u32) -> Result<(), DatapathError> {
         // Nothing is over before the shortest of the times: no need to look for the other direction.
-        if now.saturating_sub(flow.seen) > SHORTEST {
+        if now.saturating_sub(flow.seen) > self.timeouts.shortest() {
             let other_key = flow.tuple(key.proto).inverse();
             let other = self.flows.get(&other_key)?;
-            if expired(key, flow, other.as_ref(), now) {
+            if expired(key, flow, other.as_ref(), now, &self.timeouts) {
                 self.flows.remove(key)?;
                 self.flows.remove(&other_key)?;
                 let family = if key.src.is_v4() { IpFamily::V4 } else { IpFamily::V6 };
@@ -122,26 +146,31 @@ fn protocol(number: u32) -> &'static str {
 }
 
 /// Whether a connection is over. Both directions count: a download keeps its requests' direction alive.
-fn expired(key: &FlowKey, flow: &Flow, other: Option<&Flow>, now: u32) -> bool {
+fn expired(key: &FlowKey, flow: &Flow, other: Option<&Flow>, now: u32, timeouts: &FlowTimeouts) -> bool {
     let age =
         [Some(flow), other].into_iter().flatten().map(|f| now.saturating_sub(f.seen)).min().unwrap_or(0);
     let flags = flow.flags | other.map_or(0, |other| other.flags);
     let both = flow.flags & other.map_or(flow.flags, |other| other.flags);
     let answered = flags & FLOW_ANSWERED != 0;
     let limit = if !matches!(key.proto as u8, PROTO_TCP | PROTO_SCTP) {
-        if answered { DATAGRAM } else { DATAGRAM_UNANSWERED }
+        seconds(if answered { timeouts.udp_stream } else { timeouts.udp })
     } else if flags & FLOW_RST != 0 || both & FLOW_FIN != 0 {
         TCP_CLOSED
     } else if flags & FLOW_FIN != 0 {
-        TCP_HALF_CLOSED
+        seconds(timeouts.tcp_half_closed)
     } else if !answered {
         UNANSWERED
     } else if key.proto == u32::from(PROTO_SCTP) {
         SCTP
     } else {
-        TCP_ESTABLISHED
+        seconds(timeouts.tcp_established)
     };
     age > limit
+}
+
+/// Whole seconds, as the datapath's clock has them.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -203,7 +232,22 @@ mod tests {
             ("just written", tcp, flow(FLOW_RST, now + 1), None, false),
         ];
         for (what, key, flow, other, over) in cases {
-            assert_eq!(expired(&key, &flow, other.as_ref(), now), over, "{what}");
+            assert_eq!(expired(&key, &flow, other.as_ref(), now, &FlowTimeouts::default()), over, "{what}");
         }
+    }
+    #[test]
+    fn times_that_are_set_are_kept() {
+        let timeouts = FlowTimeouts {
+            tcp_established: Duration::from_secs(10),
+            udp: Duration::from_secs(500),
+            ..FlowTimeouts::default()
+        };
+        assert_eq!((timeouts.shortest(), FlowTimeouts::default().shortest()), (10, 30));
+        let key = |proto| FlowKey { proto, ..FlowKey::default() };
+        let flow = |flags, seen| Flow { flags, seen, ..Flow::default() };
+        let over =
+            |proto, flags, age: u32| expired(&key(proto), &flow(flags, 1_000 - age), None, 1_000, &timeouts);
+        assert!(over(6, FLOW_ANSWERED, 11) && !over(6, FLOW_ANSWERED, 10));
+        assert!(over(17, 0, 501) && !over(17, 0, 400));
     }
 }

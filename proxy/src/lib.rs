@@ -30,7 +30,7 @@ pub use counters::{MapUsage, ProgramRuns, WithoutLocal, count_runs, program_runs
 pub use datapath::{Datapath, DatapathConfig};
 pub use desired::{DesiredService, NodeView, Scope, ServiceKey, desired_services};
 pub use error::DatapathError;
-pub use flows::FlowCensus;
+pub use flows::{FlowCensus, FlowTimeouts};
 pub use health_ports::{HealthPort, health_port};
 pub use observed::{MapOp, Observed, SourceRange};
 pub use pin::Pins;

@@ -29,7 +29,9 @@ use sluice_ebpf_common::{
     Uplink, map_name,
 };
 use sluice_model::{Changes, Snapshot};
-use sluice_proxy::{Datapath, DatapathConfig, Hook, MapOp, MapStore, PinnedStore, Proxy, ProxyConfig};
+use sluice_proxy::{
+    Datapath, DatapathConfig, FlowTimeouts, Hook, MapOp, MapStore, PinnedStore, Proxy, ProxyConfig,
+};
 
 use crate::packet::{self, Packet, Shown};
 
@@ -112,6 +114,7 @@ impl Bench {
             cgroup_root: None,
             object: None,
             flow_entries: 4096,
+            flow_timeouts: FlowTimeouts::default(),
             service_ifindex: devices[SERVICE_DEVICE],
             attach: None,
         };

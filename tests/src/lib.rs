@@ -25,6 +25,7 @@ pub mod names_load;
 pub mod packet;
 pub mod programs;
 pub mod reaper;
+pub mod stream;
 pub mod upstream;
 
 pub use bed::Testbed;

@@ -33,6 +33,7 @@ use crate::{
     metrics::Metrics,
     names::{self, Names},
     node::{Facts, Found, NodeOp},
+    node_ports::{NodePorts, Taken},
     notice::{About, Notice, Notices},
     run::{Depth, Work},
     services::Services,
@@ -47,6 +48,9 @@ pub struct Agent {
     services: Option<Services>,
     names: Option<Names>,
     health_ports: Option<HealthPorts>,
+    node_ports: NodePorts,
+    /// Node ports that others have, as they were told.
+    taken_ports: BTreeSet<Taken>,
     notices: Option<Notices>,
     crowd: Crowd,
     metrics: Arc<Metrics>,
@@ -92,6 +96,8 @@ impl Agent {
         on_ready: impl FnOnce() + Send + 'static,
     ) -> Self {
         Self {
+            node_ports: NodePorts::new(config.guard_node_ports),
+            taken_ports: BTreeSet::new(),
             config,
             netlink,
             services: None,
@@ -259,6 +265,7 @@ impl Work for Agent {
         }
         if self.services.is_some() {
             self.answer_health_checks(&dirty, &mut failures);
+            self.mind_node_ports(&dirty, everything, &mut failures);
         }
         if dirty.node {
             self.route(&mut failures);

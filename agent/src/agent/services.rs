@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use sluice_ebpf_common::SERVICE_DEVICE;
 use sluice_model::Changes;
+use tracing::{info, warn};
 
 use super::{Agent, Dirty};
 use crate::{
@@ -69,5 +70,26 @@ impl Agent {
         let place = Place::of(&self.config.node_port_addresses, &facts.addresses, held);
         let errors = health_ports.sync(&self.snapshot, &dirty.changes, &self.config.node_name, place);
         failures.extend(errors.into_iter().map(Failure::from));
+    }
+    /// Node ports that processes of the node have, or would have.
+    pub(super) fn mind_node_ports(&mut self, dirty: &Dirty, whole: bool, failures: &mut Vec<Failure>) {
+        let Some((found, facts)) = &self.node else { return };
+        let held = found.addresses.iter().map(|(_, network)| network.addr());
+        let place = Place::of(&self.config.node_port_addresses, &facts.addresses, held);
+        let taken = match self.node_ports.sync(&self.snapshot, &dirty.changes, place, whole) {
+            Ok(taken) => taken,
+            Err(error) => return failures.push(Failure::NodePorts(error)),
+        };
+        self.metrics.set_taken_ports(taken.len());
+        for taken in taken.difference(&self.taken_ports) {
+            warn!("{taken}");
+            if let Some(notices) = &self.notices {
+                notices(taken.notice(&self.config.node_name));
+            }
+        }
+        for taken in self.taken_ports.difference(taken) {
+            info!("no longer: {taken}");
+        }
+        self.taken_ports.clone_from(taken);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A mistake in it ends the agent before it has touched anything, with the file's line where there is one.
 
+mod kube_proxy;
 mod settings;
 mod source;
 mod value;
@@ -17,8 +18,10 @@ use std::{
 
 use ipnet::IpNet;
 use sluice_model::{IpFamily, ObjectName, Snapshot};
+use sluice_proxy::FlowTimeouts;
 
-pub use settings::{AttachMode, Listen, LogFormat, OverlayMode, Settings};
+pub use kube_proxy::KubeProxyError;
+pub use settings::{AttachMode, DetectLocal, Listen, LogFormat, OverlayMode, Settings};
 pub use source::{ApiSettings, Source};
 pub use value::{Grace, InvalidNodePortAddress, InvalidPeriod, NodePortAddress, Period, ServiceName};
 
@@ -28,6 +31,8 @@ pub use value::{Grace, InvalidNodePortAddress, InvalidPeriod, NodePortAddress, P
 pub struct Config {
     /// What was set, by the file and by flags; the rest has its default.
     pub set: Settings,
+    /// What of a KubeProxyConfiguration does not hold here.
+    pub remarks: Vec<String>,
     pub node_name: Arc<str>,
     /// Either this or an API server is the source.
     pub manifests: Option<PathBuf>,
@@ -42,6 +47,7 @@ pub struct Config {
     pub sysctl_dir: Option<PathBuf>,
     pub datapath_object: Option<PathBuf>,
     pub flow_entries: u32,
+    pub flow_timeouts: FlowTimeouts,
     pub bridge: String,
     /// `None`: to be found out.
     pub uplinks: Option<Vec<String>>,
@@ -49,10 +55,14 @@ pub struct Config {
     pub mtu: Option<u32>,
     pub service_cidrs: Vec<IpNet>,
     pub non_masquerade_cidrs: Vec<IpNet>,
+    pub masquerade_all: bool,
+    pub detect_local: DetectLocal,
+    pub cluster_cidrs: Vec<IpNet>,
     pub overlay: OverlayMode,
     pub vxlan_id: u32,
     pub vxlan_port: u16,
     pub node_port_addresses: Vec<NodePortAddress>,
+    pub guard_node_ports: bool,
     /// `None`: none is written.
     pub cni_conf_dir: Option<PathBuf>,
     pub attach: AttachMode,
@@ -110,6 +120,14 @@ pub enum ConfigError {
     /// The host name, which is the node's name if none is set.
     #[error("nodeName is not set and the host name cannot be read: {0}")]
     HostName(io::Error),
+    /// A KubeProxyConfiguration that cannot be used.
+    #[error("{path}: {source}")]
+    KubeProxy {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        source: KubeProxyError,
+    },
     /// A setting with a value that it cannot have.
     #[error("{setting}: {problem}")]
     Value {
@@ -137,6 +155,24 @@ impl Settings {
 }
 
 impl Config {
+    /// These settings, and those of kube-proxy's configuration where these name one and say nothing.
+    pub fn load(settings: Settings) -> Result<Self, ConfigError> {
+        let Some(path) = settings.kube_proxy_config.clone() else { return Self::new(settings) };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        let told = kube_proxy::translate(&text, cores(), settings.bridge.as_deref())
+            .map_err(|source| ConfigError::KubeProxy { path: path.clone(), source })?;
+        let mut other = told.settings;
+        if settings.manifests.is_some() || settings.api_servers.is_some() {
+            other.kubeconfig = None;
+        }
+        let config = Self::new(settings.or(other))?;
+        let remarks = told.remarks.iter().map(|remark| format!("{}: {remark}", path.display()));
+        Ok(Self { remarks: remarks.collect(), ..config })
+    }
+
     /// Puts the defaults where nothing is set, and checks the whole.
     pub fn new(settings: Settings) -> Result<Self, ConfigError> {
         let set = settings.clone();
@@ -155,8 +191,10 @@ impl Config {
             (None, None) if settings.manifests.is_some() => None,
             (_, None) => Some("/etc/cni/net.d".into()),
         };
+        let times = FlowTimeouts::default();
         let config = Self {
             set,
+            remarks: Vec::new(),
             node_name: node_name.into(),
             manifests: settings.manifests,
             kubeconfig: settings.kubeconfig,
@@ -169,6 +207,16 @@ impl Config {
             sysctl_dir: settings.sysctl_dir,
             datapath_object: settings.datapath_object,
             flow_entries: settings.flow_entries.unwrap_or(262_144),
+            flow_timeouts: FlowTimeouts {
+                tcp_established: settings
+                    .tcp_established_timeout
+                    .map_or(times.tcp_established, |period| period.0),
+                tcp_half_closed: settings
+                    .tcp_close_wait_timeout
+                    .map_or(times.tcp_half_closed, |period| period.0),
+                udp: settings.udp_timeout.map_or(times.udp, |period| period.0),
+                udp_stream: settings.udp_stream_timeout.map_or(times.udp_stream, |period| period.0),
+            },
             bridge: settings.bridge.unwrap_or_else(|| sluice_netlink::owned::DEFAULT_BRIDGE.to_owned()),
             uplinks: settings.uplinks,
             mtu: settings.mtu,
@@ -179,12 +227,16 @@ impl Config {
                 .iter()
                 .map(IpNet::trunc)
                 .collect(),
+            masquerade_all: settings.masquerade_all.unwrap_or(false),
+            detect_local: settings.detect_local.unwrap_or_default(),
+            cluster_cidrs: settings.cluster_cidrs.unwrap_or_default().iter().map(IpNet::trunc).collect(),
             overlay: settings.overlay.unwrap_or_default(),
             vxlan_id: settings.vxlan_id.unwrap_or(83),
             vxlan_port: settings.vxlan_port.unwrap_or(8472),
             node_port_addresses: settings
                 .node_port_addresses
                 .unwrap_or_else(|| vec![NodePortAddress::Primary]),
+            guard_node_ports: settings.guard_node_ports.unwrap_or(false),
             cni_conf_dir,
             attach: settings.attach.unwrap_or_default(),
             cluster_domain: settings.cluster_domain.unwrap_or_else(|| "cluster.local".to_owned()),
@@ -251,6 +303,23 @@ impl Config {
         if self.node_port_addresses.is_empty() {
             return wrong("nodePortAddresses", "is an empty list; leave it out for the default".to_owned());
         }
+        if self.detect_local == DetectLocal::ClusterCidr && self.cluster_cidrs.is_empty() {
+            return wrong("detectLocal", "is clusterCIDR, and clusterCIDRs is not set".to_owned());
+        }
+        if self.detect_local != DetectLocal::ClusterCidr && !self.cluster_cidrs.is_empty() {
+            return wrong("clusterCIDRs", "is set, and detectLocal is not clusterCIDR".to_owned());
+        }
+        let times = &self.flow_timeouts;
+        for (setting, time) in [
+            ("tcpEstablishedTimeout", times.tcp_established),
+            ("tcpCloseWaitTimeout", times.tcp_half_closed),
+            ("udpTimeout", times.udp),
+            ("udpStreamTimeout", times.udp_stream),
+        ] {
+            if time < Duration::from_secs(1) {
+                return wrong(setting, "is less than a second".to_owned());
+            }
+        }
         if self.dns_ttl > 3600 {
             return wrong("dnsTtl", format!("{} is more than 3600 seconds", self.dns_ttl));
         }
@@ -273,6 +342,11 @@ fn upstreams(texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
         })
     };
     texts.iter().map(parse).collect()
+}
+
+/// How many processors this machine has.
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
 }
 
 /// Where cgroup2 is mounted, as the process sees it.

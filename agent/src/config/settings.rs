@@ -21,6 +21,10 @@ pub struct Settings {
     /// This node's name [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+    /// A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1): what of it has a meaning here holds where nothing
+    /// else is set, and the rest is reported
+    #[arg(long, value_name = "FILE")]
+    pub kube_proxy_config: Option<PathBuf>,
     /// The folder of Kubernetes manifests that stands in the place of an API server
     #[arg(long, value_name = "FOLDER")]
     pub manifests: Option<PathBuf>,
@@ -57,6 +61,18 @@ pub struct Settings {
     /// How many entries the table of connections has; two make a connection [default: 262144]
     #[arg(long, value_name = "COUNT")]
     pub flow_entries: Option<u32>,
+    /// How long an open TCP connection is remembered without a packet [default: 24h]
+    #[arg(long, value_name = "DURATION")]
+    pub tcp_established_timeout: Option<Period>,
+    /// How long a TCP connection that one side has closed is remembered without a packet [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    pub tcp_close_wait_timeout: Option<Period>,
+    /// How long datagrams that nobody has answered are remembered [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub udp_timeout: Option<Period>,
+    /// How long datagrams are remembered [default: 2m]
+    #[arg(long, value_name = "DURATION")]
+    pub udp_stream_timeout: Option<Period>,
     /// The bridge that pods are attached to [default: sluice0]
     #[arg(long, value_name = "DEVICE")]
     pub bridge: Option<String>,
@@ -75,6 +91,17 @@ pub struct Settings {
     #[arg(long = "non-masquerade-cidrs", value_name = "CIDR,..", value_delimiter = ',')]
     #[serde(rename = "nonMasqueradeCIDRs")]
     pub non_masquerade_cidrs: Option<Vec<IpNet>>,
+    /// Let all that goes to cluster addresses bear the node's address, pods' packets too; there is no fast path then
+    /// [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub masquerade_all: Option<bool>,
+    /// Who is of the cluster, and so reaches cluster addresses with an address of its own [default: nodeCIDR]
+    #[arg(long, value_name = "WAY")]
+    pub detect_local: Option<DetectLocal>,
+    /// The networks of the cluster's pods, for --detect-local clusterCIDR
+    #[arg(long = "cluster-cidrs", value_name = "CIDR,..", value_delimiter = ',')]
+    #[serde(rename = "clusterCIDRs")]
+    pub cluster_cidrs: Option<Vec<IpNet>>,
     /// How packets get to the pods of other nodes [default: auto]
     #[arg(long, value_name = "WAY")]
     pub overlay: Option<OverlayMode>,
@@ -88,6 +115,10 @@ pub struct Settings {
     /// "localhost", "all" [default: primary]
     #[arg(long, value_name = "CIDR|WORD,..", value_delimiter = ',')]
     pub node_port_addresses: Option<Vec<NodePortAddress>>,
+    /// Hold the node ports of services, so that no process of the node gets one and then hears nothing; one that is
+    /// taken already is reported in either case [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub guard_node_ports: Option<bool>,
     /// The folder of the container runtime's network configurations; the one for the plugin is written there once
     /// pods can be attached [default: /etc/cni/net.d; with --manifests none]
     #[arg(long, value_name = "FOLDER")]
@@ -199,6 +230,24 @@ pub enum OverlayMode {
     None,
 }
 
+/// Who is of the cluster (row 7 of the behaviour table).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "camelCase")]
+#[value(rename_all = "camelCase")]
+pub enum DetectLocal {
+    /// This node's pods, and what has an address of its pod networks.
+    #[default]
+    #[serde(rename = "nodeCIDR")]
+    #[value(name = "nodeCIDR")]
+    NodeCidr,
+    /// This node's pods, and what has an address of the networks that are named.
+    #[serde(rename = "clusterCIDR")]
+    #[value(name = "clusterCIDR")]
+    ClusterCidr,
+    /// This node's pods, by their devices.
+    Interface,
+}
+
 /// How programs are put on devices.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -256,7 +305,8 @@ impl Settings {
     /// These settings, and those of `other` where these say nothing.
     pub fn or(self, other: Self) -> Self {
         first_set!(self, other;
-            node_name, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
+            node_name, kube_proxy_config, tcp_established_timeout, tcp_close_wait_timeout, udp_timeout, udp_stream_timeout,
+            masquerade_all, detect_local, cluster_cidrs, guard_node_ports, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
             flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, overlay, vxlan_id,
             vxlan_port, node_port_addresses, cni_conf_dir, cni_conflist, attach, cluster_domain,
             cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, corefile, dns_allow_from,

@@ -14,7 +14,7 @@ use sluice_model::{IpFamily, Snapshot};
 
 use super::found::{Found, Tunnel, uplinks};
 use crate::{
-    config::{Config, NodePortAddress},
+    config::{Config, DetectLocal, NodePortAddress},
     names,
     routes::{Overlay, OverlayPeer, Way, Ways, overlay_device, ways},
 };
@@ -231,7 +231,8 @@ fn networks(config: &Config, snapshot: &Snapshot, ways: &Ways) -> BTreeMap<IpNet
     let mut networks: BTreeMap<IpNet, u32> =
         config.non_masquerade_cidrs.iter().map(|network| (*network, NETWORK_NO_MASQUERADE)).collect();
     for node in snapshot.nodes.values() {
-        let local = if node.name == config.node_name { NETWORK_LOCAL_PODS } else { 0 };
+        let own = node.name == config.node_name && config.detect_local == DetectLocal::NodeCidr;
+        let local = if own { NETWORK_LOCAL_PODS } else { 0 };
         let in_overlay = |network: &IpNet| matches!(ways.networks.get(network), Some(Way::Overlay { .. }));
         for network in &node.pod_cidrs {
             let overlay = if in_overlay(network) { NETWORK_OVERLAY } else { 0 };
@@ -246,7 +247,22 @@ fn networks(config: &Config, snapshot: &Snapshot, ways: &Ways) -> BTreeMap<IpNet
             }
         }
     }
+    let is_cluster = config.detect_local == DetectLocal::ClusterCidr;
+    for local in config.cluster_cidrs.iter().filter(|_| is_cluster) {
+        mark(&mut networks, *local, NETWORK_LOCAL_PODS);
+    }
     networks
+}
+
+/// Gives a network a flag beside those that hold for it already. The datapath asks the narrowest network alone, so those
+/// within it get the flag, too.
+fn mark(networks: &mut BTreeMap<IpNet, u32>, network: IpNet, flag: u32) {
+    let around = networks.iter().filter(|(other, _)| other.contains(&network));
+    let known = around.max_by_key(|(other, _)| other.prefix_len()).map_or(0, |(_, flags)| *flags);
+    networks.entry(network).or_insert(known);
+    for (_, flags) in networks.iter_mut().filter(|(other, _)| network.contains(*other)) {
+        *flags |= flag;
+    }
 }
 
 /// The gateway address of each pod network: its first address.

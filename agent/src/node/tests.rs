@@ -11,7 +11,7 @@ use sluice_netlink::owned::{OVERLAY_DEVICE, OVERLAY_DEVICE_V6};
 
 use super::*;
 use crate::{
-    config::{Config, OverlayMode, Settings},
+    config::{Config, DetectLocal, OverlayMode, Settings},
     node::{
         desired::{Facts, facts, gateways, wanted},
         found::{Device, FoundRoute, Peers, uplinks},
@@ -412,4 +412,29 @@ fn parts_that_are_off_make_nothing() {
     let facts = facts(&off, &Snapshot::default(), &fresh());
     let wanted = wanted(&off, &facts, &fresh(), &BTreeSet::new(), |_, _| [0; 6]);
     assert_eq!(plan(&wanted, &fresh()), []);
+}
+
+#[test]
+fn who_is_of_the_cluster_is_told_by_networks() {
+    let networks = |change: &dyn Fn(&mut Settings)| {
+        let facts = facts(&config(change), &snapshot(), &fresh());
+        let local = facts.networks.iter().filter(|(_, flags)| **flags & NETWORK_LOCAL_PODS != 0);
+        local.map(|(network, flags)| format!("{network} {flags}")).collect::<Vec<_>>()
+    };
+    let both = NETWORK_LOCAL_PODS | NETWORK_NO_MASQUERADE;
+    assert_eq!(networks(&|_| {}), [format!("10.244.1.0/24 {both}"), format!("fd00:1::/64 {both}")]);
+    assert_eq!(networks(&|set| set.detect_local = Some(DetectLocal::Interface)), [""; 0]);
+    // The networks of nodes are narrower, and 192.168.0.0/16 lies around the last: what held for them still does.
+    let cluster = networks(&|set| {
+        set.detect_local = Some(DetectLocal::ClusterCidr);
+        let cidrs = ["10.244.0.0/16", "192.168.7.0/24"];
+        set.cluster_cidrs = Some(cidrs.map(|text| text.parse().unwrap()).to_vec());
+    });
+    let expected = [
+        format!("10.244.0.0/16 {NETWORK_LOCAL_PODS}"),
+        format!("10.244.1.0/24 {both}"),
+        format!("10.244.2.0/24 {both}"),
+        format!("192.168.7.0/24 {both}"),
+    ];
+    assert_eq!(cluster, expected);
 }

@@ -164,7 +164,7 @@ pub(crate) fn service_for((_, outside): View, frontend: &Frontend) -> u32 {
 }
 
 pub(crate) fn node() -> NodeView {
-    NodeView { name: "n1".into(), local_dns: None, fast_path: true }
+    NodeView { name: "n1".into(), fast_path: true, ..NodeView::default() }
 }
 
 /// The flags of every frontend.

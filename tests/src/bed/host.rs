@@ -127,6 +127,13 @@ impl Host {
         Ok(self.succeed(&program.to_string_lossy(), &arguments)?.trim().to_owned())
     }
 
+    /// Sends a datagram of so many bytes to an echo; how many came back.
+    pub fn echoed(&self, target: &str, size: usize) -> Result<String> {
+        let program = programs::built("sluice-testbed")?;
+        let arguments = ["ask", target, "--size", &size.to_string()];
+        Ok(self.succeed(&program.to_string_lossy(), &arguments)?.trim().to_owned())
+    }
+
     /// The address that a [`super::Servers::who`] behind `target` sees this host come from; `protocol` is `TCP` or
     /// `UDP`, `target` address and port.
     pub fn seen_as(&self, protocol: &str, target: &str) -> Result<String> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Host;
-use crate::{Error, Result, Running, wait_for};
+use crate::{Error, Result, Running, programs, wait_for};
 
 /// Servers on a host that say who they are.
 #[derive(Debug)]
@@ -56,6 +56,17 @@ impl Servers {
         for (what, listen, answer) in answers {
             self.running.push(host.start(what, "socat", &[&listen, answer])?);
         }
+        listening(host, "t", port)?;
+        listening(host, "u", port)
+    }
+
+    /// Echoes on a port, both families: whatever comes goes back, over TCP and as datagrams of any length.
+    pub fn echo(&mut self, host: &Host, port: u16) -> Result<()> {
+        let tcp = format!("TCP6-LISTEN:{port},fork,reuseaddr,ipv6only=0");
+        self.running.push(host.start("echo-tcp", "socat", &[&tcp, "PIPE"])?);
+        let program = programs::built("sluice-testbed")?;
+        let udp = host.start("echo-udp", &program.to_string_lossy(), &["echo", &port.to_string()])?;
+        self.running.push(udp);
         listening(host, "t", port)?;
         listening(host, "u", port)
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use sluice_tests::{Result, datagram, enter, names_load, reaper, upstream};
+use sluice_tests::{Result, datagram, enter, names_load, reaper, stream, upstream};
 
 /// The testbed's helper.
 #[derive(Parser)]
@@ -26,6 +26,34 @@ enum Cli {
         /// From which port.
         #[arg(long, default_value_t = 0)]
         from: u16,
+        /// How many bytes to send instead of a question; the answer must be the same, and its length is printed.
+        #[arg(long)]
+        size: Option<usize>,
+    },
+    /// Send datagrams back.
+    Echo {
+        /// To which port they come.
+        port: u16,
+    },
+    /// Connect from one port again and again, as soon as the connection before has ended, and print the answers.
+    Again {
+        /// To whom, for an answer of HTTP.
+        target: SocketAddr,
+        /// From which port.
+        #[arg(long)]
+        from: u16,
+        /// How often.
+        #[arg(long)]
+        times: u32,
+    },
+    /// Send a TCP segment that belongs to nothing this side knows of.
+    Segment {
+        /// The sender, an address of this namespace.
+        from: SocketAddr,
+        /// To whom.
+        to: SocketAddr,
+        /// The header's flags.
+        flags: u8,
     },
     /// Ask for a name's address at a steady rate, each query twice at most, and print what became of them.
     NamesLoad {
@@ -54,7 +82,13 @@ fn main() -> ExitCode {
         Cli::Enter(entry) => entry.enter().map(|never| match never {}),
         Cli::Reap { bed } => reaper::watch(&bed),
         Cli::Sweep => reaper::sweep(),
-        Cli::Ask { target, from } => datagram::ask(target, from).map(|answer| print!("{answer}")),
+        Cli::Ask { target, from, size: Some(size) } => {
+            datagram::echoed(target, from, size).map(|length| println!("{length}"))
+        }
+        Cli::Echo { port } => datagram::echo(port),
+        Cli::Again { target, from, times } => stream::again(target, from, times),
+        Cli::Segment { from, to, flags } => stream::segment(from, to, flags),
+        Cli::Ask { target, from, size: None } => datagram::ask(target, from).map(|answer| print!("{answer}")),
         Cli::NamesLoad { server, name, address, rate, milliseconds } => {
             let time = std::time::Duration::from_millis(milliseconds);
             let outcome = names_load::run(server, &name, address, rate, time);

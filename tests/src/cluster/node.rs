@@ -67,12 +67,13 @@ impl Node {
         let [dns4, dns6] = DNS_ADDRESSES;
         let text = format!(
             "nodeName: {}\n{source}\nstateDir: {}\nbpffsDir: {}\ncgroupRoot: {}\n\
-             flowEntries: 65536\nserviceCIDRs: [{services4}, '{services6}']\nclusterDNS: [{dns4}, '{dns6}']\n\
+             {}serviceCIDRs: [{services4}, '{services6}']\nclusterDNS: [{dns4}, '{dns6}']\n\
              fastPath: {}\ncniConfDir: {}\nhealthzAddress: 127.0.0.1:10256\n{}{}",
             self.name(),
             self.state.display(),
             self.bpffs.join("sluice").display(),
             self.host.cgroup().display(),
+            if options.agent.contains("flowEntries") { "" } else { "flowEntries: 65536\n" },
             options.fast_path,
             self.cni_conf_dir().display(),
             if options.agent.contains("logLevel") { "" } else { "logLevel: debug\n" },

@@ -74,7 +74,7 @@ struct Rendered {
 impl Scenario {
     fn new() -> Self {
         let maps = Maps::default();
-        let node = NodeView { name: NODE.into(), local_dns: None, fast_path: true };
+        let node = NodeView { name: NODE.into(), fast_path: true, ..NodeView::default() };
         let proxy = Proxy::new(maps.clone(), node).unwrap();
         let (view, snapshot, files) = (View::new(NODE.into()), Snapshot::default(), BTreeMap::new());
         Self { view, snapshot, maps, proxy, zone: Zone::new(), files }

@@ -5,6 +5,7 @@ use sluice_tests::cluster::service;
 use sluice_tests::{Error, Result, wait_for};
 
 use crate::site::{LIMIT, Site, WEB, bracketed, web_service};
+use crate::slices::{State, WEB_PORTS, slices};
 
 const PORT: u16 = 32100;
 
@@ -84,6 +85,26 @@ fn a_load_balancer_learns_which_nodes_have_endpoints() -> Result<()> {
             Ok((asked(site.cluster.outside(), &address, "/")? == Err(7)).then_some(()))
         })
         .map_err(|error| site.with_logs(&error))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_whose_endpoints_all_terminate_takes_no_more_of_a_load_balancers_traffic() -> Result<()> {
+    let site = Site::usual(true)?;
+    site.cluster.apply("web.yaml", &balanced("Local"))?;
+    for (state, status, endpoints) in [
+        (State::Ready, "HTTP/1.1 200 OK", 1),
+        (State::Terminating, "HTTP/1.1 503 Service Unavailable", 0),
+        (State::Ready, "HTTP/1.1 200 OK", 1),
+    ] {
+        site.cluster.apply("slices.yaml", &slices("web", &WEB_PORTS, &[site.end("web-0", state)]))?;
+        for address in site.cluster.node(1).addresses() {
+            wait_answer(&site, &address, status, endpoints)?;
+            // What is under way to it is served all the same.
+            let answer = site.cluster.outside().curl(&format!("http://{}:30080/", bracketed(&address)))?;
+            assert_eq!(answer, "web-0\n");
+        }
     }
     Ok(())
 }

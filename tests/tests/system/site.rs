@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sluice_tests::bed::{Host, Servers};
 use sluice_tests::cluster::{Options, Pod, Workload, service};
-use sluice_tests::{Cluster, Error, Result, wait_for};
+use sluice_tests::{Cluster, Error, Result, Testbed, wait_for};
 
 /// How long a change may take to be in force. Generous: a test run shares its machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -24,8 +24,13 @@ pub(crate) struct Site {
 impl Site {
     /// Pods on nodes, and the service `web` over those that are called so. Returns when the client reaches all of them.
     pub(crate) fn new(options: &Options, pods: &[(&str, usize)]) -> Result<Self> {
+        Self::on(&Testbed::new()?, options, pods)
+    }
+
+    /// The same on a bed that has something on it already.
+    pub(crate) fn on(bed: &Testbed, options: &Options, pods: &[(&str, usize)]) -> Result<Self> {
         let mut site =
-            Self { servers: Servers::new(), pods: BTreeMap::new(), cluster: Cluster::new(options)? };
+            Self { servers: Servers::new(), pods: BTreeMap::new(), cluster: Cluster::on(bed, options)? };
         site.cluster.apply("web.yaml", &web_service(""))?;
         for (name, node) in pods {
             site.add(name, *node)?;
@@ -105,6 +110,16 @@ pub(crate) fn web_service(more: &str) -> String {
          - {{name: who-udp, port: 90, protocol: UDP, nodePort: {who}}}\n{more}"
     );
     service("web", &spec)
+}
+
+/// A service of both families with other ports over the pods of `web`; `ports` is the field's value.
+pub(crate) fn beside_web(name: &str, addresses: [&str; 2], ports: &str) -> String {
+    let [ip4, ip6] = addresses;
+    let spec = format!(
+        "type: NodePort\nclusterIP: {ip4}\nclusterIPs: [{ip4}, '{ip6}']\nipFamilies: [IPv4, IPv6]\n\
+         ipFamilyPolicy: RequireDualStack\nports: {ports}\n"
+    );
+    service(name, &spec).replace(&format!("selector: {{app: {name}}}"), "selector: {app: web}")
 }
 
 /// How often each backend answers, over that many connections.
