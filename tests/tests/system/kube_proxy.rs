@@ -15,8 +15,8 @@ fn where_everything_is_masqueraded_pods_are_seen_as_their_node(fast_path: bool) 
     let options = Options { fast_path, agent: "masqueradeAll: true\n".into(), ..Options::default() };
     let site = Site::new(&options, &PODS)?;
     let node = site.cluster.node(1).addresses();
-    for family in 0..2 {
-        let target = format!("{}:90", bracketed(WEB[family]));
+    for (family, address) in WEB.into_iter().enumerate() {
+        let target = format!("{}:90", bracketed(address));
         for protocol in ["TCP", "UDP"] {
             for _ in 0..6 {
                 assert_eq!(site.client().seen_as(protocol, &target)?, node[family], "{protocol} {target}");
@@ -63,8 +63,8 @@ fn clients_with_an_address_of_the_cluster_keep_it() -> Result<()> {
         site.cluster
             .outside()
             .ip(&format!("route add {}/32 via {via4}\nroute add {}/128 via {via6}\n", WEB[0], WEB[1]))?;
-        for family in 0..2 {
-            let target = format!("{}:90", bracketed(WEB[family]));
+        for (family, address) in WEB.into_iter().enumerate() {
+            let target = format!("{}:90", bracketed(address));
             let seen = wait_for("an answer outside", LIMIT, || {
                 site.cluster.outside().seen_as("TCP", &target).map(Some)
             });

@@ -41,8 +41,8 @@ fn echoes(fast_path: bool) -> Result<(Site, Servers)> {
 
 fn datagrams_in_pieces_reach_a_service_and_come_back(fast_path: bool) -> Result<()> {
     let (site, _echoes) = echoes(fast_path)?;
-    for family in 0..2 {
-        let cluster = format!("{}:{PORT}", bracketed(ECHO[family]));
+    for (family, address) in ECHO.into_iter().enumerate() {
+        let cluster = format!("{}:{PORT}", bracketed(address));
         let node = format!("{}:{NODE_PORT}", bracketed(&site.cluster.node(1).addresses()[family]));
         let hosts: [(&Host, &str); 4] = [
             (site.client(), &cluster),
@@ -71,8 +71,8 @@ fn a_narrow_way_to_a_backend_is_found_out(fast_path: bool) -> Result<()> {
     for node in [1, 2] {
         site.cluster.node(node).host().ip("link set eth0 mtu 1300\n")?;
     }
-    for family in 0..2 {
-        let target = format!("TCP:{}:{PORT}", bracketed(ECHO[family]));
+    for address in ECHO {
+        let target = format!("TCP:{}:{PORT}", bracketed(address));
         let ask = format!("head -c 3000000 /dev/zero | socat -t 5 - {target} | wc -c");
         for host in [site.client(), site.cluster.node(1).host()] {
             wait_for(&format!("three million bytes there and back at {}", host.name()), LIMIT, || {
@@ -86,7 +86,7 @@ fn a_narrow_way_to_a_backend_is_found_out(fast_path: bool) -> Result<()> {
             .map_err(|error| site.with_logs(&error))?;
         }
         // A datagram that does not fit is cut into pieces once its sender has learned of the way.
-        let target = format!("{}:{PORT}", bracketed(ECHO[family]));
+        let target = format!("{}:{PORT}", bracketed(address));
         wait_for("a datagram on the narrow way", LIMIT, || {
             Ok((site.client().echoed(&target, 1_450)? == "1450").then_some(()))
         })

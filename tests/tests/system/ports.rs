@@ -47,10 +47,10 @@ fn ports_are_served_from_when_they_are_added_until_they_are_removed(fast_path: b
         [(format!("[{one}]"), [0, 7]), (format!("[{one}, {two}]"), [0, 0]), (format!("[{two}]"), [7, 0])];
     for (ports, codes) in states {
         site.cluster.apply("web.yaml", &web(&ports))?;
-        for family in 0..2 {
+        for (family, address) in WEB.into_iter().enumerate() {
             let node = bracketed(&site.cluster.node(1).addresses()[family]);
             for (port, code) in [81, 82].into_iter().zip(codes) {
-                wait_code(&site, &format!("http://{}:{port}/", bracketed(WEB[family])), code)?;
+                wait_code(&site, &format!("http://{}:{port}/", bracketed(address)), code)?;
                 wait_code(&site, &format!("http://{node}:{}/", 30100 + port), code)?;
             }
         }
@@ -99,10 +99,10 @@ fn a_client_with_affinity_is_free_again_after_its_time(fast_path: bool) -> Resul
         "sessionAffinity: ClientIP\nsessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}\n"
     );
     site.cluster.apply("web.yaml", &web_service(&affinity))?;
-    for family in 0..2 {
+    for (family, address) in WEB.into_iter().enumerate() {
         let node =
             format!("http://{}:{}/", bracketed(&site.cluster.node(1).addresses()[family]), NODE_PORTS[0]);
-        for target in [url(WEB[family]), node] {
+        for target in [url(address), node] {
             let client = site.client();
             let alone = || -> Result<Option<String>> {
                 let met = spread(client, &target, 8)?;

@@ -58,14 +58,14 @@ fn a_stray_segment_leaves_a_connection_alone(fast_path: bool) -> Result<()> {
     }
     let ports = format!("[{{name: echo, port: {PORT}, nodePort: {NODE_PORT}}}]");
     site.cluster.apply("echo.yaml", &beside_web("echo", ECHO, &ports))?;
-    for family in 0..2 {
+    for (family, service) in ECHO.into_iter().enumerate() {
         let (client, outside) = (site.client(), site.cluster.outside());
         let own = |host: &Host| -> Result<String> {
             let addresses = host.addresses("eth0")?;
             let address = addresses.iter().find(|ip| ip.is_ipv6() == (family == 1));
             Ok(bracketed(&address.map(ToString::to_string).unwrap_or_default()))
         };
-        let cluster = format!("{}:{PORT}", bracketed(ECHO[family]));
+        let cluster = format!("{}:{PORT}", bracketed(service));
         let node = format!("{}:{NODE_PORT}", bracketed(&site.cluster.node(1).addresses()[family]));
         for (host, target, port) in [(client, &cluster, 5900 + family), (outside, &node, 5910 + family)] {
             let port = u16::try_from(port).unwrap_or_default();
@@ -101,8 +101,8 @@ fn a_stray_segment_leaves_a_connection_alone(fast_path: bool) -> Result<()> {
 fn a_port_that_is_used_again_at_once_gets_an_answer_each_time(fast_path: bool) -> Result<()> {
     let site = Site::usual(fast_path)?;
     let program = programs::built("sluice-testbed")?;
-    for family in 0..2 {
-        let cluster = format!("{}:80", bracketed(WEB[family]));
+    for (family, address) in WEB.into_iter().enumerate() {
+        let cluster = format!("{}:80", bracketed(address));
         let node = format!("{}:{}", bracketed(&site.cluster.node(1).addresses()[family]), NODE_PORTS[0]);
         let hosts = [
             (site.client(), &cluster),
