@@ -24,6 +24,14 @@ pub fn echoed(target: SocketAddr, from: u16, size: usize) -> Result<usize> {
     Ok(answer.len())
 }
 
+/// Sends a datagram from each of so many ports, and waits for no answer.
+pub fn flood(target: SocketAddr, first: u16, count: u16) -> Result<()> {
+    for port in first..first.saturating_add(count) {
+        bound(target, port)?.send_to(b"ask\n", target).map_err(Error::file("send to", target.to_string()))?;
+    }
+    Ok(())
+}
+
 /// Sends every datagram back, of both families.
 pub fn echo(port: u16) -> Result<()> {
     let failed = |error| Error::file("serve on", port.to_string())(error);
@@ -37,11 +45,16 @@ pub fn echo(port: u16) -> Result<()> {
     }
 }
 
-fn exchange(target: SocketAddr, from: u16, bytes: &[u8]) -> Result<Vec<u8>> {
+/// A socket of the target's family.
+fn bound(target: SocketAddr, from: u16) -> Result<UdpSocket> {
     let any =
         if target.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, from)).map_err(Error::file("bind a socket for", target.to_string()))
+}
+
+fn exchange(target: SocketAddr, from: u16, bytes: &[u8]) -> Result<Vec<u8>> {
     let failed = |verb| Error::file::<std::io::Error>(verb, target.to_string());
-    let socket = UdpSocket::bind((any, from)).map_err(failed("bind a socket for"))?;
+    let socket = bound(target, from)?;
     socket.set_read_timeout(Some(PATIENCE)).map_err(failed("wait for"))?;
     // Not connected: an answer from elsewhere would be taken, and is then an error that shows where from.
     socket.send_to(bytes, target).map_err(failed("send to"))?;

@@ -24,9 +24,9 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use sluice_ebpf_common::{
-    Backend, Be16, DropReason, Endpoint, Frontend, FrontendKey, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE,
-    NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, NODE_MAC, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Service, SlotKey,
-    Uplink, map_name,
+    Backend, Be16, DropReason, Endpoint, Flow, FlowKey, Frontend, FrontendKey, NETWORK_LOCAL_PODS,
+    NETWORK_NO_MASQUERADE, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, NODE_MAC, SERVICE_DEVICE,
+    SERVICE_PEER_DEVICE, Service, SlotKey, Uplink, map_name,
 };
 use sluice_model::{Changes, Snapshot};
 use sluice_proxy::{
@@ -113,7 +113,8 @@ impl Bench {
             bpffs: BPFFS.into(),
             cgroup_root: None,
             object: None,
-            flow_entries: 4096,
+            // Room for connections from all ports of an address.
+            flow_entries: 1 << 17,
             flow_timeouts: FlowTimeouts::default(),
             service_ifindex: devices[SERVICE_DEVICE],
             attach: None,
@@ -202,6 +203,17 @@ impl Bench {
                 map.insert(key, backend, 0).expect("a host port");
             }
             None => map.remove(&key).expect("a host port that is there"),
+        }
+    }
+
+    /// Enters what the datapath would have, of other connections.
+    pub fn flows(&mut self, flows: impl Iterator<Item = (FlowKey, Flow)>) {
+        let pin = self.datapath.pins().map(map_name::FLOWS);
+        let map = MapData::from_pin(pin).expect("the pinned map");
+        let mut map: HashMap<_, FlowKey, Flow> =
+            aya::maps::Map::LruHashMap(map).try_into().expect("a table of connections");
+        for (key, flow) in flows {
+            map.insert(key, flow, 0).expect("a flow");
         }
     }
 

@@ -1,6 +1,8 @@
 //! Packet tables: connections that live beside each other, end, and begin anew.
 
-use sluice_ebpf_common::SlotKey;
+use std::net::IpAddr;
+
+use sluice_ebpf_common::{Be16, DropReason, FLOW_REPLY, FRONTEND_EXTERNAL, Flow, FlowKey, SlotKey};
 use sluice_proxy::{Hook, MapOp};
 use sluice_tests::{
     datapath::{Fate, redirect, with_bench},
@@ -141,6 +143,26 @@ fn a_client_port_that_is_used_again_after_a_close_gets_a_new_choice() {
         assert_eq!(last_ack, redirect("10.244.1.11:4000 > 10.244.1.12:8080 TCP ttl 64"));
         let again = bench.send(Hook::FromPod, "pod1", &there(flag::SYN));
         assert_eq!(again, redirect("10.244.1.11:4000 > 10.244.1.12:9999 TCP ttl 64"));
+    });
+}
+
+#[test]
+fn a_connection_without_a_source_port_left_is_refused_and_told_with_its_tuple() {
+    with_bench(|bench| {
+        bench.service(&[("0.0.0.0:30080", TCP, FRONTEND_EXTERNAL)], &["10.244.1.12:8080"]);
+        // Replies to all ports of the node belong to somebody.
+        let reply = |port: u16| FlowKey {
+            src: "10.244.1.12".parse::<IpAddr>().unwrap().into(),
+            dst: "192.0.2.1".parse::<IpAddr>().unwrap().into(),
+            sport: Be16::from_host(8080),
+            dport: Be16::from_host(port),
+            proto: TCP.into(),
+        };
+        bench.flows((0..=u16::MAX).map(|port| (reply(port), Flow { flags: FLOW_REPLY, ..Flow::default() })));
+        let begin = syn("198.51.100.9:4000", "192.0.2.1:30080");
+        assert_eq!(bench.send(Hook::FromWire, "wire", &begin), Fate::Drop("nat_exhausted"));
+        let told = bench.datapath().last_refused(DropReason::NatExhausted).unwrap();
+        assert_eq!(told, "198.51.100.9:4000 > 192.0.2.1:30080 protocol 6");
     });
 }
 

@@ -30,6 +30,17 @@ enum Cli {
         #[arg(long)]
         size: Option<usize>,
     },
+    /// Send a datagram from each of many ports, and wait for nothing.
+    Flood {
+        /// To whom.
+        target: SocketAddr,
+        /// The first port.
+        #[arg(long)]
+        from: u16,
+        /// How many.
+        #[arg(long)]
+        count: u16,
+    },
     /// Send datagrams back.
     Echo {
         /// To which port they come.
@@ -85,6 +96,7 @@ fn main() -> ExitCode {
         Cli::Ask { target, from, size: Some(size) } => {
             datagram::echoed(target, from, size).map(|length| println!("{length}"))
         }
+        Cli::Flood { target, from, count } => datagram::flood(target, from, count),
         Cli::Echo { port } => datagram::echo(port),
         Cli::Again { target, from, times } => stream::again(target, from, times),
         Cli::Segment { from, to, flags } => stream::segment(from, to, flags),

@@ -1,15 +1,15 @@
 //! What happens where there is no more room: the table of connections (issue 4: nothing is lost quietly).
 
 use sluice_tests::cluster::Options;
-use sluice_tests::{Result, Running, wait_for};
+use sluice_tests::{Result, Running, programs, wait_for};
 
 use crate::paths::on_both_paths;
-use crate::site::{LIMIT, Site, WEB, bracketed, url};
+use crate::site::{LIMIT, Site, WEB, beside_web, bracketed, url};
 
 on_both_paths!(a_full_table_makes_room_for_new_connections_and_says_so);
 
 /// Entries of a table that is too small: two make a connection.
-const ENTRIES: u32 = 1024;
+const ENTRIES: u32 = 16_384;
 
 fn a_full_table_makes_room_for_new_connections_and_says_so(fast_path: bool) -> Result<()> {
     let agent = format!("flowEntries: {ENTRIES}\n");
@@ -30,13 +30,13 @@ fn a_full_table_makes_room_for_new_connections_and_says_so(fast_path: bool) -> R
         &format!("{}large", url(WEB[0])),
     ]);
     let mut busy = Running::start(&mut command, &log)?;
-    // Each from another port, and remembered for two minutes.
-    let flood = format!(
-        "for port in $(seq 7000 9000); do echo ask | socat -u - UDP4-DATAGRAM:{}:70,sourceport=$port; done",
-        WEB[0]
-    );
-    site.client().succeed("sh", &["-c", &flood])?;
+    // Each from another port, remembered for half a minute, and to where nobody listens.
+    let program = programs::built("sluice-testbed")?;
+    let flood = ["flood", "10.96.0.42:99", "--from", "20000", "--count", "10000"];
+    let ports = "[{name: sink, port: 99, protocol: UDP}]";
+    site.cluster.apply("sink.yaml", &beside_web("sink", ["10.96.0.42", "fd00:96::42"], ports))?;
     wait_for("the full table to be told of", 2 * LIMIT, || {
+        site.client().succeed(&program.to_string_lossy(), &flood)?;
         Ok(node.agent_log().contains("the table of connections is full").then_some(()))
     })
     .map_err(|error| site.with_logs(&error))?;

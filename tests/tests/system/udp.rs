@@ -85,6 +85,13 @@ fn a_flow_under_policy_local_moves_on_on_its_node(fast_path: bool) -> Result<()>
             let ends = [site.end(pod, State::Ready), site.end("web-1", State::Ready)];
             site.cluster.apply("slices.yaml", &slices("web", &WEB_PORTS, &ends))?;
             for host in [site.client(), site.cluster.node(1).host()] {
+                // A flow of before the policy would stay where it went, as long as that endpoint serves.
+                wait_for(&format!("{pod} alone for {}", host.name()), LIMIT, || {
+                    let answers = (0..6).map(|_| host.ask_udp(&target, 0)).collect::<Result<Vec<_>>>()?;
+                    let alone = answers.iter().all(|answer| answer == pod);
+                    if alone { Ok(Some(())) } else { Err(Error::answer(&target, answers.join(" "))) }
+                })
+                .map_err(|error| site.with_logs(&error))?;
                 wait_answer(&site, host, &target, pod)?;
             }
         }
