@@ -2,6 +2,7 @@
 //!
 //! A mistake in it ends the agent before it has touched anything, with the file's line where there is one.
 
+mod fields;
 mod kube_proxy;
 mod settings;
 mod source;
