@@ -13,6 +13,7 @@ use sluice_cni::store::Attachment;
 use tokio::sync::oneshot;
 
 use crate::{
+    links::News,
     manager::Watchdog,
     schedule::{Action, Schedule},
     source::Update,
@@ -25,8 +26,8 @@ pub enum Event {
     Update(Update),
     /// Pods were attached or detached: all that are attached now.
     Attachments(Vec<Attachment>),
-    /// Somebody changed devices or addresses.
-    NodeChanged,
+    /// Devices, addresses or routes have changed.
+    NodeChanged(News),
     /// The Corefile has another text.
     Corefile(String),
     /// Somebody wants to see current counters; to be answered when they are.
@@ -51,8 +52,8 @@ pub trait Work {
     fn update(&mut self, update: Update);
     /// Takes in the pods that are attached.
     fn attachments(&mut self, attachments: Vec<Attachment>);
-    /// Takes in that devices or addresses changed.
-    fn node_changed(&mut self);
+    /// Takes in that devices, addresses or routes have changed.
+    fn node_changed(&mut self, news: &News);
     /// Takes in another Corefile.
     fn corefile(&mut self, text: String);
     /// Whether there is anything to do for a pass over changes.
@@ -131,7 +132,7 @@ pub fn run(events: &Receiver<Event>, work: &mut impl Work, period: Duration) {
                     gate.attachments = true;
                     work.attachments(attachments);
                 }
-                Event::NodeChanged => work.node_changed(),
+                Event::NodeChanged(news) => work.node_changed(&news),
                 Event::Corefile(text) => work.corefile(text),
                 Event::Count(answer) => {
                     work.count();
@@ -170,7 +171,7 @@ mod tests {
         fn attachments(&mut self, _: Vec<Attachment>) {
             self.dirty = true;
         }
-        fn node_changed(&mut self) {
+        fn node_changed(&mut self, _: &News) {
             self.dirty = true;
         }
         fn corefile(&mut self, _: String) {
@@ -214,7 +215,9 @@ mod tests {
 
     #[test]
     fn nothing_is_done_before_everything_is_known() {
-        for half in [vec![update()], vec![Event::Attachments(Vec::new())], vec![Event::NodeChanged]] {
+        for half in
+            [vec![update()], vec![Event::Attachments(Vec::new())], vec![Event::NodeChanged(News::Other)]]
+        {
             let events = half.into_iter().chain([Event::Stop]).collect();
             assert_eq!(passes(events, &[], LONG), []);
         }
@@ -224,7 +227,8 @@ mod tests {
 
     #[test]
     fn what_arrives_together_is_one_pass_and_failures_are_tried_again() {
-        let events = vec![Event::Attachments(Vec::new()), update(), update(), Event::NodeChanged];
+        let events =
+            vec![Event::Attachments(Vec::new()), update(), update(), Event::NodeChanged(News::Other)];
         assert_eq!(
             passes(events, &[false, false, true], LONG),
             [Depth::Repair, Depth::Changes, Depth::Changes]

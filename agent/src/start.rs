@@ -329,7 +329,7 @@ fn start_sources(
         attachments.send(Event::Attachments(list)).is_ok()
     })?;
     let changes = events.clone();
-    links::watch(move || changes.send(Event::NodeChanged).is_ok())?;
+    links::watch(move |news| changes.send(Event::NodeChanged(news)).is_ok())?;
     Ok(notices)
 }
 

@@ -21,7 +21,7 @@ use std::{
 
 use jiff::Timestamp;
 use sluice_cni::store::Attachment;
-use sluice_model::{Changes, IpFamily, Object, Snapshot};
+use sluice_model::{Changes, IpFamily, Node, Object, Snapshot};
 use sluice_netlink::Netlink;
 use tracing::{debug, error, warn};
 
@@ -30,6 +30,7 @@ use crate::{
     failure::Failure,
     health::{Eligibility, Health},
     health_ports::HealthPorts,
+    links::News,
     metrics::Metrics,
     names::{self, Names},
     node::{Facts, Found, NodeOp},
@@ -144,6 +145,13 @@ impl Agent {
         }
     }
 
+    /// Whether it matters to this node's devices and routes what a Node has become: of other nodes only the way there does.
+    fn concerns_routes(&self, node: &Node) -> bool {
+        let before = self.snapshot.nodes.get(&node.name);
+        let same = |before: &Node| before.addresses == node.addresses && before.pod_cidrs == node.pod_cidrs;
+        node.name == self.config.node_name || !before.is_some_and(|before| same(before))
+    }
+
     fn judge_node(&mut self) {
         let leaving = match self.snapshot.nodes.get(&self.config.node_name) {
             Some(node) => node.draining,
@@ -190,6 +198,8 @@ impl Work for Agent {
                 Delta::Put(Object::Service(_)) | Delta::Remove(sluice_model::ObjectKey::Service(_)) => {
                     services += 1;
                 }
+                Delta::Put(Object::Node(node)) => self.dirty.node |= self.concerns_routes(node),
+                Delta::Remove(sluice_model::ObjectKey::Node(_)) => self.dirty.node = true,
                 _ => {}
             }
             match delta {
@@ -205,9 +215,8 @@ impl Work for Agent {
             self.dirty.seen.get_or_insert(update.seen);
         }
         let changes = &self.dirty.changes;
-        self.dirty.node |= !changes.nodes.is_empty()
-            || !changes.service_cidrs.is_empty()
-            || changes.services.contains(&self.config.dns_service);
+        self.dirty.node |=
+            !changes.service_cidrs.is_empty() || changes.services.contains(&self.config.dns_service);
         if !self.dirty.changes.nodes.is_empty() {
             self.judge_node();
         }
@@ -218,8 +227,13 @@ impl Work for Agent {
         self.dirty.pods = true;
     }
 
-    fn node_changed(&mut self) {
-        self.dirty.node = true;
+    fn node_changed(&mut self, news: &News) {
+        if let (News::RouteGone(destination), Some((found, _))) = (news, &self.node) {
+            // What we have removed ourselves is no longer among what is known.
+            if !found.routes.iter().any(|route| route.ours && route.destination == *destination) {
+                return;
+            }
+        }
         self.dirty.look = true;
     }
 
@@ -232,7 +246,8 @@ impl Work for Agent {
     }
 
     fn is_dirty(&self) -> bool {
-        self.dirty.node || self.dirty.pods || !self.dirty.changes.is_empty()
+        let dirty = &self.dirty;
+        dirty.node || dirty.look || dirty.pods || !dirty.changes.is_empty()
     }
 
     fn pass(&mut self, depth: Depth) -> bool {
@@ -243,7 +258,12 @@ impl Work for Agent {
         // What failed is looked at again; services that failed the proxy remembers itself.
         let everything = self.node.is_none() || depth == Depth::Repair;
         dirty.changes.everything |= everything;
-        dirty.look |= everything || self.unfinished;
+        let must_look = everything || self.unfinished;
+        if dirty.look && !must_look && self.is_as_left() {
+            debug!("no news of the node");
+            dirty.look = false;
+        }
+        dirty.look |= must_look;
         dirty.node |= dirty.look;
         dirty.pods |= everything || self.unfinished;
         debug!(?depth, node = dirty.node, services = dirty.changes.services.len(), "pass");

@@ -20,6 +20,14 @@ use crate::{
 const TOLD: usize = 20;
 
 impl Agent {
+    /// Whether the node is as it was left: what the kernel tells is often what this agent has just done itself.
+    pub(super) fn is_as_left(&mut self) -> bool {
+        match (&self.node, node::observe(&mut self.netlink)) {
+            (Some((known, _)), Ok(found)) => *known == found,
+            _ => false,
+        }
+    }
+
     /// Step 1, and the facts that the others need. With `look`, what is on the node is read; otherwise nobody but this
     /// agent has changed it since.
     pub(super) fn set_up_node(&mut self, look: bool, failures: &mut Vec<Failure>) -> Result<(), Failure> {

@@ -48,7 +48,7 @@ pub struct Tunnel {
 }
 
 /// A route of the main table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundRoute {
     /// Where to.
     pub destination: IpNet,
@@ -80,7 +80,7 @@ pub struct Found {
     pub devices: BTreeMap<String, Device>,
     /// Addresses, with the name of their device; link-local ones are left out.
     pub addresses: Vec<(String, IpNet)>,
-    /// The routes of the main table.
+    /// The routes of the main table, in order.
     pub routes: Vec<FoundRoute>,
     /// What the overlay's devices know, by their names.
     pub overlays: BTreeMap<&'static str, Peers>,

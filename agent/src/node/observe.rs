@@ -22,7 +22,7 @@ pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
         })
         .collect();
     let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
-    let routes = netlink
+    let mut routes: Vec<_> = netlink
         .routes(&filter)?
         .into_iter()
         // Other kinds (that drop, say) are somebody else's decision about a destination.
@@ -35,6 +35,7 @@ pub fn observe(netlink: &mut Netlink) -> sluice_netlink::Result<Found> {
             ours: route.protocol == owned::ROUTE_PROTOCOL && route.kind == RouteKind::Unicast,
         })
         .collect();
+    routes.sort_unstable();
     let sysctls = sysctls(devices.keys());
     let mut found = Found { devices, addresses, routes, sysctls, ..Found::default() };
     for name in OVERLAY_DEVICES {

@@ -92,6 +92,7 @@ pub fn carried_out<'a>(found: &mut Vec<FoundRoute>, ops: impl Iterator<Item = &'
         }),
         RouteOp::Remove(_) => None,
     }));
+    found.sort_unstable();
 }
 
 fn matches(wanted: &WantedRoute, held: &FoundRoute) -> bool {

@@ -1,6 +1,6 @@
 //! A node that is not as it should be: what is missing is named, what can go on does, and once it is mended all is well.
 
-use sluice_tests::cluster::{Node, Options};
+use sluice_tests::cluster::{Node, Options, node_manifest};
 use sluice_tests::{Cluster, Error, Result, Testbed, wait_for};
 
 use crate::site::{LIMIT, Site, WEB, url};
@@ -130,11 +130,7 @@ fn what_others_have_left_is_told_and_stays() -> Result<()> {
          link add flannel.1 type vxlan id 1 dstport 8472 local 192.168.77.1 nolearning\nlink set flannel.1 up\n\
          route add 10.244.9.0/24 via 10.244.9.0 dev flannel.1 onlink\n",
     )?;
-    let far = sluice_tests::cluster::node_manifest(
-        "far",
-        &["192.168.77.9".to_owned()],
-        &["10.244.9.0/24".to_owned()],
-    );
+    let far = node_manifest("far", &["192.168.77.9".to_owned()], &["10.244.9.0/24".to_owned()]);
     cluster.apply("far.yaml", &far)?;
     node.start_agent()?;
     node.wait_ready()?;
@@ -146,6 +142,13 @@ fn what_others_have_left_is_told_and_stays() -> Result<()> {
         (Some(1), &"flannel.1".into()),
         "{routes}"
     );
+    // One that somebody makes just before we would.
+    node.host().ip("route add 10.244.8.0/24 via 192.168.77.100\n")?;
+    let farther = ["192.168.77.8".to_owned()];
+    cluster.apply("farther.yaml", &node_manifest("farther", &farther, &["10.244.8.0/24".to_owned()]))?;
+    wait_said(node, "somebody else's route to 10.244.8.0/24 by eth0 is there")?;
+    let routes = node.host().ip_json(&["route", "show", "10.244.8.0/24"])?;
+    assert_eq!((routes.as_array().map(Vec::len), &routes[0]["dev"]), (Some(1), &"eth0".into()), "{routes}");
     // Gone, it makes room.
     node.host().ip("link delete cni0\nlink delete flannel.1\n")?;
     wait_for("the route", LIMIT, || {
