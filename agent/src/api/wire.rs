@@ -84,12 +84,18 @@ struct BookmarkMeta {
 impl<'a> Event<'a> {
     /// Takes a line of a watch apart.
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, Malformed> {
-        let (mut what, mut object) = (&b"\"\""[..], &b"null"[..]);
-        json::members(line, |name, value| match name {
-            "type" => what = value,
-            "object" => object = value,
-            _ => {}
-        })?;
+        let (what, object) = match as_usual(line) {
+            Some(parts) => parts,
+            None => {
+                let (mut what, mut object) = (&b"\"\""[..], &b"null"[..]);
+                json::members(line, |name, value| match name {
+                    "type" => what = value,
+                    "object" => object = value,
+                    _ => {}
+                })?;
+                (what, object)
+            }
+        };
         Ok(match what {
             b"\"ADDED\"" | b"\"MODIFIED\"" => Self::Changed(object),
             b"\"DELETED\"" => Self::Deleted(object),
@@ -102,6 +108,17 @@ impl<'a> Event<'a> {
             other => Self::Unknown(String::from_utf8_lossy(other).into_owned()),
         })
     }
+}
+
+/// Type and object of a line as API servers write it, without a look at the whole of it: whoever reads the object sees
+/// whether it is one.
+fn as_usual(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = line.strip_prefix(b"{\"type\":\"")?;
+    let length = rest.iter().position(|byte| !byte.is_ascii_uppercase())?;
+    let object = rest[length..].strip_prefix(b"\",\"object\":")?.strip_suffix(b"}")?;
+    let is_object = object.starts_with(b"{") && object.ends_with(b"}");
+    // The type with its quotes.
+    is_object.then(|| (&line[8..8 + length + 2], object))
 }
 
 #[cfg(test)]
