@@ -33,22 +33,54 @@ pub(crate) struct Entry {
     pub(crate) answer: Answer,
     /// When it came.
     pub(crate) stored: Instant,
-    /// How long it is good for.
-    pub(crate) ttl: Duration,
-    /// How often it was asked for since it came.
-    pub(crate) hits: AtomicU32,
+    /// How many seconds it is good for.
+    ttl: u32,
+    /// How often it was asked for without a longer pause.
+    hits: AtomicU32,
+    /// When it was asked for last, in milliseconds since it came.
+    asked: AtomicU32,
 }
 
 impl Entry {
-    /// An answer that came now. `ttl` is zero where it must not be kept.
+    /// An answer that came now. Its time is zero where it must not be kept.
     pub(crate) fn new(answer: Answer, now: Instant, config: &CacheConfig) -> Self {
-        let ttl = Duration::from_secs(lifetime(&answer, config).into());
-        Self { answer, stored: now, ttl, hits: AtomicU32::new(0) }
+        let ttl = lifetime(&answer, config);
+        Self { answer, stored: now, ttl, hits: AtomicU32::new(0), asked: AtomicU32::new(0) }
+    }
+
+    /// How long it is good for.
+    pub(crate) fn ttl(&self) -> Duration {
+        Duration::from_secs(self.ttl.into())
+    }
+
+    /// Whether it may be told, up to so long past its time.
+    pub(crate) fn is_kept(&self, now: Instant, beyond: Duration) -> bool {
+        now.duration_since(self.stored) < self.ttl() + beyond
+    }
+
+    /// The answer's response code.
+    pub(crate) fn rcode(&self) -> u16 {
+        self.answer.rcode()
+    }
+
+    /// Notes that it was asked for, and says how often it was without a longer pause.
+    pub(crate) fn asked(&self, now: Instant, pause: Duration) -> u32 {
+        let since = u32::try_from(now.duration_since(self.stored).as_millis()).unwrap_or(u32::MAX);
+        let before = self.asked.swap(since, Ordering::Relaxed);
+        if u128::from(since.saturating_sub(before)) > pause.as_millis() {
+            self.hits.store(0, Ordering::Relaxed);
+        }
+        self.hits.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts from nothing again.
+    pub(crate) fn forget_asked(&self) {
+        self.hits.store(0, Ordering::Relaxed);
     }
 
     /// The seconds it is still good for, rounded up; none when it is past its time.
     pub(crate) fn remaining(&self, now: Instant) -> Option<u32> {
-        let left = self.ttl.checked_sub(now.duration_since(self.stored)).filter(|left| !left.is_zero())?;
+        let left = self.ttl().checked_sub(now.duration_since(self.stored)).filter(|left| !left.is_zero())?;
         Some(left.as_secs() as u32 + u32::from(left.subsec_nanos() > 0))
     }
 }
@@ -88,7 +120,7 @@ impl Cache {
 
     /// The entry of a key, past its time or not.
     pub(crate) fn get(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
-        let is_kept = |entry: &Entry| now.duration_since(entry.stored) < entry.ttl + self.stale;
+        let is_kept = |entry: &Entry| entry.is_kept(now, self.stale);
         self.success.get(key, is_kept).or_else(|| self.denial.get(key, is_kept))
     }
 
@@ -137,7 +169,7 @@ struct Slot {
 
 impl Slot {
     fn bytes(&self) -> usize {
-        self.key.len() + self.entry.answer.message().len() + OVERHEAD
+        self.key.len() + self.entry.answer.size() + OVERHEAD
     }
 }
 

@@ -1,10 +1,17 @@
 //! What a server can be told.
 
 mod exposure;
+mod log;
+mod rewrite;
 mod rules;
 
 pub use exposure::{Exposure, InvalidSelector, Selector};
-pub use rules::{AclAction, AclRule, Dns64, Hosts, NameMatch, Rewrite, Rules, Template};
+pub use log::{AnswerClass, LogRule};
+pub(crate) use log::{COMBINED, COMMON};
+pub use rewrite::{
+    AnswerChange, Change, EdnsOption, NameMatch, NamePattern, OptionChange, OptionData, OptionWhen, Rewrite,
+};
+pub use rules::{AclAction, AclRule, Dns64, Hosts, Rules, Template};
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -60,6 +67,31 @@ pub struct ForwardOptions {
     pub tls: Option<Tls>,
     /// Response codes for which the next server is asked, as for no answer.
     pub failover: Vec<u16>,
+    /// The most attempts for one question; 0: as many as there is time for.
+    pub max_attempts: u32,
+    /// Connections to a server that are kept between questions.
+    pub max_idle: usize,
+    /// How long they are kept.
+    pub idle_for: Duration,
+    /// Where all servers are down, none is asked; without, they are asked all the same.
+    pub fail_fast: bool,
+    /// How servers are asked whether they are back.
+    pub probe: Probe,
+}
+
+/// How a server is asked whether it is back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// For the servers of this domain.
+    pub domain: String,
+    /// Whether it is to ask others for it.
+    pub recursion: bool,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { domain: ".".to_owned(), recursion: true }
+    }
 }
 
 impl Default for ForwardOptions {
@@ -71,6 +103,11 @@ impl Default for ForwardOptions {
             max_fails: 2,
             tls: None,
             failover: Vec::new(),
+            max_attempts: 0,
+            max_idle: 16,
+            idle_for: Duration::from_secs(10),
+            fail_fast: false,
+            probe: Probe::default(),
         }
     }
 }
@@ -82,6 +119,8 @@ pub struct Tls {
     pub server_name: Option<String>,
     /// A file of certificates (PEM), one of which must vouch for it; none: those that the system trusts.
     pub ca_file: Option<PathBuf>,
+    /// Our own certificate and its key (PEM), for servers that want to know who asks.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 /// A domain with upstreams of its own.
@@ -127,22 +166,40 @@ pub struct CacheConfig {
     pub serve_stale: Option<ServeStale>,
     /// Whether what is asked often is asked for again before its time is up.
     pub prefetch: Option<Prefetch>,
+    /// Only names of these domains are kept; empty: all.
+    pub zones: Vec<String>,
+    /// Domains of whose names answers are not kept.
+    pub no_success: Vec<String>,
+    /// Domains of whose names denials are not kept.
+    pub no_denial: Vec<String>,
 }
 
-/// Answers past their time are told, with a time to live of 0.
+/// Answers past their time are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeStale {
     /// How long past their time.
     pub duration: Duration,
     /// Only where the upstreams do not answer; without, at once, and the upstreams are asked meanwhile.
     pub verify: bool,
+    /// How long the upstreams are waited for then; none: until they are given up.
+    pub patience: Option<Duration>,
+    /// The time to live that clients are told, in seconds.
+    pub ttl: u32,
+}
+
+impl Default for ServeStale {
+    fn default() -> Self {
+        Self { duration: Duration::from_secs(3600), verify: false, patience: None, ttl: 0 }
+    }
 }
 
 /// When an answer is asked for again while it is still good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prefetch {
-    /// It was asked for so often since it came.
+    /// It was asked for so often.
     pub hits: u32,
+    /// With no longer pauses than this.
+    pub within: Duration,
     /// And so much of its time is left, or less.
     pub percent: u8,
 }
@@ -162,6 +219,9 @@ impl Default for CacheConfig {
             servfail_ttl: 5,
             serve_stale: None,
             prefetch: None,
+            zones: Vec::new(),
+            no_success: Vec::new(),
+            no_denial: Vec::new(),
         }
     }
 }

@@ -11,11 +11,6 @@ use tokio::{
     time::Instant,
 };
 
-/// How long a connection is kept without a question.
-const EXPIRE: Duration = Duration::from_secs(10);
-/// Connections that are kept; more questions at one time open more, which close after their answer.
-const MAX_IDLE: usize = 16;
-
 /// A connection, plain or encrypted.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -43,22 +38,32 @@ impl Connection {
 
 /// Connections without a question. One whose question timed out never comes back, so an answer that comes late
 /// meets no other question.
-#[derive(Default)]
-pub(crate) struct Pool(Mutex<Vec<(Connection, Instant)>>);
+pub(crate) struct Pool {
+    idle: Mutex<Vec<(Connection, Instant)>>,
+    /// How many are kept; more questions at one time open more, which close after their answer.
+    max: usize,
+    /// How long one is kept without a question.
+    expire: Duration,
+}
 
 impl Pool {
+    /// Keeps at most `max` connections, each for `expire`.
+    pub(crate) fn new(max: usize, expire: Duration) -> Self {
+        Self { idle: Mutex::default(), max, expire }
+    }
+
     /// The connection used last, if it is fresh.
     pub(crate) fn take(&self) -> Option<Connection> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        idle.retain(|(_, since)| now.duration_since(*since) < EXPIRE);
+        idle.retain(|(_, since)| now.duration_since(*since) < self.expire);
         idle.pop().map(|(connection, _)| connection)
     }
 
     /// Keeps a connection whose question is answered.
     pub(crate) fn put(&self, connection: Connection) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.max {
             idle.push((connection, Instant::now()));
         }
     }
@@ -66,7 +71,7 @@ impl Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         write!(f, "Pool({})", idle.len())
     }
 }

@@ -4,23 +4,34 @@
 //! and a directive or an option that we do not have is an error with its line, never passed over. Where
 //! something is as it should be without being told (`errors`, `loop`, `reload`), it is accepted.
 
+mod cache;
 mod directives;
+mod forward;
+mod import;
+mod kubernetes;
+mod log;
+mod rewrite;
 mod rules;
 mod syntax;
+mod token;
 mod values;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use self::{
     directives::Block,
-    syntax::{Directive, ServerBlock},
+    forward::Way,
+    syntax::{Directive, ServerBlock, Setting},
+    token::Token,
 };
 use crate::{DnsConfig, Rules, StubDomain, name::WireName};
 
 /// What is wrong with a Corefile, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {directive}: {problem}")]
+#[error("{}line {line}: {directive}: {problem}", file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default())]
 pub struct CorefileError {
+    /// The file, where it is not the Corefile itself.
+    pub file: Option<String>,
     /// The line, from 1.
     pub line: usize,
     /// The directive, or the option within it.
@@ -30,8 +41,13 @@ pub struct CorefileError {
 }
 
 impl CorefileError {
-    fn new(line: usize, directive: &str, problem: impl Into<String>) -> Self {
-        Self { line, directive: directive.to_owned(), problem: problem.into() }
+    fn at(token: &Token, directive: &str, problem: impl Into<String>) -> Self {
+        Self {
+            file: token.file.as_deref().map(str::to_owned),
+            line: token.line,
+            directive: directive.to_owned(),
+            problem: problem.into(),
+        }
     }
 }
 
@@ -51,6 +67,15 @@ pub struct Corefile {
 }
 
 impl Corefile {
+    /// Puts a Corefile together with the files that it imports, into a text that [`Self::read`] takes. `load` gives the
+    /// files of a name or pattern, in order: their names and texts.
+    pub fn bundle(
+        text: &str,
+        mut load: impl FnMut(&str) -> io::Result<Vec<(String, String)>>,
+    ) -> Result<String, CorefileError> {
+        import::bundle(text, &mut load)
+    }
+
     /// Reads `text`; what it does not say stays as in `base`.
     ///
     /// The cluster's domain is the one of `kubernetes`, or that of `base`: its names are answered from memory,
@@ -88,41 +113,36 @@ impl Corefile {
         port: &mut Option<u16>,
         bound: &mut Vec<std::net::IpAddr>,
     ) -> Result<(), CorefileError> {
-        let mut block = Block::default();
+        let mut block = Block::new(&server.keys);
         for directive in &server.directives {
             block.read(directive, self)?;
         }
         bound.append(&mut block.bind);
         for key in &server.keys {
             let (zone, own) = values::zone_and_port(key)
-                .ok_or_else(|| CorefileError::new(server.line, key, "is not a domain and a port"))?;
+                .ok_or_else(|| CorefileError::at(&server.at, key, "is not a domain and a port"))?;
             if port.replace(own).is_some_and(|other| other != own) {
-                return Err(CorefileError::new(server.line, key, "all server blocks must have one port"));
+                return Err(CorefileError::at(&server.at, key, "all server blocks must have one port"));
             }
             let name = WireName::parse(&zone)
-                .ok_or_else(|| CorefileError::new(server.line, key, "is not a domain"))?;
+                .ok_or_else(|| CorefileError::at(&server.at, key, "is not a domain"))?;
             self.config.rules.push(Rules { zone: name.to_string(), ..block.rules.clone() });
-            let stubs = block.stubs.iter().map(|(zone, upstreams)| StubDomain {
-                zone: zone.clone(),
-                upstreams: upstreams.clone(),
-                max_concurrent: block.max_concurrent,
-                forward: block.forward.clone(),
+            let stub = |zone: &str, way: &Way| StubDomain {
+                zone: zone.to_owned(),
+                upstreams: way.upstreams.clone(),
+                max_concurrent: way.max_concurrent,
+                forward: way.options.clone(),
                 cache: block.cache.clone(),
-            });
-            self.config.stub_domains.extend(stubs);
+            };
+            self.config.stub_domains.extend(block.stubs.iter().map(|(zone, way)| stub(zone, way)));
+            let own = stub(&name.to_string(), &block.way.clone().unwrap_or_default());
             if name.as_bytes() == b"\0" {
-                self.config.upstreams = block.upstreams.clone();
-                self.config.max_concurrent = block.max_concurrent;
-                self.config.forward = block.forward.clone();
-                self.config.cache = block.cache.clone();
+                self.config.upstreams = own.upstreams;
+                self.config.max_concurrent = own.max_concurrent;
+                self.config.forward = own.forward;
+                self.config.cache = own.cache;
             } else if !block.has_kubernetes {
-                self.config.stub_domains.push(StubDomain {
-                    zone: name.to_string(),
-                    upstreams: block.upstreams.clone(),
-                    max_concurrent: block.max_concurrent,
-                    forward: block.forward.clone(),
-                    cache: block.cache.clone(),
-                });
+                self.config.stub_domains.push(own);
             }
         }
         Ok(())
@@ -131,5 +151,10 @@ impl Corefile {
 
 /// The error about a directive.
 fn wrong(directive: &Directive, problem: impl Into<String>) -> CorefileError {
-    CorefileError::new(directive.line, &directive.name, problem)
+    CorefileError::at(&directive.at, &directive.name, problem)
+}
+
+/// The error about an option.
+fn bad_option(option: &Setting, problem: impl Into<String>) -> CorefileError {
+    CorefileError::at(&option.at, &option.name, problem)
 }

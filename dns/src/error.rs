@@ -34,6 +34,12 @@ pub enum ConfigError {
     /// IPv4 addresses cannot be embedded in the network.
     #[error("dns64 prefix {0} is not 32, 40, 48, 56, 64 or 96 bits long")]
     Dns64(ipnet::Ipv6Net),
+    /// An EDNS option for upstreams that cannot be.
+    #[error("EDNS option {0} has more in it than it may")]
+    EdnsOption(u16),
+    /// A log's format has a word that we do not know.
+    #[error("log format {0:?} has a word that is not supported")]
+    LogFormat(String),
     /// A template has an expression that we do not know.
     #[error("template {0:?} has an expression that is not supported")]
     Template(String),

@@ -183,12 +183,16 @@ impl Forwarder {
             ForwardError::Overload
         })?;
         let order = self.order();
+        if self.options.fail_fast && order.iter().all(|upstream| upstream.is_down()) {
+            return Err(ForwardError::NoUpstream);
+        }
         let end = Instant::now() + TOTAL;
         let mut last = None;
         let mut refused = None;
         for (n, upstream) in order.iter().cycle().enumerate() {
             let now = Instant::now();
-            if now >= end {
+            let is_tried = self.options.max_attempts > 0 && n >= self.options.max_attempts as usize;
+            if now >= end || is_tried {
                 break;
             }
             let round_over = (n + 1) % order.len() == 0;

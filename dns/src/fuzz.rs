@@ -13,10 +13,12 @@ use sluice_model::{
 };
 
 use crate::{
-    Corefile, Dns64, DnsConfig, Hosts, NameMatch, Rewrite, Rules, Saved, Server, Template, Upstreams,
+    AnswerChange, Change, Corefile, Dns64, DnsConfig, EdnsOption, Hosts, LogRule, NameMatch, NamePattern,
+    OptionChange, OptionWhen, Rewrite, Rules, Saved, Server, Template, Upstreams,
     handler::{Client, Handler, Outcome, Transport},
     message::{Answer, Question},
     query::Query,
+    rules::RuleSet,
 };
 
 /// A query, over UDP and over TCP: what is answered at once is a message that belongs to it and fits.
@@ -24,7 +26,7 @@ pub fn query(data: &[u8]) {
     static HANDLER: OnceLock<Option<Arc<Handler>>> = OnceLock::new();
     let Some(handler) = HANDLER.get_or_init(server) else { return };
     for transport in [Transport::Udp, Transport::Tcp] {
-        let client = Client { transport, address: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let client = Client { transport, address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 4096 };
         let mut answer = Vec::new();
         let (outcome, _) = handler.answer(data, client, 7, &mut answer);
         if !matches!(outcome, Outcome::Answered(_) | Outcome::Refresh(_)) {
@@ -56,11 +58,22 @@ pub fn answer(data: &[u8]) {
     }
 }
 
-/// A Corefile.
+/// A Corefile, which imports itself where it imports a file.
 pub fn corefile(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    if let Err(error) = Corefile::read(&text, DnsConfig::default()) {
-        assert!((1..=text.lines().count().max(1)).contains(&error.line), "{error}");
+    let itself = |name: &str| Ok(vec![(name.to_owned(), text.clone().into_owned())]);
+    let read = Corefile::bundle(&text, itself).and_then(|text| Corefile::read(&text, DnsConfig::default()));
+    match read {
+        // What a file says of itself is made up of other lines.
+        Err(error) if error.file.is_none() => {
+            assert!((1..=text.lines().count().max(1)).contains(&error.line), "{error}");
+        }
+        Err(_) => {}
+        // Expressions and names may be none; that must not be more than an error. Files are left alone.
+        Ok(corefile) => {
+            let rules = corefile.config.rules.into_iter().map(|rules| Rules { hosts: None, ..rules });
+            drop(RuleSet::new(&rules.collect::<Vec<_>>()));
+        }
     }
 }
 
@@ -75,20 +88,39 @@ pub fn saved(data: &[u8]) {
 
 /// A server without sockets that has some of everything.
 fn server() -> Option<Arc<Handler>> {
-    let rewrite = |matches, from: &str, to: &str| Rewrite {
-        matches,
-        from: from.to_owned(),
-        to: to.to_owned(),
-        answers: Vec::new(),
-        and_on: false,
+    let on = |matches, text: &str| NamePattern { matches, text: text.to_owned() };
+    let rewrite = |change| Rewrite { change, and_on: false };
+    let name = |matches, from: &str, to: &str, answers| {
+        rewrite(Change::Name { on: on(matches, from), to: to.to_owned(), answers })
     };
+    let back = |from: &str, to: &str| (from.to_owned(), to.to_owned());
     let svc = "web.default.svc.cluster.local.";
+    let (from, to) = back(r"(.*)\.default\.svc\.cluster\.local\.", "{1}.owner.test.");
+    let owner = AnswerChange::Owner { from: from.clone(), to };
+    let value = AnswerChange::Value { from, to: "{1}.value.test.".to_owned() };
+    let and_on = |change| Rewrite { change, and_on: true };
     let rules = Rules {
         rewrites: vec![
-            rewrite(NameMatch::Suffix, ".suffix.test.", ".default.svc.cluster.local."),
-            rewrite(NameMatch::Regex, r"^(.*)\.regex\.test\.$", "{1}.default.svc.cluster.local."),
-            rewrite(NameMatch::Exact, "exact.test.", svc),
+            and_on(Change::Class { from: 3, to: 1 }),
+            and_on(Change::Type { from: 99, to: 33 }),
+            and_on(Change::Ttl { on: on(NameMatch::Substring, "test"), least: 7, most: 9 }),
+            and_on(Change::Rcode { on: on(NameMatch::Suffix, ".test."), from: 3, to: 0 }),
+            and_on(Change::Alias { on: on(NameMatch::Prefix, "www."), to: svc.to_owned() }),
+            and_on(Change::Option(OptionChange {
+                when: OptionWhen::Replace,
+                option: EdnsOption::Subnet { v4: 24, v6: 56 },
+            })),
+            name(NameMatch::Suffix, ".suffix.test.", ".default.svc.cluster.local.", vec![AnswerChange::Auto]),
+            name(NameMatch::Prefix, "db-", "", vec![AnswerChange::Auto, value.clone()]),
+            name(
+                NameMatch::Regex,
+                r"^(.*)\.regex\.test\.$",
+                "{1}.default.svc.cluster.local.",
+                vec![owner, value],
+            ),
+            name(NameMatch::Exact, "exact.test.", svc, Vec::new()),
         ],
+        log: vec![LogRule::default()],
         templates: vec![Template {
             zones: vec!["template.test.".to_owned()],
             answer: vec!["{{ .Name }} 60 IN A 192.0.2.1".to_owned()],

@@ -53,6 +53,15 @@ pub(crate) struct Client {
     pub(crate) transport: Transport,
     /// From where.
     pub(crate) address: IpAddr,
+    /// And from which port.
+    pub(crate) port: u16,
+}
+
+impl Client {
+    /// The same client, as if it took an answer of any length: for what becomes part of its answer.
+    pub(crate) fn whole(self) -> Self {
+        Self { transport: Transport::Tcp, ..self }
+    }
 }
 
 /// What to do about a message.
@@ -158,18 +167,35 @@ impl Handler {
     }
 
     fn answer_query(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
-        if query.qclass != CLASS_IN || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
+        if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             return self.say(Rcode::Refused, query, client, out);
         }
         if query.qtype == rtype::OPT {
             return self.say(Rcode::FormErr, query, client, out);
         }
         let Some(scope) = self.rules.of(&query.name) else {
+            if query.qclass != CLASS_IN {
+                return self.say(Rcode::Refused, query, client, out);
+            }
             return self.answer_plain(query, client, turn, out);
         };
-        if scope.log {
-            tracing::info!(client = %client.address, name = ?query.name, qtype = query.qtype, "query");
+        let came = scope.is_logging().then(Instant::now);
+        let outcome = self.answer_in(scope, query, client, turn, out);
+        if let (Some(came), Outcome::Answered(_) | Outcome::Refresh(_)) = (came, outcome) {
+            scope.log(query, client, out, came.elapsed());
         }
+        outcome
+    }
+
+    /// Answers by the rules of the name's domain.
+    fn answer_in(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         match scope.action(query, client.address) {
             AclAction::Allow => {}
             AclAction::Drop => return Outcome::Silence,
@@ -178,13 +204,22 @@ impl Handler {
                 return self.say(code, query, client, out);
             }
         }
-        let Some((message, restore)) = scope.rewrite(query) else {
+        let Some(rewritten) = scope.rewrite(query, client) else {
+            if query.qclass != CLASS_IN {
+                return self.say(Rcode::Refused, query, client, out);
+            }
             return self.answer_scoped(scope, query, client, turn, out);
         };
-        let Ok(rewritten) = Query::read(&message) else { return Outcome::Silence };
-        let outcome = self.answer_scoped(scope, &rewritten, client, turn, out);
+        let Some(put) = rewritten.query() else { return Outcome::Silence };
+        if put.qclass != CLASS_IN {
+            return self.say(Rcode::Refused, query, client, out);
+        }
+        let outcome = self.answer_scoped(scope, &put, client.whole(), turn, out);
         if matches!(outcome, Outcome::Answered(_) | Outcome::Refresh(_)) {
-            restore.restore(query, self.limit(query, client), self.udp_payload, out);
+            if rewritten.restore.other_alias(out).is_some() {
+                return Outcome::Later;
+            }
+            rewritten.restore.restore(query, self.limit(query, client), self.udp_payload, out);
         }
         outcome
     }
@@ -206,8 +241,7 @@ impl Handler {
         let message = translator.question(query);
         let Ok(plain) = Query::read(&message) else { return outcome };
         let mut answer = Vec::new();
-        let whole = Client { transport: Transport::Tcp, ..client };
-        if self.answer_own(scope, &plain, whole, turn, &mut answer) == Outcome::Later {
+        if self.answer_own(scope, &plain, client.whole(), turn, &mut answer) == Outcome::Later {
             return Outcome::Later;
         }
         let mut translated = Vec::new();
@@ -285,12 +319,23 @@ impl Handler {
         self.fallthrough.iter().any(|zone| name.labels_before(zone.as_bytes()).is_some())
     }
 
-    /// The names that follow in the client's walk along its search path; none where it is not to be walked.
-    fn walk(&self, zone: &Zone, query: &Query<'_>, client: Client) -> Vec<WireName> {
-        if !self.origin.autopath {
-            return Vec::new();
-        }
-        autopath::walk(zone, query, client.address, &self.routes.host_search()).unwrap_or_default()
+    /// The names to which the client's walk along its search path may lead, in order: those that the zone denies are
+    /// passed over, none is there where the path is not to be walked.
+    fn steps<'z>(
+        &self,
+        zone: &'z Zone,
+        query: &Query<'_>,
+        client: Client,
+    ) -> impl Iterator<Item = Step> + use<'z> {
+        let is_walked = self.origin.autopath;
+        let names =
+            is_walked.then(|| autopath::walk(zone, query, client.address, &self.routes.host_search()));
+        let qtype = query.qtype;
+        names.flatten().into_iter().flatten().filter_map(move |name| {
+            let (read, _) = QueryName::read(name.as_bytes(), 0)?;
+            let found = zone.find(&read, qtype);
+            (found != Found::NxDomain).then(|| Step { is_ours: found != Found::NotOurs, read, name })
+        })
     }
 
     /// Puts what the walk comes to in the place of the NXDOMAIN that is written.
@@ -302,22 +347,17 @@ impl Handler {
         turn: u32,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        for step in self.walk(zone, query, client) {
-            let Some((name, _)) = QueryName::read(step.as_bytes(), 0) else { continue };
-            match zone.find(&name, query.qtype) {
-                Found::NxDomain => {}
-                Found::NotOurs => return Outcome::Later,
-                _ => {
-                    let mut reply = self.reply(query, client, flag::AA, out);
-                    let Written::Complete(rcode) = answer::write_alias(zone, query, &step, turn, &mut reply)
-                    else {
-                        return Outcome::Later;
-                    };
-                    reply.finish(rcode);
-                    break;
-                }
-            }
+        let Some(step) = self.steps(zone, query, client).next() else {
+            return Outcome::Answered(Part::Kubernetes);
+        };
+        if !step.is_ours {
+            return Outcome::Later;
         }
+        let mut reply = self.reply(query, client, flag::AA, out);
+        let Written::Complete(rcode) = answer::write_alias(zone, query, &step.name, turn, &mut reply) else {
+            return Outcome::Later;
+        };
+        reply.finish(rcode);
         Outcome::Answered(Part::Kubernetes)
     }
 
@@ -330,12 +370,23 @@ impl Handler {
     }
 
     /// Asks again what [`Self::answer`] answered from the cache, if it said that this is due. Needs a runtime.
-    pub(crate) fn refresh(&self, message: &[u8]) {
+    pub(crate) fn refresh(&self, message: &[u8], client: Client) {
         let Ok(query) = Query::read(message) else { return };
-        let rewritten = self.rules.of(&query.name).and_then(|scope| scope.rewrite(&query));
-        let message = rewritten.map_or_else(|| message.to_vec(), |(message, _)| message);
-        if let Ok(query) = Query::read(&message) {
+        let rewritten = self.rules.of(&query.name).and_then(|scope| scope.rewrite(&query, client));
+        let query = match &rewritten {
+            Some(rewritten) => rewritten.query(),
+            None => Some(query),
+        };
+        if let Some(query) = query {
             self.routes.of(&query.name).refresh(&Question::of(&query));
         }
     }
+}
+
+/// A name to which a client's walk may lead.
+struct Step {
+    name: WireName,
+    read: QueryName,
+    /// The zone has it; without, others must be asked.
+    is_ours: bool,
 }

@@ -51,9 +51,10 @@ mod wire;
 mod zone;
 
 pub use config::{
-    AclAction, AclRule, CacheConfig, Dns64, DnsConfig, Exposure, ForwardOptions, Hosts, InvalidSelector,
-    NameMatch, PodRecords, Policy, Prefetch, Rewrite, Rules, Selector, ServeStale, StubDomain, Template, Tls,
-    Upstreams,
+    AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, EdnsOption,
+    Exposure, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern, OptionChange,
+    OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules, Selector, ServeStale,
+    StubDomain, Template, Tls, Upstreams,
 };
 pub use corefile::{Corefile, CorefileError};
 pub use error::{ConfigError, DnsError};

@@ -16,6 +16,10 @@ pub(crate) struct Question {
     pub(crate) dnssec_ok: bool,
     /// The upstream shall not validate.
     pub(crate) checking_disabled: bool,
+    /// The upstream shall ask others.
+    pub(crate) recursion: bool,
+    /// EDNS options that rules have given.
+    pub(crate) options: Box<[u8]>,
 }
 
 impl Question {
@@ -25,6 +29,8 @@ impl Question {
             wire: query.message[HEADER..query.question_end].into(),
             dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
             checking_disabled: query.flags & flag::CD != 0,
+            recursion: true,
+            options: query.options.into(),
         }
     }
 
@@ -38,12 +44,17 @@ impl Question {
     pub(crate) fn message(&self, id: u16, edns: Option<u16>) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER + self.wire.len() + OPT);
         out.extend(id.to_be_bytes());
-        let flags = flag::RD | if self.checking_disabled { flag::CD } else { 0 };
+        let flags =
+            if self.recursion { flag::RD } else { 0 } | if self.checking_disabled { flag::CD } else { 0 };
         out.extend(flags.to_be_bytes());
         out.extend([0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())]);
         out.extend(&self.wire);
         if let Some(size) = edns {
             push_opt(&mut out, size, 0, self.dnssec_ok);
+            // The length of what is in it stands at its end.
+            let at = out.len() - 2;
+            out[at..].copy_from_slice(&(self.options.len() as u16).to_be_bytes());
+            out.extend(&self.options);
         }
         out
     }
@@ -58,13 +69,13 @@ impl Question {
     }
 }
 
-/// An upstream's answer, without its OPT record.
+/// An upstream's answer, without its OPT record. One piece of memory, for a cache holds thousands of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    message: Box<[u8]>,
-    question_end: usize,
-    /// The offsets of the records' times to live, in order.
-    ttls_at: Box<[u16]>,
+    /// The message, and after it the offsets of the records' times to live in it, in order, two bytes each.
+    bytes: Box<[u8]>,
+    length: u16,
+    question_end: u16,
     rcode: u16,
 }
 
@@ -108,8 +119,11 @@ impl Answer {
             let additional = u16_at(&message, 10).unwrap_or(1) - 1;
             message[10..12].copy_from_slice(&additional.to_be_bytes());
         }
-        let question_end = HEADER + question.wire.len();
-        Reading::Answer(Self { message: message.into(), question_end, ttls_at: ttls_at.into(), rcode })
+        // A message is never longer, and a question never half as long.
+        let (length, question_end) = (message.len() as u16, (HEADER + question.wire.len()) as u16);
+        message.reserve_exact(2 * ttls_at.len());
+        message.extend(ttls_at.into_iter().flat_map(u16::to_be_bytes));
+        Reading::Answer(Self { bytes: message.into(), length, question_end, rcode })
     }
 
     /// The flags, the offset of each record's time to live, and the OPT record: its start, its end, its
@@ -162,7 +176,7 @@ impl Answer {
 
     /// Whether it has no answer records.
     pub(crate) fn is_empty(&self) -> bool {
-        u16_at(&self.message, 6) == Some(0)
+        u16_at(self.message(), 6) == Some(0)
     }
 
     /// Whether it says that something is not there, or failed.
@@ -172,27 +186,34 @@ impl Answer {
 
     /// The least time to live of its records; 0 without records.
     pub(crate) fn min_ttl(&self) -> u32 {
-        let ttls = self.ttls_at.iter().filter_map(|at| u32_at(&self.message, usize::from(*at)));
-        ttls.min().unwrap_or(0)
+        self.ttls_at().filter_map(|at| u32_at(self.message(), at)).min().unwrap_or(0)
     }
 
     /// How long a denial may be kept (RFC 2308, 5): by its SOA record; 0 without.
     pub(crate) fn negative_ttl(&self) -> u32 {
-        let soa = self
-            .ttls_at
-            .iter()
-            .map(|at| usize::from(*at))
-            .find(|at| u16_at(&self.message, at - 4) == Some(rtype::SOA));
+        let message = self.message();
+        let soa = self.ttls_at().find(|at| u16_at(message, at - 4) == Some(rtype::SOA));
         let ttls = soa.and_then(|at| {
-            let end = at + 6 + usize::from(u16_at(&self.message, at + 4)?);
-            Some(u32_at(&self.message, at)?.min(u32_at(&self.message, end.checked_sub(4)?)?))
+            let end = at + 6 + usize::from(u16_at(message, at + 4)?);
+            Some(u32_at(message, at)?.min(u32_at(message, end.checked_sub(4)?)?))
         });
         ttls.unwrap_or(0)
     }
 
     /// The message, without OPT, as the upstream sent it.
     pub(crate) fn message(&self) -> &[u8] {
-        &self.message
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    /// The offsets of the records' times to live, in order.
+    fn ttls_at(&self) -> impl Iterator<Item = usize> + '_ {
+        let offsets = self.bytes[usize::from(self.length)..].chunks_exact(2);
+        offsets.map(|pair| usize::from(u16::from_be_bytes([pair[0], pair[1]])))
+    }
+
+    /// The memory it takes, roughly.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Writes it for a client: at most `limit` bytes, all times to live as given, if they are.
@@ -205,7 +226,9 @@ impl Answer {
         out: &mut Vec<u8>,
     ) {
         out.clear();
-        let theirs = u16_at(&self.message, 2).unwrap_or_default();
+        let message = self.message();
+        let after_question = &message[usize::from(self.question_end)..];
+        let theirs = u16_at(message, 2).unwrap_or_default();
         let wants_ad = query.flags & flag::AD != 0 || query.edns.is_some_and(|edns| edns.dnssec_ok);
         let rcode = match (self.rcode, query.edns) {
             (code, None) if code > 15 => Rcode::ServFail as u16,
@@ -217,16 +240,16 @@ impl Answer {
         }
         out.extend(&query.message[..2]);
         out.extend([0; 2]);
-        out.extend(&self.message[4..HEADER]);
+        out.extend(&message[4..HEADER]);
         out.extend(&query.message[HEADER..query.question_end]);
         let limit = if query.edns.is_some() { limit - OPT } else { limit };
-        if out.len() + self.message.len() - self.question_end <= limit {
-            out.extend(&self.message[self.question_end..]);
+        if out.len() + after_question.len() <= limit {
+            out.extend(after_question);
         } else {
             flags |= self.write_part(limit, out);
         }
         if let Some(ttl) = ttl {
-            for at in self.ttls_at.iter().map(|at| usize::from(*at)) {
+            for at in self.ttls_at() {
                 if let Some(place) = out.get_mut(at..at + 4) {
                     place.copy_from_slice(&ttl.to_be_bytes());
                 }
@@ -243,13 +266,15 @@ impl Answer {
     /// Writes the records that fit and their counts; gives TC where one of the answers or of the authority
     /// is missing.
     fn write_part(&self, limit: usize, out: &mut Vec<u8>) -> u16 {
-        let mut at = self.question_end;
+        let message = self.message();
+        let question_end = usize::from(self.question_end);
+        let mut at = question_end;
         let mut missing = 0;
         for (n, count_at) in [6, 8, 10].into_iter().enumerate() {
-            let wanted = u16_at(&self.message, count_at).unwrap_or_default();
+            let wanted = u16_at(message, count_at).unwrap_or_default();
             let mut written = 0_u16;
             while written < wanted && missing == 0 {
-                match record_at(&self.message, at).filter(|record| record.end <= limit) {
+                match record_at(message, at).filter(|record| record.end <= limit) {
                     Some(record) => at = record.end,
                     None => break,
                 }
@@ -260,7 +285,7 @@ impl Answer {
             }
             out[count_at..count_at + 2].copy_from_slice(&written.to_be_bytes());
         }
-        out.extend(&self.message[self.question_end..at]);
+        out.extend(&message[question_end..at]);
         missing
     }
 }

@@ -192,7 +192,7 @@ impl Metrics {
             ("acl", !config.allow_from.is_empty() || rules(|rules| !rules.acl.is_empty())),
             ("dns64", rules(|rules| rules.dns64.is_some())),
             ("hosts", rules(|rules| rules.hosts.is_some())),
-            ("log", rules(|rules| rules.log)),
+            ("log", rules(|rules| !rules.log.is_empty())),
             ("rewrite", rules(|rules| !rules.rewrites.is_empty())),
             ("template", rules(|rules| !rules.templates.is_empty())),
         ] {

@@ -197,7 +197,8 @@ fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Ch
             continue;
         };
         let is_seen = origin.exposure.has_namespace(&name.namespace, snapshot);
-        let service = snapshot.services.get(name).filter(|_| is_seen);
+        let service =
+            snapshot.services.get(name).filter(|service| is_seen && origin.exposure.has_service(service));
         let records = service.map(|service| {
             service_records(service, snapshot.slices_of(name).map(|slice| &**slice), &origin.options)
         });

@@ -113,6 +113,10 @@ pub(crate) struct Query<'a> {
     pub(crate) question_end: usize,
     /// EDNS, where the client speaks it.
     pub(crate) edns: Option<Edns>,
+    /// The client's EDNS options, as they stand in the message.
+    pub(crate) client_options: &'a [u8],
+    /// EDNS options for upstreams, which rules have given.
+    pub(crate) options: &'a [u8],
 }
 
 /// A message that is not answered by looking something up.
@@ -151,6 +155,7 @@ impl<'a> Query<'a> {
         let (name, at) = QueryName::read(message, HEADER)?;
         let (qtype, qclass, question_end) = (u16_at(message, at)?, u16_at(message, at + 2)?, at + 4);
         let mut edns = None;
+        let mut client_options = &[][..];
         let mut version = 0;
         let mut at = question_end;
         for n in 0..authority + additional {
@@ -162,6 +167,7 @@ impl<'a> Query<'a> {
                 }
                 let bits = wire::u32_at(message, record.ttl_at)?;
                 version = bits >> 16 & 0xff;
+                client_options = message.get(record.ttl_at + 6..record.end)?;
                 edns = Some(Edns { udp_size: record.class, dnssec_ok: bits & 0x8000 != 0 });
             }
             at = record.end;
@@ -169,7 +175,20 @@ impl<'a> Query<'a> {
         if version != 0 {
             return Some(Err(Refusal::Code(Rcode::BadVers)));
         }
-        Some(Ok(Self { message, flags, name, qtype, qclass, question_end, edns }))
+        let options = &[];
+        Some(Ok(Self { message, flags, name, qtype, qclass, question_end, edns, client_options, options }))
+    }
+
+    /// Whether the client has said something in an option of this code.
+    pub(crate) fn has_option(&self, code: u16) -> bool {
+        let mut rest = self.client_options;
+        while let Some((&[a, b, c, d], after)) = rest.split_first_chunk() {
+            if u16::from_be_bytes([a, b]) == code {
+                return true;
+            }
+            rest = after.get(usize::from(u16::from_be_bytes([c, d]))..).unwrap_or_default();
+        }
+        false
     }
 
     /// The largest answer the client takes over UDP.

@@ -2,19 +2,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Instant,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    CacheConfig,
+    CacheConfig, ConfigError,
     cache::{Cache, Entry, Key},
     forward::{ForwardError, Forwarder},
     message::Question,
     metrics::Metrics,
-    query::Query,
+    name::WireName,
+    query::{Query, QueryName},
 };
 
 /// What comes of asking others.
@@ -30,9 +31,40 @@ pub(crate) struct Resolver {
     pub(crate) forwarder: Forwarder,
     cache: Option<Cache>,
     config: CacheConfig,
+    scope: Scope,
     flights: Flights,
     metrics: Metrics,
     this: Weak<Self>,
+}
+
+/// Whose answers are kept.
+#[derive(Debug)]
+struct Scope {
+    zones: Vec<WireName>,
+    no_success: Vec<WireName>,
+    no_denial: Vec<WireName>,
+}
+
+impl Scope {
+    fn new(config: &CacheConfig) -> Result<Self, ConfigError> {
+        let names = |zones: &[String]| {
+            let name = |zone: &String| WireName::parse(zone).ok_or_else(|| ConfigError::Zone(zone.clone()));
+            zones.iter().map(name).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            zones: names(&config.zones)?,
+            no_success: names(&config.no_success)?,
+            no_denial: names(&config.no_denial)?,
+        })
+    }
+
+    fn keeps(&self, question: &Question, is_denial: bool) -> bool {
+        let Some((name, _)) = QueryName::read(&question.wire, 0) else { return false };
+        let is_among =
+            |zones: &[WireName]| zones.iter().any(|zone| name.labels_before(zone.as_bytes()).is_some());
+        let not_kept = if is_denial { &self.no_denial } else { &self.no_success };
+        (self.zones.is_empty() || is_among(&self.zones)) && !is_among(not_kept)
+    }
 }
 
 /// An answer that is told at once.
@@ -47,15 +79,21 @@ pub(crate) struct Hit {
 
 impl Resolver {
     /// A resolver that knows nothing yet.
-    pub(crate) fn new(forwarder: Forwarder, config: CacheConfig, metrics: Metrics) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
+    pub(crate) fn new(
+        forwarder: Forwarder,
+        config: CacheConfig,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>, ConfigError> {
+        let scope = Scope::new(&config)?;
+        Ok(Arc::new_cyclic(|this| Self {
             forwarder,
             cache: config.enabled.then(|| Cache::new(&config)),
             config,
+            scope,
             flights: Mutex::default(),
             metrics,
             this: this.clone(),
-        })
+        }))
     }
 
     /// What the cache has for a client's query.
@@ -91,23 +129,21 @@ impl Resolver {
         let Some(ttl) = entry.remaining(now) else {
             // Past its time: told at once only where that is wanted, and never a failure.
             let stale = self.config.serve_stale.as_ref().filter(|stale| !stale.verify)?;
-            let is_kept = now.duration_since(entry.stored) < entry.ttl + stale.duration;
-            return (is_kept && entry.answer.rcode() != 2).then(|| {
+            return (entry.is_kept(now, stale.duration) && entry.rcode() != 2).then(|| {
                 self.metrics.cache.served_stale.inc();
-                Hit { entry, ttl: 0, refresh: true }
+                Hit { entry, ttl: stale.ttl, refresh: true }
             });
         };
         let refresh = self.config.prefetch.as_ref().is_some_and(|prefetch| {
-            let hits = entry.hits.fetch_add(1, Ordering::Relaxed) + 1;
-            let is_late = u64::from(ttl) * 100 <= entry.ttl.as_secs() * u64::from(prefetch.percent);
-            hits >= prefetch.hits && is_late
+            let is_late = u64::from(ttl) * 100 <= entry.ttl().as_secs() * u64::from(prefetch.percent);
+            entry.asked(now, prefetch.within) >= prefetch.hits && is_late
         });
         if refresh {
             // Once is enough: the new answer starts to count from nothing.
-            entry.hits.store(0, Ordering::Relaxed);
+            entry.forget_asked();
             self.metrics.cache.prefetches.inc();
         }
-        let ttl = if self.config.keep_ttl { entry.ttl.as_secs() as u32 } else { ttl };
+        let ttl = if self.config.keep_ttl { entry.ttl().as_secs() as u32 } else { ttl };
         Some(Hit { entry, ttl, refresh })
     }
 
@@ -122,25 +158,37 @@ impl Resolver {
             self.metrics.cache.misses.inc();
         }
         let mut flight = self.join(question);
-        let landed = flight.wait_for(Option::is_some).await.map(|landed| landed.clone());
-        let result = match landed {
-            Ok(Some(result)) => result,
-            // The task that asked is gone: the runtime is ending.
-            _ => Err(Arc::new(ForwardError::NoUpstream)),
-        };
-        match (&result, &self.config.serve_stale, &self.cache) {
-            (Err(_), Some(stale), Some(cache)) => {
-                let now = Instant::now();
-                let kept = cache.get(&Key::of_question(question), now).filter(|entry| {
-                    entry.answer.rcode() != 2 && now.duration_since(entry.stored) < entry.ttl + stale.duration
-                });
-                kept.map_or(result, |entry| {
-                    self.metrics.cache.served_stale.inc();
-                    Ok(entry)
-                })
+        let landing = flight.wait_for(Option::is_some);
+        // What is past its time is told where the upstreams take too long, or do not answer.
+        let patience = self.config.serve_stale.as_ref().and_then(|stale| stale.patience);
+        if let Some(patience) = patience.filter(|_| self.stale(question).is_some()) {
+            match timeout(patience, landing).await {
+                Ok(landed) => return self.landed(question, landed.ok().and_then(|landed| landed.clone())),
+                Err(_) => return self.landed(question, None),
             }
-            _ => result,
         }
+        let landed = landing.await.ok().and_then(|landed| landed.clone());
+        self.landed(question, landed)
+    }
+
+    /// What came of asking: none where nothing has come yet, or the runtime is ending.
+    fn landed(&self, question: &Question, landed: Option<Resolved>) -> Resolved {
+        let result = landed.unwrap_or_else(|| Err(Arc::new(ForwardError::NoUpstream)));
+        if result.is_ok() {
+            return result;
+        }
+        self.stale(question).map_or(result, |entry| {
+            self.metrics.cache.served_stale.inc();
+            Ok(entry)
+        })
+    }
+
+    /// What is kept past its time and may be told.
+    fn stale(&self, question: &Question) -> Option<Arc<Entry>> {
+        let (stale, cache) = self.config.serve_stale.as_ref().zip(self.cache.as_ref())?;
+        let now = Instant::now();
+        let entry = cache.get(&Key::of_question(question), now)?;
+        (entry.rcode() != 2 && entry.is_kept(now, stale.duration)).then_some(entry)
     }
 
     /// The flight of a question; starts it where there is none.
@@ -160,7 +208,8 @@ impl Resolver {
             let result = this.forwarder.ask(&question).await;
             let result = result.map_err(Arc::new).map(|answer| {
                 let entry = Arc::new(Entry::new(answer, Instant::now(), &this.config));
-                if let Some(cache) = this.cache.as_ref().filter(|_| !entry.ttl.is_zero()) {
+                let is_kept = !entry.ttl().is_zero() && this.scope.keeps(&question, entry.answer.is_denial());
+                if let Some(cache) = this.cache.as_ref().filter(|_| is_kept) {
                     cache.put(&key, &entry);
                     this.metrics.cache.show(cache);
                 }
@@ -175,7 +224,8 @@ impl Resolver {
 
     /// The time to live that a client is told of an entry that just came, or is past its time.
     pub(crate) fn ttl(&self, entry: &Entry) -> u32 {
-        entry.remaining(Instant::now()).unwrap_or(0)
+        let stale = || self.config.serve_stale.as_ref().map_or(0, |stale| stale.ttl);
+        entry.remaining(Instant::now()).unwrap_or_else(stale)
     }
 
     /// Whether answers are kept, and so counted down as a whole.

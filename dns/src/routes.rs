@@ -44,7 +44,7 @@ impl Routes {
                     let (max, options) = (config.max_concurrent, config.forward.clone());
                     let forwarder =
                         Forwarder::new(&config.upstreams, max, options, own.to_vec(), metrics.clone())?;
-                    Resolver::new(forwarder, config.cache.clone(), metrics.clone())
+                    Resolver::new(forwarder, config.cache.clone(), metrics.clone())?
                 }
             };
             Ok::<_, ConfigError>(Route { zone, config, resolver })

@@ -3,18 +3,23 @@
 mod acl;
 mod dns64;
 mod hosts;
+mod log;
 mod rewrite;
 mod template;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use regex::Regex;
 use tokio::task::JoinSet;
 
 use self::{hosts::HostTable, rewrite::Rewriter, template::Templates};
-pub(crate) use self::{rewrite::Restore, template::Said};
+pub(crate) use self::{
+    rewrite::{MAX_OPTIONS, Rewritten},
+    template::Said,
+};
 use crate::{
     AclAction, ConfigError, Rules,
+    handler::Client,
     name::WireName,
     query::{Query, QueryName},
     reply::Reply,
@@ -31,8 +36,7 @@ pub(crate) struct RuleSet(
 #[derive(Debug)]
 pub(crate) struct Scope {
     zone: WireName,
-    /// Each query is logged.
-    pub(crate) log: bool,
+    log: Vec<log::Rule>,
     acl: Vec<acl::Rule>,
     rewriter: Rewriter,
     templates: Templates,
@@ -48,7 +52,7 @@ impl RuleSet {
             .map(|rules| {
                 Ok(Arc::new(Scope {
                     zone: domain(&rules.zone)?,
-                    log: rules.log,
+                    log: rules.log.iter().map(log::Rule::new).collect::<Result<_, _>>()?,
                     acl: rules.acl.iter().map(acl::Rule::new).collect::<Result<_, _>>()?,
                     rewriter: Rewriter::new(&rules.rewrites)?,
                     templates: Templates::new(&rules.templates)?,
@@ -87,9 +91,21 @@ impl Scope {
         rule.map_or(AclAction::Allow, |rule| rule.action)
     }
 
-    /// The query that is answered in the place of this one, and what turns the answer back.
-    pub(crate) fn rewrite(&self, query: &Query<'_>) -> Option<(Vec<u8>, Restore<'_>)> {
-        self.rewriter.rewrite(query)
+    /// The query that is answered in the place of this one, with what puts its answer right.
+    pub(crate) fn rewrite(&self, query: &Query<'_>, client: Client) -> Option<Rewritten<'_>> {
+        self.rewriter.rewrite(query, client)
+    }
+
+    /// Whether anything may be written to the log.
+    pub(crate) fn is_logging(&self) -> bool {
+        !self.log.is_empty()
+    }
+
+    /// Writes to the log what is to be written of an answer.
+    pub(crate) fn log(&self, query: &Query<'_>, client: Client, answer: &[u8], took: Duration) {
+        if let Some(line) = self.log.iter().find_map(|rule| rule.line(query, client, answer, took)) {
+            tracing::info!("{line}");
+        }
     }
 
     /// What makes IPv6 addresses for this query, if anything does.

@@ -86,7 +86,7 @@ impl Acceptor {
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
         let (answers, queue) = mpsc::channel(PIPELINE);
-        let reader = self.read(BufReader::new(read), client.ip(), answers);
+        let reader = self.read(BufReader::new(read), client, answers);
         let writer = write_answers(BufWriter::new(write), queue);
         tokio::pin!(writer);
         // The reader ends when the client is done: what it asked is still answered. The writer ends first
@@ -100,10 +100,10 @@ impl Acceptor {
     async fn read(
         &self,
         mut stream: BufReader<OwnedReadHalf>,
-        address: IpAddr,
+        from: SocketAddr,
         answers: mpsc::Sender<Vec<u8>>,
     ) {
-        let client = Client { transport: Transport::Tcp, address };
+        let client = Client { transport: Transport::Tcp, address: from.ip(), port: from.port() };
         let mut message = Vec::new();
         let mut turn: u32 = rand::random();
         while let Ok(Ok(())) = timeout(IDLE, read_message(&mut stream, &mut message)).await {
@@ -121,7 +121,7 @@ impl Acceptor {
                 Outcome::Silence => {}
                 Outcome::Answered(part) | Outcome::Refresh(part) => {
                     if matches!(outcome, Outcome::Refresh(_)) {
-                        handler.refresh(&message);
+                        handler.refresh(&message, client);
                     }
                     self.listener.request(qtype.unwrap_or_default(), message.len());
                     self.listener.response(&answer, part, came.elapsed());

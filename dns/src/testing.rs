@@ -136,7 +136,7 @@ pub(crate) fn origin(config: &DnsConfig) -> Arc<Origin> {
 
 /// A client that is no pod.
 pub(crate) const TCP: Client =
-    Client { transport: Transport::Tcp, address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) };
+    Client { transport: Transport::Tcp, address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port: 4096 };
 /// The same over UDP.
 pub(crate) const UDP: Client = Client { transport: Transport::Udp, ..TCP };
 

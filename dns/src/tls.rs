@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -42,8 +42,20 @@ impl Encryption {
         let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| bad(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let client = match &config.client {
+            None => client.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let of = |file: &Path, problem: String| ConfigError::Certificates {
+                    file: file.to_owned(),
+                    problem,
+                };
+                let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+                let chain = chain.map_err(|error| of(certificate, error.to_string()))?;
+                let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| of(key, error.to_string()))?;
+                client.with_client_auth_cert(chain, secret).map_err(|error| of(key, error.to_string()))?
+            }
+        };
         let server_name = config
             .server_name
             .clone()

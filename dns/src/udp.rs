@@ -126,7 +126,7 @@ impl Worker {
         answer: &mut Vec<u8>,
     ) -> bool {
         let Some(from) = to_std(&client) else { return false };
-        let asker = Client { transport: Transport::Udp, address: from.ip() };
+        let asker = Client { transport: Transport::Udp, address: from.ip(), port: from.port() };
         let handle = AssertUnwindSafe(|| handler.answer(query, asker, turn, answer));
         let Ok((outcome, qtype)) = std::panic::catch_unwind(handle) else {
             self.listener.panicked();
@@ -137,7 +137,7 @@ impl Worker {
             Outcome::Answered(part) | Outcome::Refresh(part) => {
                 if matches!(outcome, Outcome::Refresh(_)) {
                     let _runtime = self.runtime.enter();
-                    handler.refresh(query);
+                    handler.refresh(query, asker);
                 }
                 self.listener.request(qtype.unwrap_or_default(), query.len());
                 self.listener.response(answer, part, came.elapsed());

@@ -21,6 +21,7 @@ use crate::{
     connection::{Connection, Pool},
     message::{Answer, Question, Reading},
     metrics::{Metrics, rcode_name},
+    name::WireName,
     tls::Encryption,
 };
 
@@ -70,11 +71,12 @@ impl Upstream {
         metrics: &Metrics,
     ) -> Self {
         let to = address.to_string();
+        let pool = Pool::new(options.max_idle, options.idle_for);
         Self {
             address,
             options,
             encryption,
-            pool: Pool::default(),
+            pool,
             fails: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
             check_failures: metrics.check_failures.with_label_values(&["forward", &to]),
@@ -99,7 +101,12 @@ impl Upstream {
         let mut tcp = self.is_tcp_only();
         loop {
             let asked = async {
-                if tcp { self.ask_tcp(question, edns).await } else { self.ask_udp(question, edns).await }
+                // In a box what is seldom and large.
+                if tcp {
+                    Box::pin(self.ask_tcp(question, edns)).await
+                } else {
+                    self.ask_udp(question, edns).await
+                }
             };
             match timeout_at(deadline, asked).await.map_err(|_| UpstreamError::Silent(self.address))?? {
                 Reading::Answer(answer) => {
@@ -129,11 +136,15 @@ impl Upstream {
         socket.connect(self.address).await.map_err(self.failed("connect"))?;
         let id = rand::random();
         socket.send(&question.message(id, edns)).await.map_err(self.failed("send"))?;
-        let mut buffer = vec![0; 4096];
         loop {
-            let length = socket.recv(&mut buffer).await.map_err(self.failed("recv"))?;
+            socket.readable().await.map_err(self.failed("recv"))?;
+            let message = match receive(&socket) {
+                Ok(message) => message,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(self.failed("recv")(error)),
+            };
             // What answers something else was not sent to us by the server we asked: wait on.
-            match Answer::read(buffer[..length].to_vec(), id, question, edns.is_some()) {
+            match Answer::read(message, id, question, edns.is_some()) {
                 Reading::Foreign => {}
                 reading => return Ok(reading),
             }
@@ -174,6 +185,21 @@ impl Upstream {
         }
     }
 
+    /// What it is asked to see whether it is back.
+    fn probe(&self) -> Question {
+        let root = || WireName::join(&[], b"\0");
+        let name = WireName::parse(&self.options.probe.domain).or_else(root);
+        let name = name.as_ref().map_or(&b"\0"[..], WireName::as_bytes);
+        Question {
+            // For the name servers.
+            wire: [name, &[0, 2, 0, 1]].concat().into(),
+            dnssec_ok: false,
+            checking_disabled: false,
+            recursion: self.options.probe.recursion,
+            options: Box::default(),
+        }
+    }
+
     /// Notes that a question went unanswered: from now on the server is asked whether it is back, until it is.
     pub(crate) fn suspect(self: &Arc<Self>) {
         if self.is_checked.swap(true, Ordering::Relaxed) {
@@ -183,8 +209,7 @@ impl Upstream {
         tokio::spawn(async move {
             // A server that is no longer in the configuration is forgotten.
             while let Some(upstream) = upstream.upgrade() {
-                let question =
-                    Question { wire: [0, 0, 2, 0, 1].into(), dnssec_ok: false, checking_disabled: false };
+                let question = upstream.probe();
                 let deadline = Instant::now() + upstream.options.health_check.max(MIN_CHECK);
                 let asked = async {
                     if upstream.is_tcp_only() {
@@ -213,4 +238,12 @@ impl Upstream {
             }
         });
     }
+}
+
+/// A message that has arrived. It is taken into the stack: thousands of questions may wait at a time, and a message is seldom
+/// large.
+fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    let mut buffer = [0; 4096];
+    let length = socket.try_recv(&mut buffer)?;
+    Ok(buffer[..length].to_vec())
 }

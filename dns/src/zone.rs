@@ -5,13 +5,16 @@
 //! it stands in the map; a look-up is one hash of those bytes. The maps are persistent: a copy that differs
 //! in one service shares everything else with the original.
 
+mod reverse;
+
 use std::{net::IpAddr, sync::Arc};
 
-use imbl::GenericHashMap;
-use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 use ipnet::IpNet;
 use sluice_model::{ObjectName, Protocol};
 
+pub(crate) use self::reverse::Pointer;
+use self::reverse::Reverse;
 use crate::{
     DnsConfig, Exposure, PodRecords,
     desired::{Host, Port, RecordOptions, ServiceRecords},
@@ -59,7 +62,7 @@ pub(crate) struct Zone {
     pub(crate) is_stale: bool,
     services: Map<Arc<[u8]>, Arc<ServiceRecords>>,
     namespaces: Map<Arc<[u8]>, Presence>,
-    reverse: Map<IpAddr, Arc<[Pointer]>>,
+    reverse: Reverse,
     pods: Map<IpAddr, Arc<[PodAt]>>,
 }
 
@@ -77,15 +80,6 @@ pub(crate) struct PodAt {
     pub(crate) name: ObjectName,
     /// The address is the node's.
     pub(crate) is_host: bool,
-}
-
-/// What an address's reverse name points to. Cluster addresses sort first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Pointer {
-    /// The label before the service's name, its length before it; none for the service itself.
-    pub(crate) host: Option<Arc<[u8]>>,
-    /// The service's key.
-    pub(crate) service: Arc<[u8]>,
 }
 
 /// What the zone has for a question.
@@ -136,7 +130,7 @@ impl Zone {
             is_stale: false,
             services: Map::default(),
             namespaces: Map::default(),
-            reverse: Map::default(),
+            reverse: Reverse::default(),
             pods: Map::default(),
         }
     }
@@ -145,28 +139,16 @@ impl Zone {
     pub(crate) fn set_service(&mut self, key: &Arc<[u8]>, records: Option<ServiceRecords>) {
         let namespace = namespace_of(key);
         if let Some(old) = self.services.remove(key) {
-            self.each_pointer(key, &old, |map, address, pointer| {
-                let kept: Arc<[_]> = map
-                    .get(&address)
-                    .map(|held| held.iter().filter(|p| **p != pointer).cloned().collect())
-                    .unwrap_or_default();
-                if kept.is_empty() {
-                    map.remove(&address)
-                } else {
-                    map.insert(address, kept)
-                };
-            });
+            for (address, pointer) in pointers(key, &old) {
+                self.reverse.remove(address, &pointer);
+            }
             self.change_namespace(namespace, |presence| presence.services -= 1);
         }
         if let Some(records) = records {
             let records = Arc::new(records);
-            self.each_pointer(key, &records, |map, address, pointer| {
-                let mut all = map.get(&address).map(|held| held.to_vec()).unwrap_or_default();
-                if let Err(place) = all.binary_search(&pointer) {
-                    all.insert(place, pointer);
-                    map.insert(address, all.into());
-                }
-            });
+            for (address, pointer) in pointers(key, &records) {
+                self.reverse.add(address, pointer);
+            }
             self.services.insert(key.clone(), records);
             self.change_namespace(namespace, |presence| presence.services += 1);
         }
@@ -199,23 +181,6 @@ impl Zone {
             self.namespaces.remove(label);
         } else {
             self.namespaces.insert(label.into(), presence);
-        }
-    }
-
-    fn each_pointer(
-        &mut self,
-        key: &Arc<[u8]>,
-        records: &ServiceRecords,
-        mut change: impl FnMut(&mut Map<IpAddr, Arc<[Pointer]>>, IpAddr, Pointer),
-    ) {
-        if !records.headless {
-            for address in records.v4.addresses().chain(records.v6.addresses()) {
-                change(&mut self.reverse, address, Pointer { host: None, service: key.clone() });
-            }
-        }
-        for host in &records.hosts {
-            let pointer = Pointer { host: Some(host.label.clone()), service: key.clone() };
-            change(&mut self.reverse, host.address, pointer);
         }
     }
 
@@ -313,7 +278,7 @@ impl Zone {
     }
 
     fn find_reverse(&self, name: &QueryName, qtype: u16) -> Found<'_> {
-        if let Some(pointers) = name::reverse_address(name.rev_labels()).and_then(|a| self.reverse.get(&a)) {
+        if let Some(pointers) = name::reverse_address(name.rev_labels()).and_then(|a| self.reverse.get(a)) {
             // An address of a service belongs to the first of them; endpoints are all named.
             let first_host = pointers.partition_point(|pointer| pointer.host.is_none());
             let told = if first_host > 0 { &pointers[..1] } else { &pointers[..] };
@@ -346,6 +311,20 @@ impl Zone {
     pub(crate) fn services(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<ServiceRecords>)> {
         self.services.iter()
     }
+}
+
+/// The reverse names that a service gives.
+fn pointers<'r>(
+    key: &'r Arc<[u8]>,
+    records: &'r ServiceRecords,
+) -> impl Iterator<Item = (IpAddr, Pointer)> + 'r {
+    let own = records.v4.addresses().chain(records.v6.addresses()).filter(|_| !records.headless);
+    let own = own.map(|address| (address, Pointer { host: None, service: key.clone() }));
+    let hosts = records.hosts.iter().map(|host| {
+        let pointer = Pointer { host: Some(host.label.clone()), service: key.clone() };
+        (host.address, pointer)
+    });
+    own.chain(hosts)
 }
 
 impl Origin {

@@ -1,17 +1,18 @@
-//! Which namespaces have names: the options `namespaces` and `namespace_labels` of CoreDNS's kubernetes plugin. Its
-//! `labels`, of services, is left out: nobody else needs the labels of all services, and they take memory.
+//! What has names: the options `namespaces`, `namespace_labels` and `labels` of CoreDNS's kubernetes plugin.
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use sluice_model::Snapshot;
+use sluice_model::{Service, Snapshot};
 
-/// Which namespaces have names; all of them by default.
+/// Which namespaces and services have names; all of them by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exposure {
     /// Only these namespaces; empty: all.
     pub namespaces: Vec<String>,
     /// Only namespaces with such labels.
     pub namespace_labels: Option<Selector>,
+    /// Only services with such labels. Whoever publishes must know the services' labels then.
+    pub labels: Option<Selector>,
 }
 
 impl Exposure {
@@ -22,6 +23,14 @@ impl Exposure {
             && self.namespace_labels.as_ref().is_none_or(|selector| {
                 snapshot.namespaces.get(name).is_some_and(|namespace| selector.matches(&namespace.labels))
             })
+    }
+
+    /// Whether a service of a namespace that has names has a name.
+    pub(crate) fn has_service(&self, service: &Service) -> bool {
+        self.labels.as_ref().is_none_or(|selector| match &service.labels {
+            Some(labels) => selector.matches(labels),
+            None => selector.matches(&BTreeMap::new()),
+        })
     }
 }
 

@@ -4,16 +4,18 @@ use std::{net::Ipv6Addr, path::PathBuf};
 
 use ipnet::{IpNet, Ipv6Net};
 
+use super::{LogRule, Rewrite};
+
 /// The rules for the names of a domain; the longest domain that a name ends with counts, alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The domain; `.` for all names.
     pub zone: String,
-    /// Each query is logged.
-    pub log: bool,
+    /// What is written to the log.
+    pub log: Vec<LogRule>,
     /// Who may ask what: the first that matches counts; where none does, anyone may.
     pub acl: Vec<AclRule>,
-    /// Names that are answered as others.
+    /// What is put as something else.
     pub rewrites: Vec<Rewrite>,
     /// Answers made by a pattern; the first that matches counts.
     pub templates: Vec<Template>,
@@ -28,7 +30,7 @@ impl Rules {
     pub fn new(zone: &str) -> Self {
         Self {
             zone: zone.to_owned(),
-            log: false,
+            log: Vec::new(),
             acl: Vec::new(),
             rewrites: Vec::new(),
             templates: Vec::new(),
@@ -62,37 +64,6 @@ pub struct AclRule {
     pub types: Vec<u16>,
     /// Only clients from here; empty: from anywhere.
     pub networks: Vec<IpNet>,
-}
-
-/// How a name is compared. Names have a final dot and are lower case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameMatch {
-    /// The whole name.
-    Exact,
-    /// How it begins.
-    Prefix,
-    /// How it ends.
-    Suffix,
-    /// Any part of it.
-    Substring,
-    /// A regular expression.
-    Regex,
-}
-
-/// Queries for some names are answered as if they were for others. Records that bear the other name bear the
-/// name asked for in the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rewrite {
-    /// How `from` is compared.
-    pub matches: NameMatch,
-    /// What is looked for.
-    pub from: String,
-    /// What is put in its place; `{1}` stands for the first group of a regular expression.
-    pub to: String,
-    /// Owners in the answer that match the expression are changed as well.
-    pub answers: Vec<(String, String)>,
-    /// The rules after this one are looked at too.
-    pub and_on: bool,
 }
 
 /// IPv6 addresses for names that only have IPv4 addresses (RFC 6147).

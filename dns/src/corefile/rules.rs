@@ -9,9 +9,9 @@ use super::{
     syntax::Directive,
     wrong,
 };
-use crate::{AclAction, AclRule, Dns64, Hosts, NameMatch, Rewrite, Template};
+use crate::{AclAction, AclRule, Dns64, Hosts, Template};
 
-impl Block {
+impl Block<'_> {
     pub(super) fn hosts(&mut self, directive: &Directive) -> Result<()> {
         let mut hosts = Hosts { file: Some(PathBuf::from("/etc/hosts")), ..Hosts::default() };
         if let Some((file, zones)) = directive.words.split_first() {
@@ -33,51 +33,6 @@ impl Block {
         if self.rules.hosts.replace(hosts).is_some() {
             return Err(wrong(directive, "the second in this server block"));
         }
-        Ok(())
-    }
-
-    pub(super) fn rewrite(&mut self, directive: &Directive) -> Result<()> {
-        // The long form has the name and the answer in braces; both come to the same words.
-        let mut words: Vec<&str> = directive.words.iter().map(String::as_str).collect();
-        for option in &directive.options {
-            words.push(&option.name);
-            words.extend(option.words.iter().map(String::as_str));
-        }
-        let mut words = words.as_slice();
-        let mut and_on = false;
-        if let [mode @ ("continue" | "stop"), rest @ ..] = words {
-            (and_on, words) = (*mode == "continue", rest);
-        }
-        let ["name", rest @ ..] = words else {
-            return Err(wrong(directive, "only names can be rewritten"));
-        };
-        let (matches, rest) = match rest {
-            ["exact", rest @ ..] => (NameMatch::Exact, rest),
-            ["prefix", rest @ ..] => (NameMatch::Prefix, rest),
-            ["suffix", rest @ ..] => (NameMatch::Suffix, rest),
-            ["substring", rest @ ..] => (NameMatch::Substring, rest),
-            ["regex", rest @ ..] => (NameMatch::Regex, rest),
-            _ => (NameMatch::Exact, rest),
-        };
-        let [from, to, rest @ ..] = rest else {
-            return Err(wrong(directive, "what is looked for and what is put in its place are expected"));
-        };
-        let mut rest = rest;
-        let mut answers = Vec::new();
-        loop {
-            rest = match rest {
-                [] => break,
-                // Owners that bear the other name are always turned back.
-                ["answer", "auto", rest @ ..] => rest,
-                ["answer", "name", from, to, rest @ ..] => {
-                    answers.push(((*from).to_owned(), (*to).to_owned()));
-                    rest
-                }
-                [word, ..] => return Err(wrong(directive, format!("{word:?} is not supported"))),
-            };
-        }
-        let (from, to) = ((*from).to_owned(), (*to).to_owned());
-        self.rules.rewrites.push(Rewrite { matches, from, to, answers, and_on });
         Ok(())
     }
 

@@ -36,12 +36,30 @@ pub(super) fn zone_of(text: &str) -> Option<String> {
     (count % bits == 0).then(|| labels.join("."))
 }
 
-/// An upstream: an address with or without port, and whether it is asked over TLS.
-pub(super) fn upstream(text: &str) -> Option<(SocketAddr, bool)> {
-    match text.strip_prefix("tls://") {
-        Some(text) => Some((address(text, 853)?, true)),
-        None => Some((address(text.strip_prefix("dns://").unwrap_or(text), 53)?, false)),
-    }
+/// An upstream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Upstream {
+    pub(super) address: SocketAddr,
+    /// It is asked over TLS; the name that it must prove to have, if one is given.
+    pub(super) tls: Option<Option<String>>,
+}
+
+/// An upstream: an address with or without port, `tls://` before it where it is asked over TLS, and `%name` after the
+/// address where it must prove to have that name.
+pub(super) fn upstream(text: &str) -> Option<Upstream> {
+    let Some(text) = text.strip_prefix("tls://") else {
+        let text = text.strip_prefix("dns://").unwrap_or(text);
+        return Some(Upstream { address: address(text, 53)?, tls: None });
+    };
+    let Some((ip, name)) = text.split_once('%') else {
+        return Some(Upstream { address: address(text, 853)?, tls: Some(None) });
+    };
+    let (name, port) = match name.split_once(':') {
+        Some((name, port)) => (name, port.parse().ok()?),
+        None => (name, 853),
+    };
+    let address = SocketAddr::new(address(ip, port)?.ip(), port);
+    Some(Upstream { address, tls: Some(Some(name.to_owned())) })
 }
 
 fn address(text: &str, port: u16) -> Option<SocketAddr> {
@@ -112,15 +130,18 @@ mod tests {
 
     #[test]
     fn addresses() {
+        let named = || Some(Some("dns.test".to_owned()));
         for (text, address, tls) in [
-            ("10.0.0.1", "10.0.0.1:53", false),
-            ("10.0.0.1:5353", "10.0.0.1:5353", false),
-            ("fd00::1", "[fd00::1]:53", false),
-            ("dns://[fd00::1]:5353", "[fd00::1]:5353", false),
-            ("tls://10.0.0.1", "10.0.0.1:853", true),
-            ("tls://[fd00::1]:8853", "[fd00::1]:8853", true),
+            ("10.0.0.1", "10.0.0.1:53", None),
+            ("10.0.0.1:5353", "10.0.0.1:5353", None),
+            ("fd00::1", "[fd00::1]:53", None),
+            ("dns://[fd00::1]:5353", "[fd00::1]:5353", None),
+            ("tls://10.0.0.1", "10.0.0.1:853", Some(None)),
+            ("tls://[fd00::1]:8853", "[fd00::1]:8853", Some(None)),
+            ("tls://10.0.0.1%dns.test", "10.0.0.1:853", named()),
+            ("tls://10.0.0.1%dns.test:8853", "10.0.0.1:8853", named()),
         ] {
-            assert_eq!(upstream(text), Some((address.parse().unwrap(), tls)), "{text}");
+            assert_eq!(upstream(text), Some(Upstream { address: address.parse().unwrap(), tls }), "{text}");
         }
         assert_eq!(upstream("dns.example.org"), None);
         assert_eq!(listen(":8080"), "0.0.0.0:8080".parse().ok());

@@ -7,7 +7,7 @@ use std::{
 
 use hickory_proto::{op::Message, rr::RecordType};
 
-use super::{Client, Handler, Transport};
+use super::{Client, Handler};
 use crate::{
     answer::{self, MAX_ALIASES, Written},
     forward::ForwardError,
@@ -18,7 +18,7 @@ use crate::{
     reply::{Reply, Section},
     rules::{Said, Scope},
     wire::{Rcode, flag},
-    zone::{Found, Zone},
+    zone::Zone,
 };
 
 impl Handler {
@@ -29,11 +29,36 @@ impl Handler {
         let Some(scope) = self.rules.of(&query.name) else {
             return self.later_plain(&query, client, turn).await;
         };
-        let Some((message, restore)) = scope.rewrite(&query) else {
-            return self.later_scoped(scope, &query, client, turn).await;
+        let came = Instant::now();
+        // In boxes what is seldom: thousands of queries may be under way, each with room for all that it may come to.
+        let answered = Box::pin(self.later_in(scope, &query, client, turn)).await;
+        if let Some((out, _)) = answered.as_ref().filter(|_| scope.is_logging()) {
+            scope.log(&query, client, out, came.elapsed());
+        }
+        answered
+    }
+
+    /// As [`Self::answer_in`].
+    async fn later_in(
+        &self,
+        scope: &Scope,
+        query: &Query<'_>,
+        client: Client,
+        turn: u32,
+    ) -> Option<(Vec<u8>, Part)> {
+        let Some(rewritten) = scope.rewrite(query, client) else {
+            return self.later_scoped(scope, query, client, turn).await;
         };
-        let (mut out, part) = self.later_scoped(scope, &Query::read(&message).ok()?, client, turn).await?;
-        restore.restore(&query, self.limit(&query, client), self.udp_payload, &mut out);
+        let put = rewritten.query()?;
+        let (mut out, part) = self.later_scoped(scope, &put, client.whole(), turn).await?;
+        if let Some(alias) = rewritten.restore.other_alias(&out) {
+            let question = Question::of(&put).about(alias.target().as_bytes());
+            let message = question.message(0, put.edns.map(|_| u16::MAX));
+            let (more, _) =
+                self.later_scoped(scope, &Query::read(&message).ok()?, client.whole(), turn).await?;
+            out = alias.with(&more)?;
+        }
+        rewritten.restore.restore(query, self.limit(query, client), self.udp_payload, &mut out);
         Some((out, part))
     }
 
@@ -49,8 +74,7 @@ impl Handler {
         let translator = scope.translator(query, client.address).filter(|translator| translator.lacks(&out));
         let Some(translator) = translator else { return Some((out, part)) };
         let message = translator.question(query);
-        let whole = Client { transport: Transport::Tcp, ..client };
-        let (answer, _) = self.later_own(scope, &Query::read(&message).ok()?, whole, turn).await?;
+        let (answer, _) = self.later_own(scope, &Query::read(&message).ok()?, client.whole(), turn).await?;
         let mut translated = Vec::new();
         let mut reply = self.reply(query, client, 0, &mut translated);
         match translator.translate(&answer, &mut reply) {
@@ -77,8 +101,8 @@ impl Handler {
                 // What the zone or the upstreams say of the target, as if it had been asked for.
                 let question = Question::of(query).about(target.as_bytes());
                 let message = question.message(0, query.edns.map(|_| u16::MAX));
-                let whole = Client { transport: Transport::Tcp, ..client };
-                let (answer, _) = self.later_plain(&Query::read(&message).ok()?, whole, turn).await?;
+                let query = Query::read(&message).ok()?;
+                let (answer, _) = self.later_plain(&query, client.whole(), turn).await?;
                 let message = Message::from_vec(&answer).ok()?;
                 for record in &message.answers {
                     if !reply.foreign(Section::Answer, record) {
@@ -106,14 +130,14 @@ impl Handler {
                     reply.finish(rcode);
                     if rcode == Rcode::NxDomain {
                         let mut walked = Vec::new();
-                        if self.later_walk(zone, query, client, turn, &mut walked).await {
+                        if Box::pin(self.later_walk(zone, query, client, turn, &mut walked)).await {
                             out = walked;
                         }
                     }
                     return Some((out, Part::Kubernetes));
                 }
                 Written::Leaves(target) => {
-                    let rcode = self.follow(query, &target, &mut reply).await;
+                    let rcode = Box::pin(self.follow(query, &target, &mut reply)).await;
                     reply.finish(rcode);
                     return Some((out, Part::Kubernetes));
                 }
@@ -178,13 +202,13 @@ impl Handler {
                 break;
             }
         }
-        if message.answers.is_empty() || entry.answer.rcode() != 0 {
+        if message.answers.is_empty() || entry.rcode() != 0 {
             let soa = message.authorities.iter().find(|record| record.record_type() == RecordType::SOA);
             if let Some(soa) = soa {
                 reply.foreign(Section::Authority, soa);
             }
         }
-        match entry.answer.rcode() {
+        match entry.rcode() {
             0 => Rcode::NoError,
             3 => Rcode::NxDomain,
             _ => Rcode::ServFail,
@@ -200,15 +224,10 @@ impl Handler {
         turn: u32,
         out: &mut Vec<u8>,
     ) -> bool {
-        for step in self.walk(zone, query, client) {
-            let Some((name, _)) = QueryName::read(step.as_bytes(), 0) else { continue };
-            let found = zone.find(&name, query.qtype);
-            if found == Found::NxDomain {
-                continue;
-            }
-            if found == Found::NotOurs {
-                let question = Question::of(query).about(step.as_bytes());
-                match self.routes.of(&name).get(&question).await.map(|entry| entry.answer.rcode()) {
+        for step in self.steps(zone, query, client) {
+            if !step.is_ours {
+                let question = Question::of(query).about(step.name.as_bytes());
+                match self.routes.of(&step.read).get(&question).await.map(|entry| entry.rcode()) {
                     Ok(0) => {}
                     Ok(3) => continue,
                     // The client finds out for itself.
@@ -216,7 +235,7 @@ impl Handler {
                 }
             }
             let mut reply = self.reply(query, client, flag::AA, out);
-            let rcode = match answer::write_alias(zone, query, &step, turn, &mut reply) {
+            let rcode = match answer::write_alias(zone, query, &step.name, turn, &mut reply) {
                 Written::Complete(rcode) => rcode,
                 Written::Leaves(target) => self.follow(query, &target, &mut reply).await,
                 Written::NotOurs => return false,

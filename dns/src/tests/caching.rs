@@ -111,7 +111,8 @@ fn short() -> CacheConfig {
 fn answers_past_their_time_are_told_while_nobody_answers() {
     for verify in [true, false] {
         in_namespace(move || {
-            let serve_stale = Some(ServeStale { duration: Duration::from_secs(60), verify });
+            let serve_stale =
+                Some(ServeStale { duration: Duration::from_secs(60), verify, ..ServeStale::default() });
             let (running, world) = served(with(CacheConfig { serve_stale, ..short() }));
             assert_eq!(ask("+short once.example.org"), "192.0.2.82\n");
             assert_eq!(ask("+short once.example.org"), "192.0.2.82\n");
@@ -133,7 +134,7 @@ fn answers_past_their_time_are_told_while_nobody_answers() {
 #[test]
 fn what_is_asked_often_stays() {
     in_namespace(|| {
-        let prefetch = Some(Prefetch { hits: 2, percent: 100 });
+        let prefetch = Some(Prefetch { hits: 2, within: Duration::from_secs(60), percent: 100 });
         let (running, world) = served(with(CacheConfig { prefetch, ..CacheConfig::default() }));
         for _ in 0..3 {
             assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::{
-    AclAction, Corefile, DnsConfig, ForwardOptions, NameMatch, PodRecords, Policy, Prefetch, Rules,
-    ServeStale, Tls, Upstreams,
+    AclAction, CacheConfig, Change, Corefile, DnsConfig, ForwardOptions, LogRule, NameMatch, PodRecords,
+    Policy, Prefetch, Probe, Rules, ServeStale, Tls, Upstreams,
 };
 
 fn read(text: &str) -> Corefile {
@@ -45,7 +45,9 @@ fn the_standard_corefile_is_our_default() {
     let listen = vec!["10.96.0.10:53".parse().unwrap()];
     let base = DnsConfig { listen, ..DnsConfig::default() };
     let corefile = Corefile::read(KUBERNETES, base.clone()).unwrap();
-    assert_eq!(corefile.config, DnsConfig { rules: vec![Rules::new(".")], ..base });
+    let own = vec!["cluster.local".to_owned()];
+    let cache = CacheConfig { no_success: own.clone(), no_denial: own, ..base.cache.clone() };
+    assert_eq!(corefile.config, DnsConfig { rules: vec![Rules::new(".")], cache, ..base });
     assert_eq!(corefile.lameduck, Duration::from_secs(5));
     let addresses = [corefile.health, corefile.ready, corefile.metrics].map(|a| a.unwrap().to_string());
     assert_eq!(addresses, ["0.0.0.0:8080", "0.0.0.0:8181", "0.0.0.0:9153"]);
@@ -91,9 +93,13 @@ fn what_people_add_is_read() {
         example.org, example.net:53 {
             forward . 192.0.2.1 [2001:db8::1]:5353 {
                 policy sequential
-                health_check 1s
+                health_check 1s no_rec domain example.org
                 max_fails 0
-                next SERVFAIL REFUSED
+                failover SERVFAIL REFUSED
+                next NXDOMAIN
+                max_connect_attempts 3
+                max_idle_conns 4
+                failfast_all_unhealthy_upstreams
                 except private.example.org
                 expire 20s
                 prefer_udp
@@ -160,12 +166,20 @@ fn what_people_add_is_read() {
         max_fails: 0,
         tls: None,
         failover: vec![2, 5],
+        idle_for: Duration::from_secs(20),
+        max_attempts: 3,
+        max_idle: 4,
+        fail_fast: true,
+        probe: Probe { domain: "example.org".to_owned(), recursion: false },
     };
     assert_eq!(stub.forward, wanted);
-    assert_eq!(stub.cache.prefetch, Some(Prefetch { hits: 10, percent: 20 }));
+    assert_eq!(
+        stub.cache.prefetch,
+        Some(Prefetch { hits: 10, within: Duration::from_secs(60), percent: 20 })
+    );
     assert_eq!(
         stub.cache.serve_stale,
-        Some(ServeStale { duration: Duration::from_secs(7200), verify: true })
+        Some(ServeStale { duration: Duration::from_secs(7200), verify: true, ..ServeStale::default() })
     );
     assert_eq!((stub.cache.servfail_ttl, stub.cache.success_ttl, stub.cache.denial_ttl), (10, 3600, 1800));
     let rules = config.rules.iter().find(|rules| rules.zone == ".").unwrap();
@@ -178,10 +192,17 @@ fn what_people_add_is_read() {
         (hosts.zones.as_slice(), hosts.fallthrough.as_deref()),
         (&["example.com".to_owned()][..], Some(&[][..]))
     );
-    let kinds: Vec<_> = rules.rewrites.iter().map(|r| (r.matches, r.and_on, r.answers.len())).collect();
+    let kinds: Vec<_> = rules
+        .rewrites
+        .iter()
+        .map(|rewrite| match &rewrite.change {
+            Change::Name { on, answers, .. } => (on.matches, rewrite.and_on, answers.len()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(
         kinds,
-        [(NameMatch::Exact, false, 0), (NameMatch::Suffix, true, 0), (NameMatch::Regex, false, 1)]
+        [(NameMatch::Exact, false, 0), (NameMatch::Suffix, true, 1), (NameMatch::Regex, false, 1)]
     );
     let acl: Vec<_> = rules.acl.iter().map(|r| (r.action, r.types.as_slice(), r.networks.len())).collect();
     assert_eq!(
@@ -196,7 +217,7 @@ fn what_people_add_is_read() {
         (dns64.prefix.to_string().as_str(), dns64.allow_ipv4, dns64.translate_all),
         ("2001:db8::/96", true, false)
     );
-    assert!(rules.log);
+    assert_eq!(rules.log, [LogRule::default()]);
     assert!(crate::Server::bind(config).is_ok());
 }
 
@@ -204,7 +225,11 @@ fn what_people_add_is_read() {
 fn upstreams_over_tls_are_read() {
     let text = ". {\n forward . tls://9.9.9.9 tls://149.112.112.112 {\n  tls_servername dns.quad9.net\n  tls /etc/ca.pem\n }\n}";
     let config = read(text).config;
-    let wanted = Tls { server_name: Some("dns.quad9.net".to_owned()), ca_file: Some("/etc/ca.pem".into()) };
+    let wanted = Tls {
+        server_name: Some("dns.quad9.net".to_owned()),
+        ca_file: Some("/etc/ca.pem".into()),
+        client: None,
+    };
     assert_eq!(config.forward.tls, Some(wanted));
     let addresses = ["9.9.9.9:853", "149.112.112.112:853"].map(|address| address.parse().unwrap());
     assert_eq!(config.upstreams, Upstreams::Addresses(addresses.to_vec()));
@@ -243,7 +268,28 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n forward . 192.0.2.1 {\n tls\n }\n}", "line 3: tls: \"tls\" is not supported"),
         (". {\n cache {\n success x\n }\n}", "line 3: success: \"x\" is not a number"),
         (". {\n health {\n lameduck x\n }\n}", "line 3: lameduck: \"x\" is not a duration"),
-        (". {\n rewrite ttl example.org 5\n}", "line 2: rewrite: only names can be rewritten"),
+        (". {\n rewrite opcode 0 1\n}", "line 2: rewrite: \"opcode\" cannot be rewritten"),
+        (". {\n rewrite ttl a.test 9-5\n}", "line 2: rewrite: \"9-5\" is not seconds, or a range of them"),
+        (". {\n rewrite type A NONSENSE\n}", "line 2: rewrite: \"NONSENSE\" is not a record type"),
+        (". {\n rewrite rcode a.test 2 99\n}", "line 2: rewrite: \"99\" is not a response code"),
+        (
+            ". {\n rewrite edns0 local set 1 {server_ip}\n}",
+            "line 2: rewrite: the option's data are not supported",
+        ),
+        (". {\n rewrite edns0 cookie set\n}", "line 2: rewrite: \"cookie set\" is not supported"),
+        (
+            ". {\n rewrite name a b answer c\n}",
+            "line 2: rewrite: auto, or name or value with two expressions, are expected after \"answer\"",
+        ),
+        (". {\n log . {\n class some\n }\n}", "line 3: class: \"class some\" is not supported"),
+        (". {\n reload soon\n}", "line 2: reload: \"soon\" is not a duration"),
+        (". {\n errors {\n quietly\n }\n}", "line 3: quietly: \"quietly\" is not supported"),
+        (". {\n loadbalance weighted w\n}", "line 2: loadbalance: the policy \"weighted\" is not supported"),
+        (
+            ". {\n forward . tls://192.0.2.1%a.test tls://192.0.2.2%b.test\n}",
+            "line 2: forward: upstreams must have one TLS server name",
+        ),
+        (". {\n import nowhere\n}", "line 2: import: \"nowhere\" is no snippet and no file"),
         (". {\n bind eth0\n}", "line 2: bind: \"eth0\" is not an address"),
         (". {\n autopath /etc/resolv.conf\n}", "line 2: autopath: only @kubernetes is supported"),
         (". {\n errors\n", "line 1: .: a \"}\" is missing"),
@@ -257,6 +303,68 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         let error = Corefile::read(text, DnsConfig::default()).unwrap_err();
         assert_eq!(error.to_string(), told, "{text}");
     }
+}
+
+#[test]
+fn what_newer_corefiles_say_is_read() {
+    let text = r#"
+        k8s.test:53 in-addr.arpa:53 {
+            errors {
+                consolidate 5m ".* i/o timeout$" warning show_first
+                stacktrace
+            }
+            log . {combined} {
+                class denial error
+                minDuration 1s
+            }
+            log example.org "{proto} {name}"
+            ready :8282 {
+                monitor continuously
+            }
+            reload 10s 5s
+            loadbalance round_robin
+            kubernetes {
+                labels app in (web, db)
+                pods insecure
+                fallthrough in-addr.arpa
+            }
+            cache 60 example.org {
+                serve_stale 1h verify 100ms 30s
+                disable success a.example.org
+                disable denial b.example.org c.example.org
+            }
+            forward example.net 192.0.2.1 {
+                force_tcp
+            }
+            forward . tls://192.0.2.2%dns.test {
+                tls /etc/cert.pem /etc/key.pem /etc/ca.pem
+            }
+        }
+    "#;
+    let Corefile { config, ready, .. } = read(text);
+    assert_eq!((config.zone.as_str(), config.reverse_fallthrough), ("k8s.test", true));
+    assert_eq!(config.exposure.labels, Some("app in (web,db)".parse().unwrap()));
+    assert_eq!(ready, "0.0.0.0:8282".parse().ok());
+    let log = &config.rules[0].log;
+    assert_eq!((log[0].format.as_str(), log[0].classes.len()), ("{combined}", 2));
+    assert_eq!(
+        (log[1].format.as_str(), log[1].zones.as_slice()),
+        ("{proto} {name}", &["example.org".to_owned()][..])
+    );
+    let stub = &config.stub_domains[0];
+    assert_eq!((stub.zone.as_str(), stub.forward.force_tcp, &stub.forward.tls), ("example.net", true, &None));
+    let cache = &stub.cache;
+    assert_eq!(
+        (cache.zones.len(), cache.no_success.len(), cache.no_denial.len(), cache.success_ttl),
+        (1, 1, 2, 60)
+    );
+    let wanted = ServeStale {
+        duration: Duration::from_secs(3600),
+        verify: true,
+        patience: Some(Duration::from_millis(100)),
+        ttl: 30,
+    };
+    assert_eq!(cache.serve_stale, Some(wanted));
 }
 
 proptest! {

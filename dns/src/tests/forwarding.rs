@@ -139,7 +139,7 @@ fn upstreams_over_tls_must_prove_who_they_are() {
             listening(DnsConfig { upstreams: at(&[address]), forward, cache: no_cache(), ..config() })
         };
         let server_name = Some("dns.example.org".to_owned());
-        let named = with(Tls { server_name: server_name.clone(), ca_file: ca_file.clone() });
+        let named = with(Tls { server_name: server_name.clone(), ca_file: ca_file.clone(), client: None });
         let running = serve(named);
         for _ in 0..3 {
             assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
@@ -147,15 +147,15 @@ fn upstreams_over_tls_must_prove_who_they_are() {
         assert_eq!((world.over_tcp(), world.connections()), (3, 1));
         let snapshot = snapshot(cluster());
         for (tls, is_good) in [
-            (Tls { server_name: None, ca_file: ca_file.clone() }, true),
-            (Tls { server_name: Some("other.example.org".to_owned()), ca_file }, false),
-            (Tls { server_name, ca_file: Some(other_ca) }, false),
+            (Tls { server_name: None, ca_file: ca_file.clone(), client: None }, true),
+            (Tls { server_name: Some("other.example.org".to_owned()), ca_file, client: None }, false),
+            (Tls { server_name, ca_file: Some(other_ca), client: None }, false),
         ] {
             running.configurator.apply(&with(tls), &snapshot).unwrap();
             let wanted = if is_good { "NOERROR" } else { "SERVFAIL" };
             assert!(ask("www.example.org").contains(&format!("status: {wanted}")));
         }
-        let missing = Tls { server_name: None, ca_file: Some("/nowhere/ca.pem".into()) };
+        let missing = Tls { server_name: None, ca_file: Some("/nowhere/ca.pem".into()), client: None };
         assert!(running.configurator.apply(&with(missing), &snapshot).is_err());
     });
 }

@@ -9,7 +9,7 @@ use hickory_proto::rr::RecordType;
 
 use super::{cluster, config, exchange, listening, served};
 use crate::{
-    DnsConfig, NameMatch, PodRecords, Rewrite, Rules, Upstreams,
+    Change, DnsConfig, NameMatch, NamePattern, PodRecords, Rewrite, Rules, Upstreams,
     testing::{
         bed::{eventually, in_namespace, sh},
         *,
@@ -57,7 +57,8 @@ fn a_new_configuration_holds_at_once_and_no_query_is_lost() {
 
         let from = "shop.test".to_owned();
         let to = "web.default.svc.k8s.test".to_owned();
-        let rewrite = Rewrite { matches: NameMatch::Exact, from, to, answers: Vec::new(), and_on: false };
+        let on = NamePattern { matches: NameMatch::Exact, text: from };
+        let rewrite = Rewrite { change: Change::Name { on, to, answers: Vec::new() }, and_on: false };
         let rules = vec![Rules { rewrites: vec![rewrite], ..Rules::new(".") }];
         let (zone, pods) = ("k8s.test".to_owned(), PodRecords::Disabled);
         let other = DnsConfig { rules, zone, pods, upstreams: Upstreams::None, ..base.clone() };

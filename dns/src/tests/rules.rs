@@ -4,7 +4,8 @@ use hickory_proto::rr::RecordType::{A, AAAA, MX, PTR, TXT};
 
 use super::{cluster, config, served};
 use crate::{
-    AclAction, AclRule, Dns64, DnsConfig, Hosts, NameMatch, Rewrite, Rules, Server, Template,
+    AclAction, AclRule, AnswerChange, Change, Dns64, DnsConfig, Hosts, NameMatch, NamePattern, Rewrite,
+    Rules, Server, Template,
     testing::{
         bed::{eventually, in_namespace, sh},
         *,
@@ -18,7 +19,12 @@ fn with(change: impl Fn(&mut Rules)) -> DnsConfig {
 }
 
 fn rewrite(matches: NameMatch, from: &str, to: &str) -> Rewrite {
-    Rewrite { matches, from: from.to_owned(), to: to.to_owned(), answers: Vec::new(), and_on: false }
+    rewrite_with(matches, from, to, Vec::new())
+}
+
+fn rewrite_with(matches: NameMatch, from: &str, to: &str, answers: Vec<AnswerChange>) -> Rewrite {
+    let on = NamePattern { matches, text: from.to_owned() };
+    Rewrite { change: Change::Name { on, to: to.to_owned(), answers }, and_on: false }
 }
 
 #[test]
@@ -88,13 +94,15 @@ fn names_are_answered_as_others_and_bear_their_own() {
                 rewrite(NameMatch::Suffix, ".in.example.com", ".default.svc.cluster.local"),
                 Rewrite { and_on: true, ..rewrite(NameMatch::Prefix, "old-", "") },
                 rewrite(NameMatch::Substring, ".here.", ".default.svc."),
-                Rewrite {
-                    answers: vec![(
-                        "(.*)\\.default\\.svc\\.cluster\\.local".to_owned(),
-                        "{1}.re.example.com".to_owned(),
-                    )],
-                    ..rewrite(NameMatch::Regex, "^(.*)\\.re\\.example\\.com", "{1}.default.svc.cluster.local")
-                },
+                rewrite_with(
+                    NameMatch::Regex,
+                    "^(.*)\\.re\\.example\\.com",
+                    "{1}.default.svc.cluster.local",
+                    vec![AnswerChange::Owner {
+                        from: "(.*)\\.default\\.svc\\.cluster\\.local".to_owned(),
+                        to: "{1}.re.example.com".to_owned(),
+                    }],
+                ),
                 rewrite(NameMatch::Exact, "bad.example.com", "not..a.name"),
             ];
         }),

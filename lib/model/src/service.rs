@@ -155,6 +155,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.selector`; empty means that somebody else makes the endpoints.
     pub selector: BTreeMap<String, String>,
+    /// `metadata.labels`; `None` where nobody asks for them: the labels of all services take memory.
+    pub labels: Option<Arc<BTreeMap<String, String>>>,
     /// `spec.externalIPs`, valid addresses only.
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress`, entries with an address only.
@@ -186,6 +188,7 @@ impl Service {
             external_name: None,
             ports: Vec::new(),
             selector: BTreeMap::new(),
+            labels: None,
             external_ips: Vec::new(),
             load_balancer: Vec::new(),
             source_ranges: Vec::new(),

@@ -1,0 +1,87 @@
+//! The directive `kubernetes`.
+
+use super::{
+    Corefile, bad_option,
+    directives::{Block, Result, option_parsed, unknown},
+    syntax::{Directive, Setting},
+    values, wrong,
+};
+use crate::{InvalidSelector, PodRecords, Selector};
+
+impl Block<'_> {
+    pub(super) fn kubernetes(&mut self, directive: &Directive, corefile: &mut Corefile) -> Result<()> {
+        self.has_kubernetes = true;
+        // Without domains of its own, those of the block.
+        let keys = self.keys.iter().filter_map(|key| values::zone_and_port(key)).map(|(zone, _)| zone);
+        let zones: Vec<String> = match directive.words.as_slice() {
+            [] => keys.filter(|zone| zone != ".").collect(),
+            words => words.to_vec(),
+        };
+        let mut own = zones.iter().filter(|zone| !is_reverse(zone));
+        if let Some(zone) = own.next() {
+            corefile.config.zone.clone_from(zone);
+        }
+        if let Some(other) = own.next() {
+            return Err(wrong(directive, format!("a second domain {other:?} is not supported")));
+        }
+        let config = &mut corefile.config;
+        config.ttl = 5;
+        config.pods = PodRecords::Disabled;
+        // Without a reverse domain the reverse names that are not ours are others'.
+        config.reverse_fallthrough = !zones.iter().any(|zone| is_reverse(zone));
+        for option in &directive.options {
+            match (option.name.as_str(), option.words.as_slice()) {
+                ("pods", [mode]) => {
+                    config.pods = match mode.as_str() {
+                        "disabled" => PodRecords::Disabled,
+                        "insecure" => PodRecords::Insecure,
+                        "verified" => PodRecords::Verified,
+                        _ => return Err(unknown(option)),
+                    }
+                }
+                ("ttl", [seconds]) => config.ttl = option_parsed(option, seconds, "seconds")?,
+                ("endpoint_pod_names", []) => config.endpoint_pod_names = true,
+                ("noendpoints", []) => config.endpoints = false,
+                ("ignore", [what]) if what == "empty_service" => config.ignore_empty_services = true,
+                ("namespaces", names) if !names.is_empty() => {
+                    config.exposure.namespaces.extend(names.iter().cloned());
+                }
+                ("namespace_labels", words) => {
+                    config.exposure.namespace_labels = Some(selector(option, words)?);
+                }
+                ("labels", words) => config.exposure.labels = Some(selector(option, words)?),
+                ("fallthrough", []) => {
+                    config.reverse_fallthrough = true;
+                    config.fallthrough.push(".".to_owned());
+                }
+                ("fallthrough", zones) => {
+                    config.reverse_fallthrough |= zones.iter().any(|zone| is_reverse(zone) || zone == ".");
+                    config.fallthrough.extend(zones.iter().filter(|zone| !is_reverse(zone)).cloned());
+                }
+                // How CoreDNS talks to the API server; here the agent does.
+                (
+                    "endpoint"
+                    | "kubeconfig"
+                    | "startup_timeout"
+                    | "apiserver_qps"
+                    | "apiserver_burst"
+                    | "apiserver_max_inflight",
+                    [_],
+                )
+                | ("tls", [_, _, _])
+                | ("kubeconfig", [_, _]) => {}
+                _ => return Err(unknown(option)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_reverse(zone: &str) -> bool {
+    zone.ends_with("arpa") || zone.ends_with("arpa.") || zone.contains('/')
+}
+
+fn selector(option: &Setting, words: &[String]) -> Result<Selector> {
+    let text = words.join(" ");
+    text.parse().map_err(|problem: InvalidSelector| bad_option(option, problem.to_string()))
+}
