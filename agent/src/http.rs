@@ -22,7 +22,13 @@ use jiff::Timestamp;
 use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 use tokio::net::TcpListener;
 
-use crate::{config::Settings, health::Health, metrics::Metrics, pages};
+use crate::{
+    config::Settings,
+    health::Health,
+    metrics::Metrics,
+    names::{NamesState, door_routes},
+    pages,
+};
 
 /// How long `/metrics` waits for the loop to read the datapath's counters; then it shows what it has.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -36,6 +42,8 @@ pub struct Site {
     pub metrics: Arc<Metrics>,
     /// The DNS server's metrics, while there is one.
     pub dns: DnsMetrics,
+    /// How DNS is, where it is served.
+    pub names: Option<NamesState>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Since when the agent runs.
@@ -63,7 +71,8 @@ pub async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListen
 
 /// What is served where the cluster asks for health.
 pub fn health_routes(site: Site) -> Router {
-    Router::new().route("/healthz", get(healthz)).route("/livez", get(livez)).with_state(site)
+    let names = site.names.clone().map(door_routes).unwrap_or_default();
+    Router::new().route("/healthz", get(healthz)).route("/livez", get(livez)).with_state(site).merge(names)
 }
 
 /// What is served where metrics are read.

@@ -41,6 +41,7 @@ pub mod routes;
 pub mod run;
 pub mod schedule;
 pub mod services;
+pub mod socket_store;
 pub mod source;
 pub mod start;
 pub mod status;

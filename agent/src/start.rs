@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     agent::Agent,
-    api::{Access, AccessError, ApiSource, Pods, Shared, Timing, Wanted},
+    api::{Access, AccessError, ApiSource, Needs, Shared, Timing, Wanted},
     capabilities,
     config::{Config, Source},
     folder::{FolderError, FolderSource, Input},
@@ -45,6 +45,7 @@ use crate::{
     notice::Notices,
     records::{self, RecordsError, pod_addresses},
     run::{self, Event},
+    socket_store::SocketStore,
 };
 
 /// Why the agent could not start, or had to end.
@@ -94,6 +95,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     for capability in capabilities::missing(&config) {
         error!("this process lacks {capability}");
     }
+    let store = SocketStore::of_process();
     let (lock, predecessor) = handover::take_lock(&config.state_dir)?;
     let _counting = config
         .program_stats
@@ -106,10 +108,11 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     let (state_dir, corefile) = (config.state_dir.clone(), config.corefile.clone());
 
     let mut names = match config.dns {
-        true => Some(Names::new(&config, runtime.handle().clone(), dns_metrics.clone())?),
+        true => Some(Names::new(&config, runtime.handle().clone(), dns_metrics.clone(), store)?),
         false => None,
     };
-    let http = serve_http(&runtime, &config, &health, &metrics, &dns_metrics, &events)?;
+    let state = names.as_ref().map(Names::state);
+    let http = serve_http(&runtime, &config, &health, &metrics, (dns_metrics, state), &events)?;
     // One that hands over answers until we do, and knows more.
     if let Some(names) = names.as_mut().filter(|_| predecessor.is_none()) {
         names.restore(&config);
@@ -207,13 +210,16 @@ impl Node {
             if let Some(node) = node.take() {
                 names = node.release(runtime)?;
             }
+            let Some(successor) = successor else {
+                names.iter_mut().for_each(Names::stop);
+                return Ok(());
+            };
             // One that has died may be followed by another.
-            if successor.is_none_or(|successor| runtime.block_on(successor.serves())) {
-                break;
+            if runtime.block_on(successor.serves()) {
+                names.iter_mut().for_each(Names::yield_to_successor);
+                return Ok(());
             }
         }
-        names.iter_mut().for_each(Names::stop);
-        Ok(())
     }
 
     /// Ends everything but DNS, so that another agent can begin.
@@ -256,7 +262,7 @@ fn serve_http(
     config: &Config,
     health: &Arc<Health>,
     metrics: &Arc<Metrics>,
-    dns: &DnsMetrics,
+    (dns, names): (DnsMetrics, Option<NamesState>),
     events: &mpsc::Sender<Event>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let events = events.clone();
@@ -269,7 +275,8 @@ fn serve_http(
     let site = Site {
         health: health.clone(),
         metrics: metrics.clone(),
-        dns: dns.clone(),
+        dns,
+        names,
         settings: Arc::new(config.set.clone()),
         started: jiff::Timestamp::now(),
         refresh: Arc::new(refresh),
@@ -306,12 +313,12 @@ fn start_sources(
         }
         Source::Api(source) => {
             let access = Access::new(source, place(&config.node_name))?;
-            let pods = names.as_ref().map_or(Pods::None, |names| names.pods(config));
-            let wanted = Wanted { proxy: config.proxy, dns: config.dns, pods };
+            let needs = names.as_ref().map_or(Needs::NONE, |names| names.needs(config));
+            let wanted = Wanted { proxy: config.proxy, dns: config.dns, needs };
             let timing = Timing::usual(config.api_idle_timeout);
             let api = ApiSource::new(access, config.node_name.clone(), &wanted, timing)?;
             if let Some(names) = names {
-                names.set_demand(api.pods());
+                names.set_demand(api.demand());
             }
             metrics.registry.register(Box::new(Shared(api.contacts())))?;
             health.set_contacts(api.contacts());

@@ -56,12 +56,15 @@ mod tests {
 
     #[test]
     fn only_the_first_step_of_a_known_pods_walk_is_walked() {
+        let sluice_model::Object::Pod(own) = pod("default/own", "10.1.0.7", false) else { panic!("a pod") };
+        let own = sluice_model::Pod { own_search: true, ..own };
         let objects = [
             namespace("default"),
             pod("default/a", "10.1.0.5", false),
             pod("default/host", "10.0.0.1", true),
             pod("default/b", "10.1.0.6", false),
             pod("other/b", "10.1.0.6", false),
+            sluice_model::Object::Pod(own),
         ];
         let fixture = Fixture::with(DnsConfig::default(), objects);
         let zone = fixture.publisher.zone();
@@ -88,6 +91,7 @@ mod tests {
             ("another type", "10.1.0.5", outside, RecordType::MX),
             ("an unknown client", "10.1.0.9", outside, RecordType::A),
             ("the node", "10.0.0.1", outside, RecordType::A),
+            ("a pod with a search path of its own", "10.1.0.7", outside, RecordType::A),
             ("two pods' address", "10.1.0.6", outside, RecordType::A),
             ("a name without dot", "10.1.0.5", "www.default.svc.cluster.local.", RecordType::A),
             ("another namespace", "10.1.0.5", "www.example.org.other.svc.cluster.local.", RecordType::A),

@@ -5,26 +5,23 @@
 //! longest, roughly (a clock hand passes over entries used since it came by last).
 
 mod key;
+mod store;
 
-pub(crate) use key::Key;
+pub(crate) use self::key::Key;
+use self::{key::KeyTail, store::Store};
 
 use std::{
-    collections::HashMap,
-    hash::BuildHasher,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use foldhash::fast::RandomState;
-
-use crate::{CacheConfig, message::Answer};
-
-const SHARDS: usize = 16;
-/// What an entry takes beside its message and its key, roughly.
-const OVERHEAD: usize = 200;
+use crate::{
+    CacheConfig,
+    message::{Answer, Question},
+};
 
 /// An answer that is kept.
 #[derive(Debug)]
@@ -39,13 +36,16 @@ pub(crate) struct Entry {
     hits: AtomicU32,
     /// When it was asked for last, in milliseconds since it came.
     asked: AtomicU32,
+    /// What of its key is not in the answer's question.
+    tail: KeyTail,
 }
 
 impl Entry {
     /// An answer that came now. Its time is zero where it must not be kept.
-    pub(crate) fn new(answer: Answer, now: Instant, config: &CacheConfig) -> Self {
+    pub(crate) fn new(answer: Answer, question: &Question, now: Instant, config: &CacheConfig) -> Self {
         let ttl = lifetime(&answer, config);
-        Self { answer, stored: now, ttl, hits: AtomicU32::new(0), asked: AtomicU32::new(0) }
+        let tail = KeyTail::of(question);
+        Self { answer, stored: now, ttl, hits: AtomicU32::new(0), asked: AtomicU32::new(0), tail }
     }
 
     /// How long it is good for.
@@ -140,142 +140,6 @@ impl Cache {
     }
 }
 
-/// Entries by key.
-#[derive(Debug)]
-pub(crate) struct Store {
-    hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
-    entries: AtomicUsize,
-    evictions: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    places: HashMap<Arc<[u8]>, usize, RandomState>,
-    slots: Vec<Option<Slot>>,
-    free: Vec<usize>,
-    hand: usize,
-    bytes: usize,
-    max_entries: usize,
-    max_bytes: usize,
-}
-
-#[derive(Debug)]
-struct Slot {
-    key: Arc<[u8]>,
-    entry: Arc<Entry>,
-    is_used: bool,
-}
-
-impl Slot {
-    fn bytes(&self) -> usize {
-        self.key.len() + self.entry.answer.size() + OVERHEAD
-    }
-}
-
-impl Store {
-    fn new(max_entries: usize, max_bytes: usize) -> Self {
-        let shard = || {
-            Mutex::new(Shard {
-                max_entries: max_entries.div_ceil(SHARDS),
-                max_bytes: max_bytes / SHARDS,
-                ..Shard::default()
-            })
-        };
-        Self {
-            hasher: RandomState::default(),
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            entries: AtomicUsize::new(0),
-            evictions: AtomicUsize::new(0),
-        }
-    }
-
-    fn shard(&self, key: &Key) -> std::sync::MutexGuard<'_, Shard> {
-        let place = self.hasher.hash_one(key.as_bytes()) as usize % SHARDS;
-        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many entries there are.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.load(Ordering::Relaxed)
-    }
-
-    /// How many were given up for want of room.
-    pub(crate) fn evictions(&self) -> usize {
-        self.evictions.load(Ordering::Relaxed)
-    }
-
-    fn get(&self, key: &Key, is_kept: impl Fn(&Entry) -> bool) -> Option<Arc<Entry>> {
-        let mut shard = self.shard(key);
-        let place = *shard.places.get(key.as_bytes())?;
-        let slot = shard.slots.get_mut(place)?.as_mut()?;
-        if is_kept(&slot.entry) {
-            slot.is_used = true;
-            return Some(slot.entry.clone());
-        }
-        shard.clear(place);
-        self.entries.fetch_sub(1, Ordering::Relaxed);
-        None
-    }
-
-    fn remove(&self, key: &Key) {
-        let mut shard = self.shard(key);
-        if let Some(place) = shard.places.get(key.as_bytes()).copied() {
-            shard.clear(place);
-            self.entries.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    fn put(&self, key: &Key, entry: Arc<Entry>) {
-        self.remove(key);
-        let slot = Slot { key: key.as_bytes().into(), entry, is_used: false };
-        let mut shard = self.shard(key);
-        if shard.max_entries == 0 || slot.bytes() > shard.max_bytes {
-            return;
-        }
-        while shard.places.len() >= shard.max_entries || shard.bytes + slot.bytes() > shard.max_bytes {
-            shard.evict();
-            self.entries.fetch_sub(1, Ordering::Relaxed);
-            self.evictions.fetch_add(1, Ordering::Relaxed);
-        }
-        shard.fill(slot);
-        self.entries.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Shard {
-    fn clear(&mut self, place: usize) {
-        if let Some(slot) = self.slots.get_mut(place).and_then(Option::take) {
-            self.bytes -= slot.bytes();
-            self.places.remove(&slot.key);
-            self.free.push(place);
-        }
-    }
-
-    fn fill(&mut self, slot: Slot) {
-        self.bytes += slot.bytes();
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.places.insert(slot.key.clone(), place);
-        self.slots[place] = Some(slot);
-    }
-
-    /// Gives up one entry; there is one.
-    fn evict(&mut self) {
-        loop {
-            self.hand = (self.hand + 1) % self.slots.len().max(1);
-            match self.slots.get_mut(self.hand) {
-                Some(Some(slot)) if slot.is_used => slot.is_used = false,
-                Some(Some(_)) => return self.clear(self.hand),
-                Some(None) => {}
-                None => return,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use hickory_proto::{
@@ -283,9 +147,8 @@ mod tests {
         rr::{Name, RData, Record, RecordType, rdata},
     };
 
-    use super::*;
-    use crate::message::Reading;
-    use crate::{message::Question, query::Query};
+    use super::{store::SHARDS, *};
+    use crate::{message::Reading, query::Query};
 
     fn name(n: usize) -> Name {
         format!("host-{n}.example.org.").parse().unwrap()
@@ -316,6 +179,11 @@ mod tests {
         }
     }
 
+    fn entry(n: usize, answer: Answer, now: Instant, config: &CacheConfig) -> Entry {
+        let question = crate::testing::question(&name(n).to_string(), RecordType::A);
+        Entry::new(answer, &Question::of(&Query::read(&question).unwrap()), now, config)
+    }
+
     #[test]
     fn times_are_bounded_as_coredns_bounds_them() {
         let config = CacheConfig { success_ttl: 3600, denial_ttl: 1800, ..CacheConfig::default() };
@@ -340,8 +208,7 @@ mod tests {
         let now = Instant::now();
         let config = CacheConfig { success_ttl: 60, ..CacheConfig::default() };
         let cache = Cache::new(&config);
-        cache
-            .put(&key(1), &Arc::new(Entry::new(answer(1, ResponseCode::NoError, &[60], None), now, &config)));
+        cache.put(&key(1), &Arc::new(entry(1, answer(1, ResponseCode::NoError, &[60], None), now, &config)));
         let left = |after: f64| {
             let now = now + Duration::from_secs_f64(after);
             cache.get(&key(1), now).and_then(|entry| entry.remaining(now))
@@ -350,7 +217,7 @@ mod tests {
         assert_eq!(left(0.5), Some(60));
         assert_eq!(left(59.5), Some(1));
         assert_eq!(left(60.0), None);
-        assert_eq!((cache.success.len(), cache.success.shard(&key(1)).bytes), (0, 0));
+        assert_eq!((cache.success.len(), cache.success.bytes()), (0, 0));
     }
 
     #[test]
@@ -360,7 +227,7 @@ mod tests {
             CacheConfig { success_capacity: 16 * SHARDS, max_bytes: 8 << 20, ..CacheConfig::default() };
         let cache = Cache::new(&config);
         let put = |n| {
-            let entry = Entry::new(answer(n, ResponseCode::NoError, &[60], None), now, &config);
+            let entry = entry(n, answer(n, ResponseCode::NoError, &[60], None), now, &config);
             cache.put(&key(n), &Arc::new(entry));
         };
         put(0);
@@ -374,14 +241,14 @@ mod tests {
         let config = CacheConfig { max_bytes: 2 * SHARDS * 1000, ..config };
         let cache = Cache::new(&config);
         for n in 0..1000 {
-            let entry = Entry::new(answer(n, ResponseCode::NoError, &[60], None), now, &config);
+            let entry = entry(n, answer(n, ResponseCode::NoError, &[60], None), now, &config);
             cache.put(&key(n), &Arc::new(entry));
         }
-        let bytes: usize = cache.success.shards.iter().map(|shard| shard.lock().unwrap().bytes).sum();
+        let bytes = cache.success.bytes();
         assert!(bytes <= config.max_bytes / 2 && cache.success.len() > SHARDS, "{bytes}");
         let big = answer(1, ResponseCode::NoError, &[60; 100], None);
-        cache.put(&key(5000), &Arc::new(Entry::new(big, now, &config)));
-        assert!(cache.get(&key(5000), now).is_none(), "too large for the room");
+        cache.put(&key(1), &Arc::new(entry(1, big, now, &config)));
+        assert!(cache.get(&key(1), now).is_none(), "too large for the room");
     }
 
     #[test]
@@ -390,7 +257,7 @@ mod tests {
         let config = CacheConfig::default();
         let cache = Cache::new(&config);
         let put = |code, ttls: &[u32]| {
-            cache.put(&key(1), &Arc::new(Entry::new(answer(1, code, ttls, None), now, &config)));
+            cache.put(&key(1), &Arc::new(entry(1, answer(1, code, ttls, None), now, &config)));
             (cache.success.len(), cache.denial.len(), cache.get(&key(1), now).unwrap().answer.is_denial())
         };
         assert_eq!(put(ResponseCode::NXDomain, &[]), (0, 1, true));

@@ -56,11 +56,11 @@ impl CorefileError {
 pub struct Corefile {
     /// For the server.
     pub config: DnsConfig,
-    /// Where `/health` is answered.
+    /// Where `/health` is answered besides where it is anyway.
     pub health: Option<SocketAddr>,
     /// How long the server goes on after it was told to stop.
     pub lameduck: Duration,
-    /// Where `/ready` is answered.
+    /// Where `/ready` is answered besides where it is anyway.
     pub ready: Option<SocketAddr>,
     /// Where `/metrics` is answered.
     pub metrics: Option<SocketAddr>,

@@ -173,6 +173,11 @@ impl Forwarder {
         }
     }
 
+    /// Whether a question more would be one too many.
+    pub(crate) fn is_full(&self) -> bool {
+        self.enabled && self.permits.available_permits() == 0
+    }
+
     /// Asks until a server answers or the time is up.
     pub(crate) async fn ask(&self, question: &Question) -> Result<Answer, ForwardError> {
         if !self.enabled {

@@ -362,7 +362,13 @@ impl Handler {
     }
 
     fn answer_cached(&self, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
-        let Some(hit) = self.routes.of(&query.name).cached(query, Instant::now()) else {
+        let resolver = self.routes.of(&query.name);
+        let Some(hit) = resolver.cached(query, Instant::now()) else {
+            // In a flood this must cost little.
+            if resolver.refuses(query) {
+                self.reply(query, client, 0, out).finish(Rcode::Refused);
+                return Outcome::Answered(Part::Forward);
+            }
             return Outcome::Later;
         };
         hit.entry.answer.write(query, Some(hit.ttl), self.limit(query, client), self.udp_payload, out);

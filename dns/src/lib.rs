@@ -61,3 +61,4 @@ pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
 pub use saved::{Saved, SavedError};
 pub use server::{Configurator, Server};
+pub use socket::Inherited;

@@ -17,7 +17,7 @@ use crate::{
     handler::HandlerSlot,
     metrics::Metrics,
     server::Busy,
-    socket::{Sockets, leave_group},
+    socket::{Keeping, Sockets, leave_group},
     tcp::Acceptor,
     udp::Worker,
 };
@@ -27,6 +27,7 @@ pub(crate) struct Listening {
     stop: Arc<AtomicBool>,
     sockets: Vec<Arc<Socket>>,
     threads: Vec<JoinHandle<()>>,
+    keeping: Keeping,
     /// Its end is the acceptor's.
     _acceptor: oneshot::Sender<()>,
 }
@@ -38,6 +39,7 @@ impl Listening {
         handler: &HandlerSlot,
         metrics: &Metrics,
         busy: &Busy,
+        keeping: &Keeping,
     ) -> Result<Self, DnsError> {
         let Sockets { address, udp, tcp } = sockets;
         let failed = |source| DnsError::Socket { call: "epoll_ctl", address, protocol: "tcp", source };
@@ -49,6 +51,7 @@ impl Listening {
             stop: Arc::default(),
             sockets: udp.into_iter().map(Arc::new).collect(),
             threads: Vec::new(),
+            keeping: keeping.clone(),
             _acceptor: acceptor,
         };
         for socket in &this.sockets {
@@ -78,6 +81,11 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        if self.keeping.is_kept() {
+            // What comes from now on waits in the sockets, for a successor that gets them. The threads look up now and
+            // then.
+            return;
+        }
         for socket in &self.sockets {
             // What comes from now on is a successor's, where there is one; and the thread is woken. That the
             // socket is not connected, which the kernel complains of, is no matter.

@@ -216,7 +216,7 @@ fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Ch
             addresses.iter().for_each(|address| zone.set_pod(&pod, *address, false));
         }
         let Some(pod) = snapshot.pods.get(name).filter(|pod| is_needed(&origin, pod)) else { continue };
-        let held = PodAt { name: name.clone(), is_host: pod.host_network };
+        let held = PodAt { name: name.clone(), is_plain: !pod.host_network && !pod.own_search };
         pod.addresses.iter().for_each(|address| zone.set_pod(&held, *address, true));
         pods.insert(name.clone(), (held, pod.addresses.clone()));
     }

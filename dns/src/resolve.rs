@@ -101,6 +101,21 @@ impl Resolver {
         self.cached_key(&Key::of(query), now)
     }
 
+    /// Whether a client's question that the cache has no answer for is refused at once: so many others are asked already, and
+    /// this is none of them.
+    pub(crate) fn refuses(&self, query: &Query<'_>) -> bool {
+        // What is past its time may be better than nothing.
+        if !self.forwarder.is_full() || self.config.serve_stale.is_some() {
+            return false;
+        }
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_asked = flights.contains_key(Key::of(query).as_bytes());
+        if !is_asked {
+            self.metrics.rejects.inc();
+        }
+        !is_asked
+    }
+
     /// The answer to a question of ours, from the cache or by asking.
     pub(crate) async fn get(&self, question: &Question) -> Resolved {
         match self.cached_key(&Key::of_question(question), Instant::now()) {
@@ -207,7 +222,7 @@ impl Resolver {
             let ended = Landing { resolver: &this, key: &key };
             let result = this.forwarder.ask(&question).await;
             let result = result.map_err(Arc::new).map(|answer| {
-                let entry = Arc::new(Entry::new(answer, Instant::now(), &this.config));
+                let entry = Arc::new(Entry::new(answer, &question, Instant::now(), &this.config));
                 let is_kept = !entry.ttl().is_zero() && this.scope.keeps(&question, entry.answer.is_denial());
                 if let Some(cache) = this.cache.as_ref().filter(|_| is_kept) {
                     cache.put(&key, &entry);

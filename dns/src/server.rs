@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,7 +25,7 @@ use crate::{
     name::WireName,
     routes::Routes,
     rules::RuleSet,
-    socket::Sockets,
+    socket::{Inherited, Keeping, Sockets},
     zone::Origin,
 };
 
@@ -53,21 +54,32 @@ enum Order {
 }
 
 /// An address of the configuration, and the one that was taken for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Taken {
     wanted: SocketAddr,
     address: SocketAddr,
+    /// Its sockets once more, where somebody may keep them.
+    copies: Arc<Vec<OwnedFd>>,
 }
 
 impl Server {
     /// Checks the configuration and takes the listen addresses, in the caller's network namespace. Addresses
     /// that no device has yet are taken all the same.
     pub fn bind(config: DnsConfig) -> Result<Self, DnsError> {
+        Self::bind_with(config, Inherited::default(), Keeping::default())
+    }
+
+    /// As [`Self::bind`], with sockets that an earlier server has left; this one may leave its own.
+    pub fn inherit(config: DnsConfig, inherited: Inherited) -> Result<Self, DnsError> {
+        Self::bind_with(config, inherited, Keeping::possible())
+    }
+
+    fn bind_with(config: DnsConfig, mut inherited: Inherited, keeping: Keeping) -> Result<Self, DnsError> {
         check(&config)?;
         let metrics = Metrics::new().map_err(DnsError::Metrics)?;
         let (orders, inbox) = mpsc::unbounded_channel();
-        let sockets = bind_all(&config.listen, thread_count(&config))?;
-        let taken: Vec<_> = sockets.iter().map(|(taken, _)| *taken).collect();
+        let sockets = bind_all(&config.listen, thread_count(&config), &mut inherited, &keeping)?;
+        let taken: Vec<_> = sockets.iter().map(|(taken, _)| taken.clone()).collect();
         let slot = Arc::default();
         let (origin, handler) = assemble(&config, &addresses(&taken), &metrics, &slot, None)?;
         metrics.show_plugins(&config);
@@ -77,6 +89,7 @@ impl Server {
         }
         let configurator = Configurator {
             udp_threads: config.udp_threads,
+            keeping,
             taken: Arc::new(Mutex::new(taken)),
             orders,
             publisher: Publisher::new(origin, slot.clone(), metrics.clone()),
@@ -112,7 +125,7 @@ impl Server {
     /// with time and I/O, whose threads are in the network namespace from which upstreams are reached.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), DnsError> {
         let Self { configurator, mut orders } = self;
-        let Configurator { handler, metrics, changed, .. } = configurator;
+        let Configurator { handler, metrics, changed, keeping, .. } = configurator;
         let (busy, mut all_done) = mpsc::channel(1);
         let mut listening = BTreeMap::new();
         let mut files = JoinSet::new();
@@ -125,7 +138,8 @@ impl Server {
                     None => {}
                     Some(Order::Open(sockets)) => {
                         let address = sockets.address;
-                        listening.insert(address, Listening::start(sockets, &handler, &metrics, &busy)?);
+                        let started = Listening::start(sockets, &handler, &metrics, &busy, &keeping)?;
+                        listening.insert(address, started);
                     }
                     Some(Order::Close(address)) => drop(listening.remove(&address)),
                 },
@@ -157,6 +171,7 @@ async fn watch_files(handler: HandlerSlot, mut changes: watch::Receiver<()>) {
 #[derive(Clone, Debug)]
 pub struct Configurator {
     udp_threads: usize,
+    keeping: Keeping,
     taken: Arc<Mutex<Vec<Taken>>>,
     orders: mpsc::UnboundedSender<Order>,
     metrics: Metrics,
@@ -179,10 +194,10 @@ impl Configurator {
         let is_new = |wanted: &SocketAddr| taken.iter().all(|taken| taken.wanted != *wanted);
         let new: Vec<_> = config.listen.iter().copied().filter(is_new).collect();
         // Bound before anything changes: what cannot be had leaves all as it was.
-        let sockets = bind_all(&new, thread_count(config))?;
+        let sockets = bind_all(&new, thread_count(config), &mut Inherited::default(), &self.keeping)?;
         let all = config.listen.iter().filter_map(|wanted| {
             let bound = sockets.iter().map(|(taken, _)| taken);
-            taken.iter().chain(bound).find(|taken| taken.wanted == *wanted).copied()
+            taken.iter().chain(bound).find(|taken| taken.wanted == *wanted).cloned()
         });
         let all: Vec<Taken> = all.collect();
         let old = self.handler.load();
@@ -193,7 +208,8 @@ impl Configurator {
         self.handler.store(Arc::new(handler));
         self.changed.send_replace(());
         let opened = sockets.into_iter().map(|(_, sockets)| Order::Open(sockets));
-        let closed = taken.iter().filter(|taken| !all.contains(taken)).map(|t| Order::Close(t.address));
+        let stays = |old: &&Taken| all.iter().any(|new| new.address == old.address);
+        let closed = taken.iter().filter(|old| !stays(old)).map(|old| Order::Close(old.address));
         for order in opened.chain(closed) {
             // A server that has ended listens nowhere.
             let _ = self.orders.send(order);
@@ -205,6 +221,19 @@ impl Configurator {
     /// What answers at present.
     pub(crate) fn handler(&self) -> Arc<Handler> {
         self.handler.load_full()
+    }
+
+    /// The sockets of each address, for somebody to keep until a later server inherits them; none where this one was
+    /// not made to leave any.
+    pub fn sockets(&self) -> Vec<(SocketAddr, Arc<Vec<OwnedFd>>)> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.iter().map(|taken| (taken.address, taken.copies.clone())).collect()
+    }
+
+    /// Says whether somebody keeps the sockets. Where nobody does, they are of no use any more at the server's end:
+    /// what comes goes to a successor that has bound beside it.
+    pub fn set_kept(&self, kept: bool) {
+        self.keeping.set(kept);
     }
 
     /// The addresses that are taken, in the order of the configuration.
@@ -223,10 +252,16 @@ impl DnsConfig {
 }
 
 /// Takes addresses.
-fn bind_all(listen: &[SocketAddr], threads: usize) -> Result<Vec<(Taken, Sockets)>, DnsError> {
+fn bind_all(
+    listen: &[SocketAddr],
+    threads: usize,
+    inherited: &mut Inherited,
+    keeping: &Keeping,
+) -> Result<Vec<(Taken, Sockets)>, DnsError> {
     let bind = |wanted: &SocketAddr| {
-        let sockets = Sockets::bind(*wanted, threads)?;
-        Ok((Taken { wanted: *wanted, address: sockets.address }, sockets))
+        let sockets = Sockets::bind(*wanted, threads, inherited, keeping)?;
+        let copies = if keeping.is_possible { sockets.copies()? } else { Vec::new() };
+        Ok((Taken { wanted: *wanted, address: sockets.address, copies: Arc::new(copies) }, sockets))
     };
     listen.iter().map(bind).collect()
 }

@@ -1,12 +1,22 @@
 //! Takes the addresses that a server listens on.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::DnsError;
 
-/// Room for bursts of queries; the kernel may grant less.
+/// Room for bursts of queries, in bytes of the kernel's counting: some 5,000 of them. The kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -14,6 +24,74 @@ const BACKLOG: i32 = 1024;
 const PORT_ATTEMPTS: usize = 16;
 /// The port of RFC 863, from which nobody asks.
 const DISCARD: u16 = 9;
+
+/// How long a thread waits for a query before it looks whether it shall stop, where its socket is not to be shut down.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Sockets that an earlier server has left with somebody who keeps them between two processes (systemd's
+/// `FileDescriptorStoreMax`). A server that begins with some, or none, may leave its own in turn:
+/// [`crate::Configurator::sockets`].
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<(SocketAddr, Type, Socket)>);
+
+impl Inherited {
+    /// Takes what can be used of these: UDP sockets without a peer, and listening TCP sockets. The others are closed.
+    pub fn new(fds: impl IntoIterator<Item = OwnedFd>) -> Self {
+        let read = |fd: OwnedFd| {
+            let socket = Socket::from(fd);
+            let kind = socket.r#type().ok()?;
+            let address = socket.local_addr().ok()?.as_socket()?;
+            // One with a peer has left its group.
+            let is_good = match kind {
+                Type::DGRAM => socket.peer_addr().is_err(),
+                Type::STREAM => socket.is_listener().unwrap_or(false),
+                _ => false,
+            };
+            is_good.then_some((address, kind, socket))
+        };
+        Self(fds.into_iter().filter_map(read).collect())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn take(&mut self, address: SocketAddr, kind: Type) -> Option<Socket> {
+        let place = self.0.iter().position(|(of, is, _)| (*of, *is) == (address, kind))?;
+        Some(self.0.swap_remove(place).2)
+    }
+}
+
+/// Whether the sockets outlive the server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keeping {
+    /// Somebody may keep them.
+    pub(crate) is_possible: bool,
+    is_kept: Arc<AtomicBool>,
+}
+
+impl Keeping {
+    /// Somebody may.
+    pub(crate) fn possible() -> Self {
+        Self { is_possible: true, ..Self::default() }
+    }
+
+    /// Says whether somebody does.
+    pub(crate) fn set(&self, kept: bool) {
+        self.is_kept.store(kept && self.is_possible, Ordering::Relaxed);
+    }
+
+    /// Whether somebody does.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept.load(Ordering::Relaxed)
+    }
+}
 
 /// The sockets of one listen address.
 #[derive(Debug)]
@@ -27,8 +105,17 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds `address`, whether or not a device has it.
-    pub(crate) fn bind(address: SocketAddr, udp_count: usize) -> Result<Self, DnsError> {
+    /// Binds `address`, whether or not a device has it; what is there already is taken.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        udp_count: usize,
+        inherited: &mut Inherited,
+        keeping: &Keeping,
+    ) -> Result<Self, DnsError> {
+        let mut open = |address, kind| match inherited.take(address, kind) {
+            Some(socket) => Ok(socket),
+            None => open(address, kind),
+        };
         let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
@@ -45,8 +132,21 @@ impl Sockets {
             while udp.len() < udp_count {
                 udp.push(open(address, Type::DGRAM)?);
             }
+            let look = keeping.is_possible.then_some(LOOK);
+            for socket in &udp {
+                socket.set_read_timeout(look).map_err(failed("setsockopt", address, "udp"))?;
+            }
             return Ok(Self { address, udp, tcp });
         }
+    }
+}
+
+impl Sockets {
+    /// The same sockets once more, for somebody to keep.
+    pub(crate) fn copies(&self) -> Result<Vec<OwnedFd>, DnsError> {
+        let copy = |socket: &Socket| socket.try_clone().map(OwnedFd::from);
+        let all = self.udp.iter().chain([&self.tcp]).map(copy);
+        all.collect::<io::Result<_>>().map_err(failed("fcntl", self.address, "udp"))
     }
 }
 
@@ -63,8 +163,10 @@ fn open(address: SocketAddr, kind: Type) -> Result<Socket, DnsError> {
         .and_then(|()| socket.set_reuse_address(true))
         .map_err(failed("setsockopt", address, name))?;
     if kind == Type::DGRAM {
-        // As much as is granted will do.
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        // As much as is granted will do; with CAP_NET_ADMIN that is all.
+        if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        }
     }
     socket.bind(&address.into()).map_err(failed("bind", address, name))?;
     Ok(socket)

@@ -70,6 +70,7 @@ pub(crate) fn pod(name: &str, address: &str, host_network: bool) -> Object {
         subdomain: None,
         ports: Vec::new(),
         host_network,
+        own_search: false,
         ready: true,
         terminating: false,
     })

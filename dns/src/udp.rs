@@ -63,6 +63,9 @@ impl Worker {
         loop {
             let packets = match self.receive(&mut buffers, &mut incoming) {
                 Ok(packets) => packets,
+                // Nothing came for a while.
+                Err(Errno::EAGAIN) if self.stop.load(Ordering::Relaxed) => return,
+                Err(Errno::EAGAIN) => continue,
                 // ICMP errors about answers that did not arrive.
                 Err(Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {
                     continue;

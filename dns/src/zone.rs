@@ -5,19 +5,19 @@
 //! it stands in the map; a look-up is one hash of those bytes. The maps are persistent: a copy that differs
 //! in one service shares everything else with the original.
 
+mod origin;
 mod reverse;
 
 use std::{net::IpAddr, sync::Arc};
 
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
-use ipnet::IpNet;
 use sluice_model::{ObjectName, Protocol};
 
-pub(crate) use self::reverse::Pointer;
 use self::reverse::Reverse;
+pub(crate) use self::{origin::Origin, reverse::Pointer};
 use crate::{
-    DnsConfig, Exposure, PodRecords,
-    desired::{Host, Port, RecordOptions, ServiceRecords},
+    PodRecords,
+    desired::{Host, Port, ServiceRecords},
     name::{self, WireName},
     query::QueryName,
     records::AddressSet,
@@ -25,31 +25,6 @@ use crate::{
 };
 
 type Map<K, V> = GenericHashMap<K, V, foldhash::fast::RandomState, DefaultSharedPtr>;
-
-/// What does not change while the server runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    /// The cluster's domain.
-    pub(crate) name: WireName,
-    /// How records are made.
-    pub(crate) options: RecordOptions,
-    /// Pod records.
-    pub(crate) pods: PodRecords,
-    /// Which namespaces there are.
-    pub(crate) exposure: Exposure,
-    /// The first query of a pod's walk along its search path is answered with where it leads.
-    pub(crate) autopath: bool,
-    /// The node whose pods those are; all nodes' where it is not known.
-    pub(crate) node: Option<String>,
-    /// Addresses of `ns.dns.<zone>`.
-    pub(crate) server_v4: AddressSet,
-    /// As above.
-    pub(crate) server_v6: AddressSet,
-    /// The cluster's networks.
-    pub(crate) networks: Vec<IpNet>,
-    /// Unknown reverse names are not ours.
-    pub(crate) reverse_fallthrough: bool,
-}
 
 /// The names and addresses of a cluster at one moment.
 #[derive(Clone, Debug)]
@@ -78,8 +53,8 @@ struct Presence {
 pub(crate) struct PodAt {
     /// Its name.
     pub(crate) name: ObjectName,
-    /// The address is the node's.
-    pub(crate) is_host: bool,
+    /// Its search path is that of its namespace, and the address is its own.
+    pub(crate) is_plain: bool,
 }
 
 /// What the zone has for a question.
@@ -281,7 +256,7 @@ impl Zone {
         if let Some(pointers) = name::reverse_address(name.rev_labels()).and_then(|a| self.reverse.get(a)) {
             // An address of a service belongs to the first of them; endpoints are all named.
             let first_host = pointers.partition_point(|pointer| pointer.host.is_none());
-            let told = if first_host > 0 { &pointers[..1] } else { &pointers[..] };
+            let told = if first_host > 0 { &pointers[..1] } else { pointers };
             return if qtype == rtype::PTR { Found::Pointers(told) } else { nothing(qtype) };
         }
         if self.origin.reverse_fallthrough {
@@ -294,10 +269,10 @@ impl Zone {
         }
     }
 
-    /// The namespace of the one pod that has an address of its own.
+    /// The namespace of the one pod that has this address, if its search path is that of the namespace.
     pub(crate) fn namespace_of_pod(&self, address: IpAddr) -> Option<&str> {
         match &**self.pods.get(&address)? {
-            [pod] if !pod.is_host => Some(&pod.name.namespace),
+            [pod] if pod.is_plain => Some(&pod.name.namespace),
             _ => None,
         }
     }
@@ -325,48 +300,6 @@ fn pointers<'r>(
         (host.address, pointer)
     });
     own.chain(hosts)
-}
-
-impl Origin {
-    /// What a configuration says, of a server at these addresses.
-    pub(crate) fn new(name: WireName, config: &DnsConfig, addresses: &[IpAddr]) -> Self {
-        let (v4, v6) = addresses.iter().partition(|address| address.is_ipv4());
-        Self {
-            name,
-            options: RecordOptions::new(config),
-            pods: config.pods,
-            exposure: config.exposure.clone(),
-            autopath: config.autopath,
-            node: config.node.clone(),
-            server_v4: AddressSet::new(v4, config.ttl),
-            server_v6: AddressSet::new(v6, config.ttl),
-            networks: config.networks.clone(),
-            reverse_fallthrough: config.reverse_fallthrough,
-        }
-    }
-
-    /// Whether the records of services, namespaces and pods are the same as those of `other`.
-    pub(crate) fn has_records_of(&self, other: &Self) -> bool {
-        let this = Self {
-            server_v4: other.server_v4.clone(),
-            server_v6: other.server_v6.clone(),
-            networks: other.networks.clone(),
-            reverse_fallthrough: other.reverse_fallthrough,
-            ..self.clone()
-        };
-        this == *other
-    }
-
-    /// The network that a reverse name stands for, if it lies within the cluster's.
-    pub(crate) fn covers(&self, name: &QueryName) -> Option<IpNet> {
-        let prefix = name::reverse_prefix(name.rev_labels())?;
-        self.networks.iter().any(|net| net.contains(&prefix)).then_some(prefix)
-    }
-
-    /// Whether a name must not be answered before the cluster is known.
-    pub(crate) fn claims(&self, name: &QueryName) -> bool {
-        name.labels_before(self.name.as_bytes()).is_some() || self.covers(name).is_some()
-    }
 }
 
 fn find_at_service<'z>(key: &'z Arc<[u8]>, records: &'z ServiceRecords, qtype: u16) -> Found<'z> {

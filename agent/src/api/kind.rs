@@ -151,8 +151,13 @@ impl Kind {
     }
 
     /// Reads an object and trims it; what is not kept is gone when this returns. `None` for objects that are of
-    /// no use to anybody here.
-    pub fn convert(self, identity: &Identity, text: &[u8]) -> Result<Option<Object>, Fault> {
+    /// no use to anybody here. `with_labels`: the labels of services are kept.
+    pub fn convert(
+        self,
+        identity: &Identity,
+        text: &[u8],
+        with_labels: bool,
+    ) -> Result<Option<Object>, Fault> {
         Ok(match self {
             Self::Service => {
                 let mut service = convert::service(&self.read::<Service>(identity, text)?)?;
@@ -160,6 +165,9 @@ impl Kind {
                 // there is a selector at all.
                 if !service.headless {
                     service.selector = BTreeMap::new();
+                }
+                if !with_labels {
+                    service.labels = None;
                 }
                 Some(Object::Service(service))
             }
@@ -209,9 +217,20 @@ mod tests {
     fn an_object_that_cannot_be_read_is_named_with_its_field() {
         let text = br#"{"metadata":{"namespace":"shop","name":"web"},"spec":{"ports":[{"port":"http"}]}}"#;
         let identity: Identity = read(text).unwrap();
-        let said = Kind::Service.convert(&identity, text).unwrap_err().to_string();
+        let said = Kind::Service.convert(&identity, text, false).unwrap_err().to_string();
         assert!(said.starts_with("Service shop/web: spec.ports"), "{said}");
         assert_eq!(Kind::Service.key(&identity), Some(ObjectKey::Service(ObjectName::new("shop", "web"))));
+    }
+
+    #[test]
+    fn labels_of_services_are_kept_where_somebody_asks_for_them() {
+        let text = br#"{"metadata":{"namespace":"shop","name":"web","labels":{"app":"web"}},"spec":{}}"#;
+        let identity: Identity = read(text).unwrap();
+        for with_labels in [false, true] {
+            let object = Kind::Service.convert(&identity, text, with_labels).unwrap();
+            let Some(Object::Service(service)) = object else { panic!("a service") };
+            assert_eq!(service.labels.map(|labels| labels.len()), with_labels.then_some(1));
+        }
     }
 
     #[test]
@@ -221,7 +240,7 @@ mod tests {
         let mut identity: Identity = read(text).unwrap();
         assert_eq!(identity.version().as_deref(), Some("7"));
         for kind in [Kind::Node, Kind::Namespace] {
-            let object = kind.convert(&identity, text).unwrap().unwrap();
+            let object = kind.convert(&identity, text, false).unwrap().unwrap();
             assert_eq!(kind.key(&identity), Some(object.key()));
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Known {
     /// Faults that have not been told yet.
     untold: Vec<String>,
     hasher: RandomState,
+    /// Labels of services are kept.
+    with_labels: bool,
     interner: Interner,
     /// The list that is being taken, or was last.
     round: u32,
@@ -63,9 +65,18 @@ impl Known {
             faults: BTreeMap::new(),
             untold: Vec::new(),
             hasher: RandomState::new(),
+            with_labels: false,
             interner: Interner::default(),
             round: 0,
             pending: Vec::new(),
+        }
+    }
+
+    /// Says whether labels of services are kept, for the next list.
+    pub(super) fn keep_labels(&mut self, with_labels: bool) {
+        if std::mem::replace(&mut self.with_labels, with_labels) != with_labels {
+            // What is known was read otherwise.
+            self.objects.values_mut().for_each(|held| held.hash = !held.hash);
         }
     }
 
@@ -166,7 +177,7 @@ impl Known {
             }
             None => false,
         };
-        match self.kind.convert(identity, text) {
+        match self.kind.convert(identity, text, self.with_labels) {
             Ok(Some(mut object)) => {
                 self.interner.share(&mut object);
                 self.faults.remove(&key);
@@ -278,6 +289,29 @@ mod tests {
         assert_eq!((delta, known.faults()), (None, 1));
         let (_, delta) = known.event(Happened::Deleted, bad.as_bytes());
         assert_eq!((names(&Vec::from_iter(delta)), known.faults()), (vec!["-a".to_owned()], 0));
+    }
+
+    #[test]
+    fn services_come_again_when_their_labels_are_asked_for() {
+        let service =
+            r#"{"metadata":{"namespace":"d","name":"s","resourceVersion":"5","labels":{"a":"b"}},"spec":{}}"#;
+        let mut known = Known::new(Kind::Service);
+        let labels = |known: &mut Known| {
+            let deltas = list(known, &[service.to_owned()]);
+            deltas
+                .into_iter()
+                .map(|delta| match delta {
+                    Delta::Put(Object::Service(service)) => service.labels.is_some(),
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!([labels(&mut known), labels(&mut known)], [vec![false], vec![]]);
+        known.keep_labels(true);
+        known.keep_labels(true);
+        assert_eq!([labels(&mut known), labels(&mut known)], [vec![true], vec![]]);
+        known.keep_labels(false);
+        assert_eq!(labels(&mut known), [false]);
     }
 
     #[test]

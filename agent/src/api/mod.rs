@@ -73,25 +73,51 @@ pub struct Wanted {
     pub proxy: bool,
     /// DNS is served.
     pub dns: bool,
+    /// What DNS needs of pods and services.
+    pub needs: Needs,
+}
+
+/// What DNS needs of pods and services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needs {
     /// Pods.
     pub pods: Pods,
+    /// The labels of services.
+    pub service_labels: bool,
+}
+
+impl Needs {
+    /// Nothing.
+    pub const NONE: Self = Self { pods: Pods::None, service_labels: false };
+    const LABELLED: Self = Self { pods: Pods::None, service_labels: true };
+
+    fn services(&self) -> Selection {
+        Selection::Of(Selector { with_labels: self.service_labels, ..Selector::default() })
+    }
 }
 
 impl Wanted {
     /// The kinds, and which objects of each.
     fn kinds(&self) -> Vec<(Kind, Selection)> {
         let all = || Selection::Of(Selector::default());
-        let mut kinds = vec![(Kind::Node, all()), (Kind::Pod, self.pods.selection())];
+        let mut kinds = vec![(Kind::Node, all()), (Kind::Pod, self.needs.pods.selection())];
         if self.proxy || self.dns {
             // What kube-proxy leaves out (row 1 of the behaviour table), unless DNS wants to know it.
             let without = |labels: &str, fields: Option<&str>| {
-                let selector =
-                    Selector { labels: Some(labels.to_owned()), fields: fields.map(str::to_owned) };
-                if self.dns { all() } else { Selection::Of(selector) }
+                let (labels, fields) = (Some(labels.to_owned()), fields.map(str::to_owned));
+                Selection::Of(Selector { labels, fields, with_labels: false })
             };
-            let services = without("!service.kubernetes.io/service-proxy-name", Some("spec.clusterIP!=None"));
+            let (services, slices) = if self.dns {
+                (self.needs.services(), all())
+            } else {
+                let services = "!service.kubernetes.io/service-proxy-name";
+                (
+                    without(services, Some("spec.clusterIP!=None")),
+                    without("!service.kubernetes.io/headless", None),
+                )
+            };
             kinds.push((Kind::Service, services));
-            kinds.push((Kind::EndpointSlice, without("!service.kubernetes.io/headless", None)));
+            kinds.push((Kind::EndpointSlice, slices));
             kinds.push((Kind::ServiceCidr, all()));
         }
         if self.dns {
@@ -107,33 +133,37 @@ impl Pods {
             Self::None => Selection::None,
             Self::On(node) => {
                 let fields = Some(format!("spec.nodeName={node}"));
-                Selection::Of(Selector { labels: None, fields })
+                Selection::Of(Selector { fields, ..Selector::default() })
             }
             Self::All => Selection::Of(Selector::default()),
         }
     }
 }
 
-/// Says which pods are watched, at any time.
+/// Says what DNS needs, at any time.
 #[derive(Clone, Debug)]
-pub struct PodsDemand(watch::Sender<Selection>);
+pub struct Demand {
+    pods: watch::Sender<Selection>,
+    services: watch::Sender<Selection>,
+}
 
-impl PodsDemand {
-    /// These pods and no others.
-    pub fn set(&self, pods: &Pods) {
-        self.0.send_if_modified(|held| {
-            let wanted = pods.selection();
-            let changed = *held != wanted;
-            *held = wanted;
-            changed
-        });
+impl Demand {
+    /// This, and nothing else.
+    pub fn set(&self, needs: &Needs) {
+        for (held, wanted) in [(&self.pods, needs.pods.selection()), (&self.services, needs.services())] {
+            held.send_if_modified(|held| {
+                let changed = *held != wanted;
+                *held = wanted;
+                changed
+            });
+        }
     }
 }
 
 /// The source, not yet running.
 pub struct ApiSource {
     kinds: Vec<(Kind, Selection)>,
-    pods: PodsDemand,
+    demand: Demand,
     servers: Arc<Servers>,
     contacts: Arc<Contacts>,
     timing: Timing,
@@ -151,17 +181,13 @@ impl ApiSource {
     ) -> Result<Self, prometheus::Error> {
         let kinds = wanted.kinds();
         let contacts = Arc::new(Contacts::new(kinds.iter().map(|(kind, _)| *kind))?);
-        let (pods, _) = watch::channel(wanted.pods.selection());
+        let channel = |selection| watch::channel(selection).0;
+        let demand = Demand {
+            pods: channel(wanted.needs.pods.selection()),
+            services: channel(wanted.needs.services()),
+        };
         let notices = events::inbox(contacts.clone());
-        Ok(Self {
-            kinds,
-            servers: Arc::new(Servers::new(access)),
-            contacts,
-            timing,
-            node,
-            notices,
-            pods: PodsDemand(pods),
-        })
+        Ok(Self { kinds, servers: Arc::new(Servers::new(access)), contacts, timing, node, notices, demand })
     }
 
     /// What is told of it.
@@ -174,9 +200,9 @@ impl ApiSource {
         self.notices.0.clone()
     }
 
-    /// Where to say which pods are watched.
-    pub fn pods(&self) -> PodsDemand {
-        self.pods.clone()
+    /// Where to say what DNS needs.
+    pub fn demand(&self) -> Demand {
+        self.demand.clone()
     }
 
     /// Runs until `send` says that nobody listens any more. The first update is sent when every kind has been
@@ -203,8 +229,11 @@ impl ApiSource {
         let (_, notices) = self.notices;
         tasks.spawn(writer.run(notices));
         for (kind, selection) in self.kinds {
+            let is_for_dns =
+                selection == Selection::Of(Selector::default()) || selection == Needs::LABELLED.services();
             let selection = match kind {
-                Kind::Pod => self.pods.0.subscribe(),
+                Kind::Pod => self.demand.pods.subscribe(),
+                Kind::Service if is_for_dns => self.demand.services.subscribe(),
                 _ => watch::channel(selection).1,
             };
             let feed = Feed {
@@ -247,10 +276,10 @@ mod tests {
     #[test]
     fn what_nobody_needs_is_not_watched() {
         let kinds = |proxy, dns| -> Vec<String> {
-            let wanted = Wanted { proxy, dns, pods: Pods::None };
+            let wanted = Wanted { proxy, dns, needs: Needs::NONE };
             let text = |(kind, selection): (Kind, Selection)| match selection {
                 Selection::None => format!("no {kind}"),
-                Selection::Of(Selector { labels, fields }) => {
+                Selection::Of(Selector { labels, fields, .. }) => {
                     let parts = [labels, fields].into_iter().flatten();
                     std::iter::once(kind.to_string()).chain(parts).collect::<Vec<_>>().join(" ")
                 }

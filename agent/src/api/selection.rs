@@ -18,18 +18,20 @@ pub(super) struct Selector {
     pub(super) labels: Option<String>,
     /// By fields.
     pub(super) fields: Option<String>,
+    /// Labels of services are kept: selects nothing, but another list is needed for it, too.
+    pub(super) with_labels: bool,
 }
 
 impl Selector {
     /// What to ask a list for, in pages of so many.
     pub(super) fn list(&self, limit: Option<u32>) -> ListParams {
-        let Self { labels, fields } = self.clone();
+        let Self { labels, fields, .. } = self.clone();
         ListParams { limit, label_selector: labels, field_selector: fields, ..ListParams::default() }
     }
 
     /// What to ask a watch for.
     pub(super) fn watch(&self) -> WatchParams {
-        let Self { labels, fields } = self.clone();
+        let Self { labels, fields, .. } = self.clone();
         WatchParams { label_selector: labels, field_selector: fields, ..WatchParams::default() }
     }
 }

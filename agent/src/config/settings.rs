@@ -157,10 +157,12 @@ pub struct Settings {
     /// Networks whose clients DNS answers besides the cluster's pods and nodes; 0.0.0.0/0,::/0 are all
     #[arg(long = "dns-allow-from", value_name = "CIDR,..", value_delimiter = ',')]
     pub dns_allow_from: Option<Vec<IpNet>>,
-    /// Where DNS serves /health; "none" serves it nowhere [default: that of the Corefile, or [::]:8080]
+    /// Where DNS serves /health, besides healthzAddress; "none" serves it nowhere else [default: that of the Corefile, or
+    /// none]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub dns_health_address: Option<Listen>,
-    /// Where DNS serves /ready; "none" serves it nowhere [default: that of the Corefile, or [::]:8181]
+    /// Where DNS serves /ready, besides healthzAddress; "none" serves it nowhere else [default: that of the Corefile, or
+    /// none]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub dns_ready_address: Option<Listen>,
     /// Where DNS serves its own /metrics; "none" serves it nowhere [default: that of the Corefile, or [::]:9153]

@@ -35,10 +35,17 @@ pub fn pod(object: &KubePod, readiness: Readiness) -> Result<Pod, ConvertError> 
         subdomain: subdomain(&subject, spec)?,
         ports: ports(&subject, spec)?,
         host_network: spec.and_then(|s| s.host_network).unwrap_or_default(),
+        own_search: spec.is_some_and(has_own_search),
         ready: !ended && ready(status, readiness),
         terminating: object.metadata.deletion_timestamp.is_some(),
         name,
     })
+}
+
+fn has_own_search(spec: &PodSpec) -> bool {
+    let is_of_cluster = spec.dns_policy.as_deref().is_none_or(|policy| policy.starts_with("ClusterFirst"));
+    let searches = spec.dns_config.as_ref().and_then(|config| config.searches.as_deref());
+    !is_of_cluster || searches.is_some_and(|searches| !searches.is_empty())
 }
 
 fn addresses(subject: &Subject, status: Option<&PodStatus>) -> Result<Vec<IpAddr>, ConvertError> {

@@ -36,6 +36,7 @@ pub fn service(object: &KubeService) -> Result<Service, ConvertError> {
         external_name: external_name(&subject, spec, kind)?,
         ports: ports(&subject, spec.ports.as_deref().unwrap_or_default())?,
         selector: spec.selector.clone().unwrap_or_default(),
+        labels: object.metadata.labels.clone().map(Arc::new),
         // kube-proxy passes over what is no address here, and the API server lets it through.
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         load_balancer: load_balancer(&subject, object)?,

@@ -301,6 +301,17 @@ fn pods() {
     for (rest, readiness, expected) in table {
         assert_eq!(of_pod(rest.clone(), readiness).unwrap().ready, expected, "{rest} {readiness:?}");
     }
+    for (spec, own) in [
+        (json!({"containers": []}), false),
+        (json!({"containers": [], "dnsPolicy": "ClusterFirstWithHostNet"}), false),
+        (json!({"containers": [], "dnsPolicy": "Default"}), true),
+        (json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.96.0.10"]}}), true),
+        (json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}), false),
+        (json!({"containers": [], "dnsConfig": {"searches": ["corp.test"]}}), true),
+    ] {
+        let pod = of_pod(json!({ "spec": spec.clone() }), Readiness::Assumed).unwrap();
+        assert_eq!(pod.own_search, own, "{spec}");
+    }
     let ended = json!({"status": {"phase": "Succeeded", "podIP": "10.0.0.1"}});
     assert!(of_pod(ended, Readiness::Reported).unwrap().addresses.is_empty());
     let wrong = json!({"status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "no"}]}});

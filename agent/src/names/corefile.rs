@@ -1,4 +1,5 @@
-//! The Corefile: read at the start, followed while the agent runs, and kept as it was when it was good.
+//! The Corefile: read at the start with what it imports, followed while the agent runs, and kept as it was when it was
+//! good. Corefile and imported files are one text from here on.
 //!
 //! The copy of the last good one is what an agent starts with when the file is bad: a mistake that a running
 //! agent has refused must not end the next one.
@@ -11,7 +12,7 @@ use std::{
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use sluice_dns::{CorefileError, DnsError};
+use sluice_dns::{Corefile, CorefileError, DnsError};
 use tracing::{error, warn};
 
 use crate::folder::write_atomically;
@@ -52,9 +53,55 @@ pub enum BadCorefile {
     },
 }
 
-/// Reads the file.
+/// Reads the file, and those that it imports.
 pub(super) fn read(path: &Path) -> Result<String, BadCorefile> {
-    fs::read_to_string(path).map_err(|source| BadCorefile::Read { path: path.to_owned(), source })
+    let text =
+        fs::read_to_string(path).map_err(|source| BadCorefile::Read { path: path.to_owned(), source })?;
+    with_imports(path, &text).map_err(|source| BadCorefile::Parse { path: path.to_owned(), source })
+}
+
+fn with_imports(path: &Path, text: &str) -> Result<String, CorefileError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Corefile::bundle(text, |pattern| imported(&folder.join(pattern)))
+}
+
+/// The files of a pattern, whose last part may have `*` and `?` in it; their names and texts, in order.
+fn imported(pattern: &Path) -> io::Result<Vec<(String, String)>> {
+    let last = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let paths = if last.contains(['*', '?']) {
+        let folder = match fs::read_dir(pattern.parent().unwrap_or(Path::new("."))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            folder => folder?,
+        };
+        let mut found = Vec::new();
+        for entry in folder {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if matches(last.as_bytes(), name.as_bytes()) && path.is_file() {
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    } else {
+        vec![pattern.to_owned()]
+    };
+    let read = |path: PathBuf| match fs::read_to_string(&path) {
+        Ok(text) => Some(Ok((path.display().to_string(), text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(error)),
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([b'*', rest @ ..], _) => (0..=name.len()).any(|at| matches(rest, &name[at..])),
+        ([b'?', rest @ ..], [_, name @ ..]) => matches(rest, name),
+        ([byte, rest @ ..], [first, name @ ..]) => byte == first && matches(rest, name),
+        ([], name) => name.is_empty(),
+        (_, []) => false,
+    }
 }
 
 /// The last good one.
@@ -97,6 +144,8 @@ pub fn watch(
             wait(&inbox);
             // A file that is being replaced is missing for a moment, one that is removed changes nothing.
             let Ok(text) = fs::read_to_string(&path) else { continue };
+            // Without what it imports it is refused, which is told where all that is refused is.
+            let text = with_imports(&path, &text).unwrap_or(text);
             if last.as_ref() != Some(&text) {
                 last = Some(text.clone());
                 if !changed(text) {
@@ -125,6 +174,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_match_patterns() {
+        for (pattern, name, wanted) in [
+            ("*.conf", "a.conf", true),
+            ("*.conf", ".conf", true),
+            ("*.conf", "a.config", false),
+            ("a?c*", "abc", true),
+            ("a?c*", "ac", false),
+            ("*a*b*", "xaxbx", true),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), wanted, "{pattern} {name}");
+        }
+    }
+
+    #[test]
     fn every_way_of_writing_is_seen() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("Corefile");
@@ -149,6 +213,15 @@ mod tests {
             }
             assert_eq!(next(), text);
         }
+        // What it imports is part of it.
+        fs::write(&path, ". {\n import custom/*.conf\n}\n").unwrap();
+        assert!(next().ends_with("(custom/*.conf) {\n}\n"));
+        fs::create_dir(folder.path().join("custom")).unwrap();
+        for (name, text) in [("b.conf", "log"), ("a.conf", "errors"), ("c.off", "loop")] {
+            fs::write(folder.path().join("custom").join(name), text).unwrap();
+        }
+        let both = next();
+        assert!(both.contains("errors\n#file") && both.contains("log") && !both.contains("loop"), "{both}");
         fs::write(folder.path().join("other"), "x").unwrap();
         assert!(texts.recv_timeout(Duration::from_millis(200)).is_err(), "the same text is no news");
     }

@@ -10,14 +10,17 @@ use ipnet::IpNet;
 use sluice_dns::{Corefile, CorefileError, DnsConfig, PodRecords, Upstreams};
 use sluice_model::{Service, ServicePort, Snapshot, TargetPort};
 
-use crate::{api::Pods, config::Config};
+use crate::{
+    api::{Needs, Pods},
+    config::Config,
+};
 
 /// The port of DNS.
 const PORT: u16 = 53;
 /// The lameduck time of the standard manifests.
 const LAMEDUCK: Duration = Duration::from_secs(5);
-/// Where `/health`, `/ready` and `/metrics` are served by the standard manifests.
-const PORTS: [u16; 3] = [8080, 8181, 9153];
+/// The port of DNS's metrics.
+const METRICS_PORT: u16 = 9153;
 
 /// What the server should be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +33,9 @@ pub struct Wanted {
     pub lameduck: Duration,
 }
 
-/// Where it is told over HTTP how the server is.
+/// Where it is told over HTTP how the server is, besides the agent's own address for health. CoreDNS has ports 8080 and
+/// 8181 in a pod of its own; on a node they would be taken from pods in the host's network, so they are served only
+/// where somebody says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DoorAddresses {
     /// `/health`.
@@ -94,13 +99,18 @@ fn clients(
 
 /// The pods that the server must know of: all, where the names of pods are to be true; this node's, for whose queries
 /// it walks their search paths.
-pub(super) fn pods(dns: &DnsConfig) -> Pods {
+fn pods(dns: &DnsConfig) -> Pods {
     match (&dns.node, dns.autopath) {
         _ if dns.pods == PodRecords::Verified => Pods::All,
         (Some(node), true) => Pods::On(node.as_str().into()),
         (None, true) => Pods::All,
         (_, false) => Pods::None,
     }
+}
+
+/// What the server must know beside names, addresses and ports.
+pub(super) fn needs(dns: &DnsConfig) -> Needs {
+    Needs { pods: pods(dns), service_labels: dns.exposure.labels.is_some() }
 }
 
 /// What the server should be like. `local`: this node's addresses.
@@ -129,10 +139,9 @@ pub(super) fn wanted(
         allow_from: clients(config, snapshot, &addresses, local),
         ..DnsConfig::default()
     };
-    let everywhere = |port| Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
-    let [health, ready, metrics] = PORTS.map(everywhere);
+    let metrics = Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), METRICS_PORT));
     let (mut dns, doors, lameduck) = match corefile {
-        None => (base, DoorAddresses { health, ready, metrics }, LAMEDUCK),
+        None => (base, DoorAddresses { metrics, ..DoorAddresses::default() }, LAMEDUCK),
         Some(text) => {
             let Corefile { config, health, ready, metrics, lameduck } = Corefile::read(text, base)?;
             (config, DoorAddresses { health, ready, metrics }, lameduck)
@@ -273,20 +282,21 @@ mod tests {
         let listen: Vec<_> = told.dns.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["10.96.0.10:53", "169.254.20.10:5353", "[fd00::a]:53"]);
         let doors = [told.doors.health, told.doors.ready, told.doors.metrics].map(|a| a.map(|a| a.port()));
-        assert_eq!((doors, told.lameduck), ([Some(8088), Some(8181), None], Duration::from_secs(7)));
+        assert_eq!((doors, told.lameduck), ([Some(8088), None, None], Duration::from_secs(7)));
 
         let flags = config(|settings| {
             settings.dns_health_address = Some(Listen(None));
+            settings.dns_ready_address = "127.0.0.1:8282".parse().ok();
             settings.dns_metrics_address = "127.0.0.1:9".parse().ok();
             settings.dns_lameduck = "1s".parse().ok();
         });
         let told = wanted(&flags, Some(text), &empty.0, &empty.1).unwrap();
         let doors = [told.doors.health, told.doors.ready, told.doors.metrics].map(|a| a.map(|a| a.port()));
-        assert_eq!((doors, told.lameduck), ([None, Some(8181), Some(9)], Duration::from_secs(1)));
+        assert_eq!((doors, told.lameduck), ([None, Some(8282), Some(9)], Duration::from_secs(1)));
 
         let plain = wanted(&config(|_| {}), None, &empty.0, &empty.1).unwrap();
         let doors = [plain.doors.health, plain.doors.ready, plain.doors.metrics].map(|a| a.map(|a| a.port()));
-        assert_eq!((doors, plain.lameduck), ([Some(8080), Some(8181), Some(9153)], LAMEDUCK));
+        assert_eq!((doors, plain.lameduck), ([None, None, Some(9153)], LAMEDUCK));
         let error = wanted(&flags, Some(". {\n whoami\n}"), &empty.0, &empty.1).unwrap_err();
         assert_eq!(error.to_string(), "line 2: whoami: this directive is not supported");
     }

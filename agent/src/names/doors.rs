@@ -150,6 +150,11 @@ fn listen(runtime: &Handle, address: SocketAddr) -> io::Result<tokio::net::TcpLi
     tokio::net::TcpListener::from_std(listener)
 }
 
+/// `/health` and `/ready`, for an address where health is asked for anyway.
+pub fn routes(state: NamesState) -> Router {
+    Router::new().route("/health", get(|| async { "OK" })).route("/ready", get(ready)).with_state(state)
+}
+
 /// As CoreDNS: OK, or what is not ready.
 async fn ready(State(state): State<NamesState>) -> Response {
     if state.is_ready() {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use prometheus::{IntCounter, Registry};
-use sluice_dns::{Configurator, DnsError, Publisher, Server};
+use sluice_dns::{Configurator, DnsError, Inherited, Publisher, Server};
 use sluice_model::{Changes, Snapshot};
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use tracing::{error, info, warn};
@@ -26,14 +26,15 @@ use tracing::{error, info, warn};
 pub use self::{
     corefile::{BadCorefile, watch as watch_corefile},
     desired::{DoorAddresses, Wanted, addresses, default_service},
-    doors::{DoorError, NamesState},
+    doors::{DoorError, NamesState, routes as door_routes},
 };
 use self::{doors::Doors, kept::KeptZone};
 use crate::{
-    api::{Pods, PodsDemand},
+    api::{Demand, Needs},
     config::Config,
     failure::{Chain, Failure},
     http::DnsMetrics,
+    socket_store::SocketStore,
 };
 
 /// The server, once it has addresses to serve at.
@@ -43,6 +44,8 @@ pub struct Names {
     state: NamesState,
     doors: Doors,
     kept: KeptZone,
+    /// Who may keep the sockets between two agents.
+    store: SocketStore,
     /// The Corefile in force, and the addresses that it binds.
     corefile: Option<(String, BTreeSet<IpAddr>)>,
     /// Corefiles that were refused.
@@ -50,8 +53,8 @@ pub struct Names {
     /// What the server should be like, as it was made out last, and of which addresses of the node.
     wanted: Option<(Wanted, BTreeSet<IpAddr>)>,
     running: Option<Running>,
-    /// Where to say which pods must be known, if that is a question.
-    demand: Option<PodsDemand>,
+    /// Where to say what must be known of pods and services, if that is a question.
+    demand: Option<Demand>,
     /// The lack of an address was told.
     told: bool,
 }
@@ -68,7 +71,12 @@ struct Running {
 impl Names {
     /// No server yet. Its metrics will stand in `metrics`. Fails where a Corefile is configured that cannot be used,
     /// and none is kept that could.
-    pub fn new(config: &Config, runtime: Handle, metrics: DnsMetrics) -> Result<Self, BadCorefile> {
+    pub fn new(
+        config: &Config,
+        runtime: Handle,
+        metrics: DnsMetrics,
+        store: SocketStore,
+    ) -> Result<Self, BadCorefile> {
         let refused = IntCounter::new("coredns_reload_failed_total", "Corefiles that were refused.");
         let mut names = Self {
             doors: Doors::new(runtime.clone()),
@@ -76,6 +84,7 @@ impl Names {
             metrics,
             state: NamesState::default(),
             kept: KeptZone::new(&config.state_dir),
+            store,
             corefile: None,
             // The name is a good one.
             refused: refused.unwrap_or_else(|_| unreachable!()),
@@ -110,15 +119,15 @@ impl Names {
         self.corefile.as_ref().map(|(text, _)| text.as_str())
     }
 
-    /// The pods that must be known, as far as it can be told before the cluster is.
-    pub fn pods(&self, config: &Config) -> Pods {
+    /// What must be known of pods and services, as far as it can be told before the cluster is known.
+    pub fn needs(&self, config: &Config) -> Needs {
         let wanted = desired::wanted(config, self.corefile(), &Snapshot::default(), &BTreeSet::new());
         // A Corefile was checked when it was read.
-        wanted.map_or(Pods::None, |wanted| desired::pods(&wanted.dns))
+        wanted.map_or(Needs::NONE, |wanted| desired::needs(&wanted.dns))
     }
 
-    /// Says from now on which pods must be known.
-    pub fn set_demand(&mut self, demand: PodsDemand) {
+    /// Says from now on what must be known of pods and services.
+    pub fn set_demand(&mut self, demand: Demand) {
         self.demand = Some(demand);
     }
 
@@ -193,12 +202,13 @@ impl Names {
         }
         let Some((wanted, _)) = self.wanted.clone() else { return failures };
         if let Some(demand) = &self.demand {
-            demand.set(&desired::pods(&wanted.dns));
+            demand.set(&desired::needs(&wanted.dns));
         }
         self.state.set_lameduck(wanted.lameduck);
         let doors = self.doors.set(wanted.doors, &self.state, &self.metrics);
         failures.extend(doors.into_iter().map(Failure::Door));
         failures.extend(self.serve(config, wanted, snapshot, changes).err().map(Failure::Dns));
+        self.keep_sockets(config, snapshot);
         if let Some(Running { publisher, wanted, .. }) = &self.running {
             self.kept.keep(&self.runtime, publisher, &wanted.dns.allow_from);
         }
@@ -243,10 +253,30 @@ impl Names {
         Ok(())
     }
 
+    /// Leaves the sockets with the service manager, unless the cluster has other servers: while ours is dead, those answer
+    /// at once what would wait in its sockets.
+    fn keep_sockets(&mut self, config: &Config, snapshot: &Snapshot) {
+        if !self.store.is_there() {
+            return;
+        }
+        let has_others = snapshot
+            .slices_of(&config.dns_service)
+            .any(|slice| slice.endpoints.iter().any(|endpoint| endpoint.ready));
+        let running = self.running.as_ref().filter(|_| !has_others);
+        let sockets = running.map(|running| running.configurator.sockets()).unwrap_or_default();
+        if let Some(running) = &self.running {
+            running.configurator.set_kept(!has_others);
+        }
+        self.store.keep(&sockets);
+    }
+
     /// Starts a server; what is `known` is told it before it answers its first query.
-    fn start(&self, wanted: Wanted, known: impl FnOnce(&Publisher)) -> Result<Running, DnsError> {
+    fn start(&mut self, wanted: Wanted, known: impl FnOnce(&Publisher)) -> Result<Running, DnsError> {
         let _inside = self.runtime.enter();
-        let server = Server::bind(wanted.dns.clone())?;
+        let server = match self.store.is_there() {
+            true => Server::inherit(wanted.dns.clone(), Inherited::new(self.store.take()))?,
+            false => Server::bind(wanted.dns.clone())?,
+        };
         let registry = Registry::new();
         let registered = server
             .register_metrics(&registry)
@@ -277,6 +307,15 @@ impl Names {
     /// Serves nothing over HTTP any more: a successor does.
     pub fn close_doors(&mut self) {
         self.doors.close();
+    }
+
+    /// Ends the server where a successor serves beside it: its sockets are of no use any more.
+    pub fn yield_to_successor(&mut self) {
+        if let Some(running) = &self.running {
+            running.configurator.set_kept(false);
+        }
+        self.store.keep(&[]);
+        self.stop();
     }
 
     /// Ends the server, after it has answered what has arrived.

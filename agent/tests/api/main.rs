@@ -12,7 +12,7 @@ use std::{
 
 use axum::body::Bytes;
 use sluice_agent::{
-    api::{Access, ApiSource, Contacts, Kind, Pods, PodsDemand, Timing, Wanted},
+    api::{Access, ApiSource, Contacts, Demand, Kind, Needs, Pods, Timing, Wanted},
     config::ApiSettings,
     notice::{About, Notice, Notices},
     source::{Delta, Update},
@@ -27,7 +27,7 @@ struct Source {
     snapshot: Snapshot,
     contacts: Arc<Contacts>,
     notices: Notices,
-    pods: PodsDemand,
+    demand: Demand,
     faults: usize,
 }
 
@@ -52,17 +52,17 @@ impl Source {
     }
 
     fn with(settings: ApiSettings, timing: Timing) -> Self {
-        Self::of(settings, timing, Wanted { proxy: true, dns: false, pods: Pods::None })
+        Self::of(settings, timing, Wanted { proxy: true, dns: false, needs: Needs::NONE })
     }
 
     fn of(settings: ApiSettings, timing: Timing, wanted: Wanted) -> Self {
         let access = Access::new(settings, 0).unwrap();
         let source = ApiSource::new(access, "one".into(), &wanted, timing).unwrap();
         let (contacts, notices) = (source.contacts(), source.notices());
-        let pods = source.pods();
+        let demand = source.demand();
         let (sender, updates) = mpsc::channel();
         source.run(move |update| sender.send(update).is_ok()).unwrap();
-        Self { updates, snapshot: Snapshot::default(), contacts, notices, pods, faults: 0 }
+        Self { updates, snapshot: Snapshot::default(), contacts, notices, demand, faults: 0 }
     }
 
     fn take(&mut self, update: Update) {
@@ -324,7 +324,8 @@ fn rights_that_are_missing_keep_back_only_what_cannot_be_done_without() {
     let forbid = |kinds: &[&'static str]| server.script.lock().unwrap().forbidden = kinds.to_vec();
     let start = || {
         let settings = ApiSettings { servers: vec![server.address.clone()], ..ApiSettings::default() };
-        let wanted = Wanted { proxy: true, dns: true, pods: Pods::On("one".into()) };
+        let needs = Needs { pods: Pods::On("one".into()), service_labels: false };
+        let wanted = Wanted { proxy: true, dns: true, needs };
         Source::of(settings, impatient(), wanted)
     };
     forbid(&["namespaces", "pods", "servicecidrs"]);
@@ -414,8 +415,9 @@ fn pods_are_watched_as_far_as_somebody_asks_for_them() {
     assert_eq!(asked().len(), 0, "nobody asks for pods");
     for (pods, selector) in [(Pods::On("one".into()), Some("spec.nodeName%3Done")), (Pods::All, None)] {
         let before = asked().len();
-        source.pods.set(&pods);
-        source.pods.set(&pods);
+        let needs = Needs { pods, service_labels: false };
+        source.demand.set(&needs);
+        source.demand.set(&needs);
         let last = wait("list of pods", || asked().get(before).cloned());
         assert!(last.is_streamed_list());
         assert_eq!(last.parameters.get("fieldSelector").map(String::as_str), selector);

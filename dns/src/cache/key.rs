@@ -1,5 +1,6 @@
 //! By what answers are told apart.
 
+use super::Entry;
 use crate::{
     message::Question,
     query::Query,
@@ -13,6 +14,24 @@ use crate::{
 pub(crate) struct Key {
     bytes: [u8; MAX_NAME + 3 + MAX_OPTIONS],
     length: usize,
+}
+
+/// What a key has beside name and type.
+#[derive(Debug)]
+pub(super) struct KeyTail {
+    bits: u8,
+    options: Box<[u8]>,
+}
+
+impl KeyTail {
+    pub(super) fn of(question: &Question) -> Self {
+        let bits = bits(question.dnssec_ok, question.checking_disabled);
+        Self { bits, options: question.options.clone() }
+    }
+}
+
+fn bits(dnssec_ok: bool, checking_disabled: bool) -> u8 {
+    u8::from(dnssec_ok) | u8::from(checking_disabled) << 1
 }
 
 impl Key {
@@ -38,10 +57,22 @@ impl Key {
         let at = name.len().min(MAX_NAME);
         bytes[..at].copy_from_slice(&name[..at]);
         bytes[at..at + 2].copy_from_slice(&qtype);
-        bytes[at + 2] = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
+        bytes[at + 2] = bits(dnssec_ok, checking_disabled);
         let end = at + 3 + options.len().min(MAX_OPTIONS);
         bytes[at + 3..end].copy_from_slice(&options[..end - at - 3]);
         Self { bytes, length: end }
+    }
+
+    /// Whether it is the key of an entry.
+    pub(super) fn is_of(&self, entry: &Entry) -> bool {
+        // Name, type and class in the question; name, type, and the tail here.
+        let Some((name_and_type, _)) = entry.answer.question().split_last_chunk::<2>() else { return false };
+        let Some((mine, tail)) = self.as_bytes().split_at_checked(name_and_type.len()) else { return false };
+        let fixed = mine.len().saturating_sub(2);
+        // Lengths are below the letters, so they compare as they are.
+        mine[..fixed].eq_ignore_ascii_case(&name_and_type[..fixed])
+            && mine[fixed..] == name_and_type[fixed..]
+            && tail.split_first() == Some((&entry.tail.bits, &*entry.tail.options))
     }
 
     /// Its bytes.

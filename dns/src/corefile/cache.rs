@@ -55,10 +55,10 @@ fn read(cache: &mut CacheConfig, option: &Setting) -> Result<()> {
         ("disable", ["success"]) => cache.success_capacity = 0,
         ("disable", ["denial"]) => cache.denial_capacity = 0,
         ("disable", ["success", zones @ ..]) => {
-            cache.no_success.extend(zones.iter().map(|&zone| zone.to_owned()))
+            cache.no_success.extend(zones.iter().map(|&zone| zone.to_owned()));
         }
         ("disable", ["denial", zones @ ..]) => {
-            cache.no_denial.extend(zones.iter().map(|&zone| zone.to_owned()))
+            cache.no_denial.extend(zones.iter().map(|&zone| zone.to_owned()));
         }
         _ => return Err(unknown(option)),
     }

@@ -73,7 +73,7 @@ impl<'k> Block<'k> {
                 no_options(directive)
             }
             "health" => {
-                corefile.health = listen(directive, ":8080")?;
+                corefile.health = listen(directive, None)?;
                 for option in &directive.options {
                     match option.name.as_str() {
                         "lameduck" => corefile.lameduck = option_duration(option)?,
@@ -83,7 +83,7 @@ impl<'k> Block<'k> {
                 Ok(())
             }
             "ready" => {
-                corefile.ready = listen(directive, ":8181")?;
+                corefile.ready = listen(directive, None)?;
                 for option in &directive.options {
                     match (option.name.as_str(), option.words.as_slice()) {
                         // What is ready here stays so until the end.
@@ -94,7 +94,7 @@ impl<'k> Block<'k> {
                 Ok(())
             }
             "prometheus" => {
-                corefile.metrics = listen(directive, "localhost:9153")?;
+                corefile.metrics = listen(directive, Some("localhost:9153"))?;
                 no_options(directive)
             }
             "kubernetes" => self.kubernetes(directive, corefile),
@@ -185,9 +185,9 @@ pub(super) fn word_duration(option: &Setting, word: &str) -> Result<Duration> {
     duration(word).ok_or_else(|| bad_option(option, format!("{word:?} is not a duration")))
 }
 
-fn listen(directive: &Directive, default: &str) -> Result<Option<SocketAddr>> {
-    let word = directive.words.first().map_or(default, String::as_str);
-    values::listen(word)
-        .map(Some)
-        .ok_or_else(|| wrong(directive, format!("{word:?} is not an address and a port")))
+/// The address that is given, if one is.
+fn listen(directive: &Directive, default: Option<&str>) -> Result<Option<SocketAddr>> {
+    let Some(word) = directive.words.first().map(String::as_str).or(default) else { return Ok(None) };
+    let address = values::listen(word);
+    address.map(Some).ok_or_else(|| wrong(directive, format!("{word:?} is not an address and a port")))
 }

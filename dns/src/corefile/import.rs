@@ -41,7 +41,7 @@ pub(super) fn bundle(
     let mut snippets = BTreeMap::new();
     while let Some(mut tokens) = waiting.pop() {
         take_snippets(&mut tokens, &mut snippets)?;
-        let bodies = snippets.values().flatten().cloned().collect();
+        let bodies: Vec<_> = snippets.values().flatten().cloned().collect();
         let imports: Vec<_> = imports(&tokens).chain(imports(&bodies)).cloned().collect();
         for pattern in imports {
             let name = pattern.text.clone();
@@ -97,7 +97,7 @@ fn is_glob(pattern: &str) -> bool {
 }
 
 /// What is imported, and where.
-fn imports(tokens: &Vec<Token>) -> impl Iterator<Item = &Token> {
+fn imports(tokens: &[Token]) -> impl Iterator<Item = &Token> {
     (0..tokens.len()).filter_map(|at| import_at(tokens, at))
 }
 

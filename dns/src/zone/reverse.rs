@@ -99,7 +99,7 @@ mod tests {
         reverse.remove(address, &own);
         reverse.remove(address, &own);
         reverse.remove(address, &second);
-        assert_eq!(reverse.get(address).unwrap(), [first.clone()]);
+        assert_eq!(reverse.get(address).unwrap(), std::slice::from_ref(&first));
         reverse.remove(address, &first);
         assert_eq!((reverse.get(address), &reverse), (None, &Reverse::default()));
         assert_eq!(before.get(address).map(<[_]>::len), Some(3), "a copy stays as it was");

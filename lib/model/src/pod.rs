@@ -34,6 +34,8 @@ pub struct Pod {
     pub ports: Vec<ContainerPort>,
     /// `spec.hostNetwork`.
     pub host_network: bool,
+    /// Its search path is another than that of its namespace: `spec.dnsPolicy` or `spec.dnsConfig.searches` say so.
+    pub own_search: bool,
     /// Condition Ready; in folder mode true unless the manifest says otherwise.
     pub ready: bool,
     /// `metadata.deletionTimestamp` is set.

@@ -85,8 +85,10 @@ fn an_agent_that_ends_is_a_lame_duck_for_a_while() -> Result<()> {
         let url = format!("http://127.0.0.1:{port}/{path}");
         node.host().run("curl", &["-s", "-m", "2", "-w", " %{http_code}", &url]).map(|output| output.stdout)
     };
-    assert_eq!(get(8080, "health")?, "OK 200");
+    assert_eq!(get(10256, "health")?, "OK 200");
+    assert_eq!(get(10256, "ready")?, "OK 200");
     assert_eq!(get(8181, "ready")?, "OK 200");
+    assert_eq!(get(8080, "health")?, " 000", "the port is left to pods on the host's network");
     node.host().succeed("dig", &[&format!("@{}", DNS_ADDRESSES[0]), NAME])?;
     let metrics = get(9153, "metrics")?;
     for name in ["coredns_dns_requests_total", "coredns_plugin_enabled", "coredns_cache_misses_total"] {
@@ -97,7 +99,8 @@ fn an_agent_that_ends_is_a_lame_duck_for_a_while() -> Result<()> {
         wait_for("/ready to say no", LIMIT, || {
             Ok((get(8181, "ready")? == "shutting down 503").then_some(()))
         })?;
-        assert_eq!(get(8080, "health")?, "OK 200");
+        assert_eq!(get(10256, "ready")?, "shutting down 503");
+        assert_eq!(get(10256, "health")?, "OK 200");
         Ok(())
     })?;
     assert_eq!((outcome.asked, outcome.right), (15_000, 15_000), "{outcome:?}");

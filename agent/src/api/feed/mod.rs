@@ -119,6 +119,7 @@ impl Feed {
                 return pending().await;
             }
         };
+        state.known.keep_labels(state.selector.with_labels);
         loop {
             let (outcome, server) = match self.servers.get().await {
                 Ok(server) => (self.turn(&server, state).await, Some(server)),

@@ -1,0 +1,80 @@
+//! What a zone is like, whatever is in it: the part that follows from the configuration.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::{
+    DnsConfig, Exposure, PodRecords,
+    desired::RecordOptions,
+    name::{self, WireName},
+    query::QueryName,
+    records::AddressSet,
+};
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The cluster's domain.
+    pub(crate) name: WireName,
+    /// How records are made.
+    pub(crate) options: RecordOptions,
+    /// Pod records.
+    pub(crate) pods: PodRecords,
+    /// Which namespaces there are.
+    pub(crate) exposure: Exposure,
+    /// The first query of a pod's walk along its search path is answered with where it leads.
+    pub(crate) autopath: bool,
+    /// The node whose pods those are; all nodes' where it is not known.
+    pub(crate) node: Option<String>,
+    /// Addresses of `ns.dns.<zone>`.
+    pub(crate) server_v4: AddressSet,
+    /// As above.
+    pub(crate) server_v6: AddressSet,
+    /// The cluster's networks.
+    pub(crate) networks: Vec<IpNet>,
+    /// Unknown reverse names are not ours.
+    pub(crate) reverse_fallthrough: bool,
+}
+
+impl Origin {
+    /// What a configuration says, of a server at these addresses.
+    pub(crate) fn new(name: WireName, config: &DnsConfig, addresses: &[IpAddr]) -> Self {
+        let (v4, v6) = addresses.iter().partition(|address| address.is_ipv4());
+        Self {
+            name,
+            options: RecordOptions::new(config),
+            pods: config.pods,
+            exposure: config.exposure.clone(),
+            autopath: config.autopath,
+            node: config.node.clone(),
+            server_v4: AddressSet::new(v4, config.ttl),
+            server_v6: AddressSet::new(v6, config.ttl),
+            networks: config.networks.clone(),
+            reverse_fallthrough: config.reverse_fallthrough,
+        }
+    }
+
+    /// Whether the records of services, namespaces and pods are the same as those of `other`.
+    pub(crate) fn has_records_of(&self, other: &Self) -> bool {
+        let this = Self {
+            server_v4: other.server_v4.clone(),
+            server_v6: other.server_v6.clone(),
+            networks: other.networks.clone(),
+            reverse_fallthrough: other.reverse_fallthrough,
+            ..self.clone()
+        };
+        this == *other
+    }
+
+    /// The network that a reverse name stands for, if it lies within the cluster's.
+    pub(crate) fn covers(&self, name: &QueryName) -> Option<IpNet> {
+        let prefix = name::reverse_prefix(name.rev_labels())?;
+        self.networks.iter().any(|net| net.contains(&prefix)).then_some(prefix)
+    }
+
+    /// Whether a name must not be answered before the cluster is known.
+    pub(crate) fn claims(&self, name: &QueryName) -> bool {
+        name.labels_before(self.name.as_bytes()).is_some() || self.covers(name).is_some()
+    }
+}
