@@ -132,6 +132,8 @@ impl Resolver {
     fn cached_key(&self, key: &Key, now: Instant) -> Option<Hit> {
         let entry = self.cache.as_ref()?.get(key, now);
         let hit = entry.and_then(|entry| self.hit(entry, now));
+        // A miss is counted when others are asked: it may be looked for twice.
+        self.metrics.cache.requests.inc_by(u64::from(hit.is_some()));
         match &hit {
             None => {}
             Some(hit) if hit.entry.answer.is_denial() => self.metrics.cache.denial_hits.inc(),
@@ -170,6 +172,7 @@ impl Resolver {
     /// Asks the upstreams, together with whoever asks the same.
     async fn ask(&self, question: &Question) -> Resolved {
         if self.cache.is_some() {
+            self.metrics.cache.requests.inc();
             self.metrics.cache.misses.inc();
         }
         let mut flight = self.join(question);

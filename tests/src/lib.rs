@@ -25,6 +25,7 @@ pub mod names_load;
 pub mod packet;
 pub mod programs;
 pub mod reaper;
+pub mod service_manager;
 pub mod stream;
 pub mod upstream;
 

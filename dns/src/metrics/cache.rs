@@ -18,6 +18,7 @@ pub(crate) struct CacheMetrics {
     hits: IntCounterVec,
     entries: IntGaugeVec,
     evictions: IntCounterVec,
+    all_requests: IntCounterVec,
     all_misses: IntCounterVec,
     all_served_stale: IntCounterVec,
     all_prefetches: IntCounterVec,
@@ -26,6 +27,8 @@ pub(crate) struct CacheMetrics {
     pub(crate) success_hits: IntCounter,
     /// Denials found.
     pub(crate) denial_hits: IntCounter,
+    /// Asked for.
+    pub(crate) requests: IntCounter,
     /// Nothing found.
     pub(crate) misses: IntCounter,
     /// Told past their time.
@@ -44,6 +47,8 @@ impl CacheMetrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let opts = |name: &str, help: &str| Opts::new(name, help).namespace("coredns").subsystem("cache");
         let hits = IntCounterVec::new(opts("hits_total", "Queries answered from the cache."), &TYPED)?;
+        let requests =
+            IntCounterVec::new(opts("requests_total", "Queries the cache was asked for."), &COMMON)?;
         let misses = IntCounterVec::new(opts("misses_total", "Queries the cache had nothing for."), &COMMON)?;
         let stale = IntCounterVec::new(opts("served_stale_total", "Answers told past their time."), &COMMON)?;
         let prefetch =
@@ -51,12 +56,14 @@ impl CacheMetrics {
         Ok(Self {
             success_hits: hits.with_label_values(&SUCCESS),
             denial_hits: hits.with_label_values(&DENIAL),
+            requests: requests.with_label_values(&VALUES),
             misses: misses.with_label_values(&VALUES),
             served_stale: stale.with_label_values(&VALUES),
             prefetches: prefetch.with_label_values(&VALUES),
             hits,
             entries: IntGaugeVec::new(opts("entries", "Entries of the cache."), &TYPED)?,
             evictions: IntCounterVec::new(opts("evictions_total", "Entries given up for room."), &TYPED)?,
+            all_requests: requests,
             all_misses: misses,
             all_served_stale: stale,
             all_prefetches: prefetch,
@@ -76,11 +83,12 @@ impl CacheMetrics {
         }
     }
 
-    fn each(&self) -> [&dyn Collector; 6] {
+    fn each(&self) -> [&dyn Collector; 7] {
         [
             &self.hits,
             &self.entries,
             &self.evictions,
+            &self.all_requests,
             &self.all_misses,
             &self.all_served_stale,
             &self.all_prefetches,

@@ -2,10 +2,11 @@
 //! for `sweep`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sluice_tests::{Result, datagram, enter, names_load, reaper, stream, upstream};
+use sluice_tests::{Result, datagram, enter, names_load, reaper, service_manager, stream, upstream};
 
 /// The testbed's helper.
 #[derive(Parser)]
@@ -81,6 +82,17 @@ enum Cli {
         #[arg(long, default_value_t = 1000)]
         milliseconds: u64,
     },
+    /// Be the service manager of a program: start it again when it dies, and keep the sockets that it gives away.
+    Manage {
+        /// The folder for what is told.
+        folder: PathBuf,
+        /// How long nothing runs after the program's end.
+        #[arg(long, default_value_t = 100)]
+        milliseconds: u64,
+        /// The program and its arguments.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
     /// Serve DNS: every name has these addresses.
     Upstream {
         /// The addresses.
@@ -105,6 +117,10 @@ fn main() -> ExitCode {
             let time = std::time::Duration::from_millis(milliseconds);
             let outcome = names_load::run(server, &name, address, rate, time);
             outcome.map(|outcome| println!("{outcome}"))
+        }
+        Cli::Manage { folder, milliseconds, command } => {
+            let pause = std::time::Duration::from_millis(milliseconds);
+            service_manager::run(&folder, pause, &command).map(|never| match never {})
         }
         Cli::Upstream { addresses } => upstream::serve(&addresses),
     };

@@ -97,3 +97,28 @@ fn the_world_is_not_answered() -> Result<()> {
     assert!(!text.contains(WEB[0]), "{text}");
     Ok(())
 }
+
+#[test]
+fn a_services_address_works_from_the_moment_at_which_its_name_is_known() -> Result<()> {
+    let site = Site::new(&Options { nodes: 1, ..Options::default() }, &[("client", 1), ("web-0", 1)])?;
+    let client = site.client();
+    expect(client, &["web.default.svc.cluster.local"], WEB[0])?;
+    for n in 1..=8 {
+        let (name, address) = (format!("new-{n}.default.svc.cluster.local"), format!("10.96.1.{n}"));
+        site.cluster.apply(
+            &format!("new-{n}.yaml"),
+            &format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: new-{n}}}\nspec: {{clusterIP: {address}, \
+                 selector: {{app: web}}, ports: [{{port: 80}}]}}\n"
+            ),
+        )?;
+        wait_for(&name, LIMIT, || {
+            let said = client.run("dig", &["+short", "+tries=1", "+time=1", &name])?.stdout;
+            Ok((said.trim() == address).then_some(()))
+        })?;
+        // At once, and once.
+        let answer = client.curl(&format!("http://{address}/")).map_err(|error| site.with_logs(&error))?;
+        assert_eq!(answer.trim(), "web-0");
+    }
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! DNS when agents end, begin and follow each other.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use sluice_tests::bed::Host;
 use sluice_tests::cluster::{DNS_ADDRESSES, Options};
@@ -105,5 +106,90 @@ fn an_agent_that_ends_is_a_lame_duck_for_a_while() -> Result<()> {
     })?;
     assert_eq!((outcome.asked, outcome.right), (15_000, 15_000), "{outcome:?}");
     assert_eq!(node.stop_agent()?, Some(0));
+    Ok(())
+}
+
+/// Starts the agent by way of a service manager; gives the folder of what that says.
+fn managed(site: &Site) -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir().unwrap();
+    let program = programs::built("sluice-testbed")?.display().to_string();
+    let path = folder.path().display().to_string();
+    let node = site.cluster.node(1);
+    node.stop_agent()?;
+    node.start_agent_by(&[&program, "manage", &path, "--milliseconds", "500", "--"])?;
+    node.wait_ready()?;
+    Ok(folder)
+}
+
+fn kill_managed(site: &Site, folder: &Path) -> Result<()> {
+    let pid = std::fs::read_to_string(folder.join("pid")).unwrap();
+    site.cluster.node(1).host().succeed("kill", &["-9", &pid]).map(drop)
+}
+
+/// How many sockets the service manager keeps.
+fn stored(folder: &Path) -> usize {
+    std::fs::read_to_string(folder.join("store")).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn what_is_asked_while_no_agent_lives_waits_for_the_next() -> Result<()> {
+    let options = Options { nodes: 1, agent: "dnsLameduck: 0s\n".to_owned(), ..Options::default() };
+    let site = Site::new(&options, &[("client", 1), ("web-0", 1)])?;
+    let folder = managed(&site)?;
+    // For each of the two addresses one socket of TCP and some of UDP.
+    wait_for("the sockets to be kept", LIMIT, || Ok((stored(folder.path()) >= 4).then_some(())))?;
+    let kept = stored(folder.path());
+    for round in 0..2 {
+        kill_managed(&site, folder.path())?;
+        // Asked at once, and once: the answer is the next agent's.
+        for protocol in ["+notcp", "+tcp"] {
+            let asked = ["+short", "+tries=1", "+time=10", protocol, NAME];
+            let answer = site.client().run("dig", &asked)?.stdout;
+            assert_eq!(
+                answer.trim(),
+                WEB[0],
+                "{protocol} in round {round}: {}",
+                site.cluster.node(1).agent_log()
+            );
+        }
+        let log = site.cluster.node(1).agent_log();
+        assert_eq!(log.matches("the service manager has kept the DNS sockets").count(), round + 1, "{log}");
+        site.cluster.node(1).wait_ready()?;
+        assert_eq!(stored(folder.path()), kept, "the same sockets");
+    }
+    // At a rate at which they find room: none is lost that a client with one retry would notice.
+    let program = programs::built("sluice-testbed")?;
+    let server = format!("{}:53", DNS_ADDRESSES[0]);
+    let arguments = ["names-load", &server, NAME, WEB[0], "--rate", "200", "--milliseconds", "5000"];
+    let mut running = site.client().start("load", &program.to_string_lossy(), &arguments)?;
+    kill_managed(&site, folder.path())?;
+    assert_eq!(running.wait(LIMIT * 3)?, Some(0), "{}", running.log());
+    let outcome: Outcome = running.log().trim().parse()?;
+    assert_eq!((outcome.asked, outcome.lost, outcome.wrong), (1000, 0, 0), "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn sockets_are_not_kept_where_the_cluster_has_other_servers() -> Result<()> {
+    let options = Options { nodes: 1, agent: "dnsLameduck: 0s\n".to_owned(), ..Options::default() };
+    let site = Site::new(&options, &[("client", 1), ("web-0", 1)])?;
+    let folder = managed(&site)?;
+    wait_for("the sockets to be kept", LIMIT, || Ok((stored(folder.path()) >= 4).then_some(())))?;
+    let address = DNS_ADDRESSES[0];
+    let others = |addresses: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: kube-dns, namespace: kube-system}}\nspec:\n  clusterIP: \
+             {address}\n  clusterIPs: [{address}]\n  ports: [{{name: dns, port: 53, protocol: UDP}}]\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: kube-dns-1, namespace: kube-system, \
+             labels: {{kubernetes.io/service-name: kube-dns}}}}\naddressType: IPv4\n\
+             ports: [{{name: dns, port: 53, protocol: UDP}}]\nendpoints: [{addresses}]\n"
+        )
+    };
+    for (endpoints, is_kept) in [("{addresses: [10.99.0.1]}", false), ("", true)] {
+        site.cluster.apply("kube-dns.yaml", &others(endpoints))?;
+        wait_for("the store to be as it should", LIMIT, || {
+            Ok(((stored(folder.path()) > 0) == is_kept).then_some(()))
+        })?;
+    }
     Ok(())
 }
