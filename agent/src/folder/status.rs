@@ -74,7 +74,8 @@ pub(crate) fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
-    hidden.push(".new");
+    // Of this process alone: an agent that ends and its successor may write at the same time.
+    hidden.push(format!(".{}.new", std::process::id()));
     let temporary = folder.join(hidden);
     let mut file = fs::File::create(&temporary)?;
     file.write_all(text.as_bytes())?;

@@ -111,7 +111,7 @@ fn an_agent_that_ends_is_a_lame_duck_for_a_while() -> Result<()> {
 
 /// Starts the agent by way of a service manager; gives the folder of what that says.
 fn managed(site: &Site) -> Result<tempfile::TempDir> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().map_err(Error::file("make", "a temporary folder"))?;
     let program = programs::built("sluice-testbed")?.display().to_string();
     let path = folder.path().display().to_string();
     let node = site.cluster.node(1);
@@ -122,7 +122,8 @@ fn managed(site: &Site) -> Result<tempfile::TempDir> {
 }
 
 fn kill_managed(site: &Site, folder: &Path) -> Result<()> {
-    let pid = std::fs::read_to_string(folder.join("pid")).unwrap();
+    let path = folder.join("pid");
+    let pid = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
     site.cluster.node(1).host().succeed("kill", &["-9", &pid]).map(drop)
 }
 
