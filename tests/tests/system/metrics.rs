@@ -55,3 +55,51 @@ fn a_node_tells_of_connections_programs_maps_and_services_without_endpoints_here
     }
     Ok(())
 }
+
+/// What kube-proxy's metrics are called, whatever its mode (row 41 of the behaviour table).
+const KUBE_PROXYS: [&str; 15] = [
+    "sync_proxy_rules_duration_seconds",
+    "sync_full_proxy_rules_duration_seconds",
+    "sync_partial_proxy_rules_duration_seconds",
+    "sync_proxy_rules_last_timestamp_seconds",
+    "sync_proxy_rules_last_queued_timestamp_seconds",
+    "network_programming_duration_seconds",
+    "sync_proxy_rules_endpoint_changes_pending",
+    "sync_proxy_rules_endpoint_changes_total",
+    "sync_proxy_rules_service_changes_pending",
+    "sync_proxy_rules_service_changes_total",
+    "sync_proxy_rules_no_local_endpoints_total",
+    "proxy_healthz_total",
+    "proxy_livez_total",
+    "conntrack_reconciler_sync_duration_seconds",
+    "conntrack_reconciler_deleted_entries_total",
+];
+
+#[test]
+fn kube_proxys_metrics_are_there_and_tell_how_long_a_change_took() -> Result<()> {
+    let mut site = Site::new(&Options { nodes: 1, ..Options::default() }, &[("client", 1), ("web-0", 1)])?;
+    let node = site.cluster.node(1).host();
+    node.curl("http://127.0.0.1:10256/healthz")?;
+    node.curl("http://127.0.0.1:10256/livez")?;
+    for path in ["healthz", "livez"] {
+        wait_value(&site, &format!("kubeproxy_proxy_{path}_total{{code=\"200\"}}"), |count| count >= 1.0)?;
+    }
+    // Entries are removed by the family of their flow, once there are some; the name is declared before.
+    let text = node.curl("http://127.0.0.1:10249/metrics")?;
+    for name in KUBE_PROXYS.iter().filter(|name| !name.ends_with("deleted_entries_total")) {
+        assert!(
+            text.lines().any(|line| line.starts_with(&format!("# TYPE kubeproxy_{name} "))),
+            "{name} in {text}"
+        );
+    }
+    let series = |what: &str, family: &str| {
+        format!("kubeproxy_network_programming_duration_seconds_{what}{{ip_family=\"{family}\"}}")
+    };
+    let before = wait_value(&site, &series("count", "IPv4"), |count| count >= 1.0)?;
+    site.add("web-1", 1)?;
+    let after = wait_value(&site, &series("count", "IPv4"), |count| count > before)?;
+    wait_value(&site, &series("count", "IPv6"), |count| count >= 1.0)?;
+    // From the change to the kernel: some milliseconds, on a machine that does much else a few more.
+    wait_value(&site, &series("sum", "IPv4"), |sum| sum > 0.0 && sum < 5.0 * after)?;
+    Ok(())
+}
