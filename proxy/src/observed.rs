@@ -223,6 +223,20 @@ impl Observed {
         }
     }
 
+    /// The maps that differ from those of another copy.
+    pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let maps = [
+            ("frontends", self.frontends != other.frontends),
+            ("services", self.services != other.services),
+            ("slots", self.slots != other.slots),
+            ("backends", self.backends != other.backends),
+            ("members", self.members != other.members),
+            ("source_ranges", self.source_ranges != other.source_ranges),
+            ("ids", (self.next_service, self.next_backend) != (other.next_service, other.next_backend)),
+        ];
+        maps.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// The frontends that name a service.
     pub fn frontends_of(&self, service: u32) -> impl Iterator<Item = FrontendKey> + '_ {
         let first = FrontendKey::default();

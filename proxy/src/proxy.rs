@@ -125,8 +125,10 @@ impl<S: MapStore> Proxy<S> {
             Ok(observed) => {
                 self.repairs = (self.repairs + 1) % THOROUGH;
                 if self.repairs != 0 && !self.adopting && observed == self.observed {
+                    tracing::debug!("the services' maps are as they were left");
                     return self.sync(snapshot, changes);
                 }
+                tracing::debug!(maps = ?observed.differing(&self.observed), "not as they were left");
                 self.observed = observed;
                 self.sync(snapshot, &Changes::everything())
             }

@@ -123,6 +123,35 @@ fn one_endpoint_more_costs_a_fixed_number_of_operations() {
 }
 
 #[test]
+fn a_repair_sees_what_others_have_taken_away_and_what_has_changed_meanwhile() {
+    let store = Checked::default();
+    let mut proxy = Proxy::new(store.clone(), node()).unwrap();
+    let mut snapshot = Snapshot::default();
+    let first = Step {
+        service: 0,
+        endpoints: Some([1, 2].into()),
+        draining: BTreeSet::new(),
+        node_port: true,
+        local: (false, false),
+        affinity: false,
+        restart: false,
+    };
+    let changes = advance(&mut snapshot, &first);
+    proxy.sync(&snapshot, &changes);
+    let none = Changes::default();
+    assert_eq!(proxy.repair(&snapshot, &none).operations, 0);
+    // Somebody takes an address away.
+    let key = *store.0.borrow().held.frontends.keys().next().unwrap();
+    store.0.borrow_mut().held.apply(&MapOp::RemoveFrontend { key });
+    assert!(proxy.repair(&snapshot, &none).operations > 0);
+    assert_converged(&store.0.borrow(), &snapshot);
+    // A change that comes with a repair, of which nobody else has changed anything.
+    let changes = advance(&mut snapshot, &Step { service: 1, ..first });
+    assert!(proxy.repair(&snapshot, &changes).operations > 0);
+    assert_converged(&store.0.borrow(), &snapshot);
+}
+
+#[test]
 fn two_services_with_one_address_are_an_error_that_names_both() {
     let store = Checked::default();
     let mut proxy = Proxy::new(store.clone(), node()).unwrap();

@@ -120,6 +120,14 @@ fn a_second_agent_says_who_is_in_its_way() -> Result<()> {
     wait_names(node)
 }
 
+#[test]
+fn a_repair_of_what_nobody_has_touched_finds_it_as_it_was_left() -> Result<()> {
+    let agent = "resyncPeriod: 1s\n".to_owned();
+    let site = Site::new(&Options { agent, ..Options::default() }, &[("client", 1), ("web-0", 2)])?;
+    wait_said(site.cluster.node(1), "the services' maps are as they were left")?;
+    site.wait_spread(site.client(), &url(WEB[0]), 1)
+}
+
 /// What another plugin leaves behind.
 #[test]
 fn what_others_have_left_is_told_and_stays() -> Result<()> {
