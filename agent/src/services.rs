@@ -51,6 +51,7 @@ impl Services {
                 AttachMode::Tcx => Some(AttachKind::Tcx),
                 AttachMode::Clsact => Some(AttachKind::Clsact),
             },
+            without_csum_v6: false,
         })?;
         let features = datapath.features();
         info!("kernel: {features}");

@@ -40,6 +40,8 @@ pub struct DatapathConfig {
     pub service_ifindex: u32,
     /// How programs are put on devices; `None`: by what the kernel has.
     pub attach: Option<AttachKind>,
+    /// Does without `BPF_F_IPV6` even where the kernel has it, as kernels before 6.16 must.
+    pub without_csum_v6: bool,
 }
 
 /// The loaded datapath. Dropping it leaves everything pinned and attached.

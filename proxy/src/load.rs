@@ -37,7 +37,7 @@ pub(crate) fn load(
         None if OBJECT.is_empty() => return Err(DatapathError::NoObject),
         None => OBJECT,
     };
-    let csum_v6_flag = if knows_checksum_v6() { BPF_F_IPV6 } else { 0 };
+    let csum_v6_flag = if knows_checksum_v6() && !config.without_csum_v6 { BPF_F_IPV6 } else { 0 };
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(pins.maps())
         .map_max_entries(map_name::FLOWS, config.flow_entries)

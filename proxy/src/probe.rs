@@ -58,7 +58,7 @@ impl Features {
         features.push(Feature {
             name: CHECKSUM_V6,
             present: knows_checksum_v6(),
-            without: Some("adapters that check IPv6 packets fully by themselves must not be trusted with it"),
+            without: Some("the sums of adapters over IPv6 packets are corrected by a call more"),
         });
         features.push(Feature {
             name: "btf",

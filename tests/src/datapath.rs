@@ -9,14 +9,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
     path::Path,
 };
 
 use aya::{
     maps::{HashMap, MapData},
-    programs::{SchedClassifier, TestRun, TestRunOptions},
+    programs::SchedClassifier,
 };
 use ipnet::IpNet;
 use nix::{
@@ -33,7 +34,10 @@ use sluice_proxy::{
     Datapath, DatapathConfig, FlowTimeouts, Hook, MapOp, MapStore, PinnedStore, Proxy, ProxyConfig,
 };
 
-use crate::packet::{self, Packet, Shown};
+use crate::{
+    packet::{self, Packet, Shown},
+    test_run::{DEVICE_SUM, test_run},
+};
 
 /// The node's IPv4 address.
 pub const NODE_V4: &str = "192.0.2.1";
@@ -76,8 +80,13 @@ pub struct Bench {
 
 /// Runs a test on a bench, on a thread of its own; everything is gone with the thread.
 pub fn with_bench(test: impl FnOnce(&mut Bench) + Send) {
+    with_kernel(false, test);
+}
+
+/// The same, as on a kernel without `BPF_F_IPV6` if `without_csum_v6`.
+pub fn with_kernel(without_csum_v6: bool, test: impl FnOnce(&mut Bench) + Send) {
     std::thread::scope(|scope| {
-        let run = scope.spawn(|| test(&mut Bench::new()));
+        let run = scope.spawn(|| test(&mut Bench::new(without_csum_v6)));
         if let Err(panic) = run.join() {
             std::panic::resume_unwind(panic);
         }
@@ -85,7 +94,7 @@ pub fn with_bench(test: impl FnOnce(&mut Bench) + Send) {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(without_csum_v6: bool) -> Self {
         own_namespaces();
         for forwarding in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             fs::write(Path::new("/proc/sys/net").join(forwarding), "1").expect("a setting of the namespace");
@@ -118,6 +127,7 @@ impl Bench {
             flow_timeouts: FlowTimeouts::default(),
             service_ifindex: devices[SERVICE_DEVICE],
             attach: None,
+            without_csum_v6,
         };
         let mut datapath = Datapath::open(&config).unwrap_or_else(|error| panic!("{}", chain(&error)));
         let pins = datapath.pins().clone();
@@ -277,20 +287,20 @@ impl Bench {
 
     /// Runs a program on a frame; its verdict, and what it makes of the frame.
     pub fn run(&mut self, hook: Hook, device: &str, frame: &[u8]) -> (i32, Vec<u8>) {
-        let mut out = vec![0; 2048];
+        self.run_as(hook, device, frame, 0).unwrap_or_else(|error| panic!("test run: {error}"))
+    }
+
+    /// Runs a program on a frame that bears a device's sum over it, which must be right afterwards.
+    pub fn run_summed(&mut self, hook: Hook, device: &str, frame: &[u8]) -> io::Result<(i32, Vec<u8>)> {
+        self.run_as(hook, device, frame, DEVICE_SUM)
+    }
+
+    fn run_as(&mut self, hook: Hook, device: &str, frame: &[u8], flags: u32) -> io::Result<(i32, Vec<u8>)> {
         // struct __sk_buff: the device's index is the eleventh word.
-        let mut ctx = [0u8; 192];
-        ctx[40..44].copy_from_slice(&self.devices[device].to_ne_bytes());
-        let program = &self.programs[hook.program()];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&ctx),
-            ..TestRunOptions::new()
-        };
-        let result = program.test_run(options).unwrap_or_else(|error| panic!("test run: {}", chain(&error)));
-        out.truncate(result.data_size_out as usize);
-        (result.return_value as i32, out)
+        let mut context = [0u8; 192];
+        context[40..44].copy_from_slice(&self.devices[device].to_ne_bytes());
+        let program = self.programs[hook.program()].fd().expect("a loaded program");
+        test_run(program.as_fd(), frame, &context, flags)
     }
 
     fn drops(&self) -> Vec<u64> {

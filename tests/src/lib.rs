@@ -27,6 +27,7 @@ pub mod programs;
 pub mod reaper;
 pub mod service_manager;
 pub mod stream;
+mod test_run;
 pub mod upstream;
 
 pub use bed::Testbed;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use sluice_ebpf_common::{Be16, DropReason, FLOW_REPLY, FRONTEND_EXTERNAL, Flow, FlowKey, SlotKey};
 use sluice_proxy::{Hook, MapOp};
 use sluice_tests::{
-    datapath::{Fate, redirect, with_bench},
+    datapath::{Fate, pass, redirect, with_bench},
     packet::{Packet, TCP, UDP, flag, syn},
 };
 
@@ -163,6 +163,38 @@ fn a_connection_without_a_source_port_left_is_refused_and_told_with_its_tuple() 
         assert_eq!(bench.send(Hook::FromWire, "wire", &begin), Fate::Drop("nat_exhausted"));
         let told = bench.datapath().last_refused(DropReason::NatExhausted).unwrap();
         assert_eq!(told, "198.51.100.9:4000 > 192.0.2.1:30080 protocol 6");
+    });
+}
+
+#[test]
+fn a_stray_segment_to_a_service_begins_nothing() {
+    with_bench(|bench| {
+        bench.service(&[("10.96.0.1:80", TCP, 0)], &["10.244.1.12:8080"]);
+        bench.service(&[("[fd00:96::1]:80", TCP, 0)], &["[fd00:10:244:1::12]:8080"]);
+        for (client, vip, backend) in [
+            ("10.244.1.11:4000", "10.96.0.1:80", "10.244.1.12:8080"),
+            ("[fd00:10:244:1::11]:4000", "[fd00:96::1]:80", "[fd00:10:244:1::12]:8080"),
+        ] {
+            // The fast path's connection goes to the backend itself.
+            bench.send(Hook::FromPod, "pod1", &syn(client, backend));
+            for flags in [flag::ACK, flag::RST, flag::SYN | flag::ACK, flag::FIN | flag::ACK] {
+                let fate = bench.send(Hook::FromPod, "pod1", &Packet::tcp(client, vip, flags));
+                let reset = if flags & flag::RST != 0 { "reset " } else { "" };
+                assert_eq!(fate, pass(&format!("{client} > {vip} TCP {reset}ttl 64")), "{flags:#x}");
+                let answer = bench.send(Hook::FromPod, "pod2", &Packet::tcp(backend, client, flag::ACK));
+                assert_eq!(answer, redirect(&format!("{backend} > {client} TCP ttl 64")), "{flags:#x}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_at_the_end_of_its_time_to_live_is_left_for_the_kernel_to_answer() {
+    with_bench(|bench| {
+        bench.service(&[("10.96.0.1:80", TCP, 0)], &["10.244.2.21:8080"]);
+        let packet = Packet { ttl: 1, ..syn("10.244.1.11:4000", "10.96.0.1:80") };
+        let fate = bench.send(Hook::FromPod, "pod1", &packet);
+        assert_eq!(fate, pass("10.244.1.11:4000 > 10.96.0.1:80 TCP ttl 1"));
     });
 }
 

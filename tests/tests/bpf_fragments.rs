@@ -3,7 +3,7 @@
 use sluice_proxy::Hook;
 use sluice_tests::{
     datapath::{Bench, with_bench},
-    packet::{Packet, Shown, TCP, UDP, reassemble},
+    packet::{Packet, Shown, TCP, UDP, flag, reassemble, syn},
 };
 
 const REDIRECT: i32 = 7;
@@ -59,7 +59,8 @@ fn a_datagram_in_pieces_reaches_a_service_and_so_does_its_answer() {
 fn pieces_of_a_segment_and_of_an_echo_are_masqueraded_alike() {
     with_bench(|bench| {
         bench.service(&[("10.96.0.7:80", TCP, 0)], &["10.244.1.12:8080"]);
-        let segment = large(Packet::tcp("10.244.1.11:4000", "10.96.0.7:80", 0x10));
+        bench.send(Hook::FromPod, "pod1", &syn("10.244.1.11:4000", "10.96.0.7:80"));
+        let segment = large(Packet::tcp("10.244.1.11:4000", "10.96.0.7:80", flag::ACK));
         let sent = send(bench, Hook::FromPod, "pod1", &segment, REDIRECT);
         assert_eq!(sent, "10.244.1.11:4000 > 10.244.1.12:8080 TCP ttl 64");
         let echo = large(Packet::ping("10.244.1.11:77", "198.51.100.9:77"));

@@ -43,18 +43,22 @@ pub fn known(packet: &Packet) -> Option<&'static mut Flow> {
 /// it would look like replies of a flow, and be given that flow's frontend as their source. So it goes when a
 /// client uses one port to reach a backend both directly and through its service.
 ///
-/// A connection that has ended gives way. Of TCP only a SYN is looked at, the first packet of any connection.
+/// A connection that has ended gives way.
 #[inline(always)]
 pub fn clashes(packet: &Packet) -> bool {
-    let begins = match packet.key.proto as u8 {
-        PROTO_UDP => true,
-        PROTO_TCP | PROTO_SCTP => packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN,
-        _ => false,
-    };
-    if !begins {
+    if !matches!(packet.key.proto as u8, PROTO_TCP | PROTO_UDP | PROTO_SCTP) || !begins(packet) {
         return false;
     }
     replies_taken(&packet.key)
+}
+
+/// Whether a packet may be the first of a connection: of TCP only a SYN (of SCTP an INIT) is.
+#[inline(always)]
+pub fn begins(packet: &Packet) -> bool {
+    match packet.key.proto as u8 {
+        PROTO_TCP | PROTO_SCTP => packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN,
+        _ => true,
+    }
 }
 
 /// Whether the replies to this tuple belong to a flow that lives. A function of its own for its share of the
@@ -84,7 +88,7 @@ fn must_choose_again(packet: &Packet, flow: &Flow) -> bool {
     }
     match packet.key.proto as u8 {
         PROTO_UDP => service::is_gone(&packet.key, flow),
-        PROTO_TCP | PROTO_SCTP if packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN => {
+        PROTO_TCP | PROTO_SCTP if begins(packet) => {
             service::is_gone(&packet.key, flow) || has_ended(&packet.key, flow)
         }
         _ => false,

@@ -33,7 +33,8 @@ pub fn translated(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> 
     if let Some(endpoint) = maps::endpoint(&flow.dst) {
         let hop = hook == Hook::FromWire;
         if hop && packet.ttl <= 1 {
-            return Err(DropReason::TtlExpired);
+            // What stays as it is the kernel can answer.
+            return if flow.dst == packet.key.dst { Ok(PASS) } else { Err(DropReason::TtlExpired) };
         }
         rewrite::apply(ctx, packet, flow, hop)?;
         return to_pod(ctx, endpoint, hook);
@@ -83,8 +84,11 @@ pub fn to_node(ctx: &TcContext, dst: &Addr) -> Verdict {
 fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict {
     // The node's own packets have not been forwarded by anybody yet.
     let hop = hook != Hook::FromHost;
-    if hop && packet.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+    match hook {
+        // As it came, so that the kernel tells the pod: routed to the service device, it ends there.
+        Hook::FromPod if packet.ttl <= 1 => return Ok(PASS),
+        Hook::FromWire if packet.ttl <= 1 => return Err(DropReason::TtlExpired),
+        _ => {}
     }
     kernel::set_translated(ctx);
     let mut route = MaybeUninit::uninit();

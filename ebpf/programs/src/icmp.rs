@@ -101,7 +101,7 @@ fn error_v6(ctx: &TcContext) -> Option<()> {
     let quoted = csum_replace_addr(csum_replace_addr(0, &key.src, &entry.dst), &key.dst, &entry.src);
     let outside = csum_replace_addr(csum_replace_addr(0, &old_src, &new_src), &old_dst, &entry.dst);
     if !kernel::l4_checksum(ctx, ICMP + 2, change_ports(quoted, &key, entry), 0)
-        || !kernel::l4_checksum(ctx, ICMP + 2, outside, kernel::PSEUDO_HEADER | maps::csum_v6_flag())
+        || !kernel::address_checksum(ctx, false, ICMP + 2, outside, 0)
     {
         return None;
     }

@@ -12,6 +12,8 @@ use aya_ebpf::{
 };
 use sluice_ebpf_common::{Addr, Be16, FlowKey, PROTO_TCP, mac_words};
 
+use crate::maps;
+
 /// `AF_INET`.
 pub const AF_INET: u8 = 2;
 /// `AF_INET6`.
@@ -250,13 +252,37 @@ pub fn socket_exists(ctx: &TcContext, tuple: &FlowKey) -> bool {
 
 /// `BPF_F_PSEUDO_HDR`: the change is of the pseudo-header, which the kernel has summed even where it leaves the
 /// rest of the checksum to the device.
-pub const PSEUDO_HEADER: u64 = 1 << 4;
+const PSEUDO_HEADER: u64 = 1 << 4;
 
 /// Changes a layer-4 checksum by a difference. Returns whether the kernel did.
 #[inline(always)]
 pub fn l4_checksum(ctx: &TcContext, offset: usize, difference: u32, flags: u64) -> bool {
     // SAFETY: the context is valid while the program runs; the kernel checks the offset.
     unsafe { helper::bpf_l4_csum_replace(ctx.skb.skb, offset as u32, 0, u64::from(difference), flags) == 0 }
+}
+
+/// Changes a layer-4 checksum by what the addresses change, which stand in the header before. Returns whether the kernel
+/// did.
+#[inline(always)]
+pub fn address_checksum(ctx: &TcContext, v4: bool, offset: usize, difference: u32, flags: u64) -> bool {
+    let family = if v4 { 0 } else { maps::csum_v6_flag() };
+    if !l4_checksum(ctx, offset, difference, flags | PSEUDO_HEADER | family) {
+        return false;
+    }
+    // A kernel that does not know the flag has taken the change out of the device's sum, as is right for IPv4, whose
+    // header has a checksum that changes as well.
+    if !v4 && family == 0 {
+        add_to_device_sum(ctx, difference);
+    }
+    true
+}
+
+/// Adds to the sum over the packet that a device has made on receipt (`CHECKSUM_COMPLETE`), if it has (kernel 4.9).
+#[inline(always)]
+pub fn add_to_device_sum(ctx: &TcContext, difference: u32) {
+    // SAFETY: the context is valid while the program runs. Where there is no such sum the helper says so and does
+    // nothing.
+    unsafe { helper::bpf_csum_update(ctx.skb.skb, difference) };
 }
 
 /// Cuts or extends the packet.

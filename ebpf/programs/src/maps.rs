@@ -21,8 +21,7 @@ use sluice_ebpf_common::{
 #[unsafe(no_mangle)]
 static SERVICE_IFINDEX: Global<u32> = Global::new(0x5e41_1fdc);
 
-/// `BPF_F_IPV6` where the kernel knows it (6.16, and stable kernels with the fix), otherwise 0: without the
-/// flag, the hardware's checksum of a received IPv6 packet goes wrong by what is translated.
+/// `BPF_F_IPV6` where the kernel knows it (6.16), otherwise 0.
 #[unsafe(no_mangle)]
 static CSUM_V6_FLAG: Global<u64> = Global::new(0x5e41_1fdc_c5a6_f1a9);
 

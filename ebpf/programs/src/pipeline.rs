@@ -129,10 +129,13 @@ fn try_begin(ctx: &TcContext, packet: &Packet, hook: u32) -> Result<Beginning, D
         true if source::masquerade(ctx, &packet.key, target)? => Choice::Backend,
         // The node's own packets to addresses of services that are not routed to the service device: external
         // ones, and those of load balancers.
-        true if maps::is_node_address(&packet.key.src) => {
+        true if flow::begins(packet) && maps::is_node_address(&packet.key.src) => {
             service::choose(ctx, &packet.key, Hook::FromHost as u32, target)?
         }
         true => Choice::None,
+        // A stray segment begins nothing: entered as a connection it could give its source port a second meaning. What
+        // the kernel makes of it as it is, is what its sender should be told: a reset.
+        false if !flow::begins(packet) => Choice::None,
         false => service::choose(ctx, &packet.key, hook, target)?,
     };
     match chosen {

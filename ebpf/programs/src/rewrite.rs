@@ -9,7 +9,7 @@ use sluice_ebpf_common::{
 };
 
 use crate::{
-    kernel, maps,
+    kernel,
     packet::{ETH_LEN, Ethernet, Ipv4, Ipv6, Packet, V4_PLAIN, V6_PLAIN, at, is_echo},
 };
 
@@ -53,7 +53,7 @@ fn try_readdress(ctx: &TcContext, packet: &Packet, flow: &Flow, hop: bool) -> Re
         // SAFETY: `at` has checked that the header is there.
         unsafe {
             if hop {
-                (*ip).hop_limit -= 1;
+                hop_v6(ctx, ip);
             }
             (*ip).src = flow.src.words();
             (*ip).dst = flow.dst.words();
@@ -72,7 +72,7 @@ pub fn hop(ctx: &TcContext, packet: &Packet) -> Result<(), DropReason> {
     } else {
         let ip = at::<Ipv6>(ctx, ETH_LEN).ok_or(DropReason::RewriteFailed)?;
         // SAFETY: `at` has checked that the header is there.
-        unsafe { (*ip).hop_limit -= 1 };
+        unsafe { hop_v6(ctx, ip) };
     }
     Ok(())
 }
@@ -90,6 +90,22 @@ unsafe fn hop_v4(ip: *mut Ipv4, sum: u32) -> u32 {
         (*ip).ttl -= 1;
         csum_replace_u16(sum, old, u16::from_ne_bytes([(*ip).ttl, (*ip).proto]))
     }
+}
+
+/// Takes one from an IPv6 header's hop limit, which no checksum of its own makes up for in the device's sum.
+///
+/// # Safety
+///
+/// The header must have been checked to be in the packet.
+#[inline(always)]
+unsafe fn hop_v6(ctx: &TcContext, ip: *mut Ipv6) {
+    // SAFETY: as the caller says.
+    let change = unsafe {
+        let old = u16::from_ne_bytes([(*ip).next, (*ip).hop_limit]);
+        (*ip).hop_limit -= 1;
+        csum_replace_u16(0, old, u16::from_ne_bytes([(*ip).next, (*ip).hop_limit]))
+    };
+    kernel::add_to_device_sum(ctx, change);
 }
 
 /// Changes the transport's checksum by what the addresses and ports change.
@@ -110,11 +126,8 @@ fn transport_checksum(
         PROTO_ICMPV6 => (packet.l4() + 2, 0, true),
         _ => (packet.l4() + 2, 0, false),
     };
-    if covers_addresses {
-        let family = if packet.v4 { 0 } else { maps::csum_v6_flag() };
-        if !kernel::l4_checksum(ctx, offset, addresses, flags | kernel::PSEUDO_HEADER | family) {
-            return Err(DropReason::RewriteFailed);
-        }
+    if covers_addresses && !kernel::address_checksum(ctx, packet.v4, offset, addresses, flags) {
+        return Err(DropReason::RewriteFailed);
     }
     if key.sport != flow.sport || key.dport != flow.dport {
         let mut change = csum_replace_u16(0, key.sport.0, flow.sport.0);
