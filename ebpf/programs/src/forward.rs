@@ -41,7 +41,7 @@ pub fn translated(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> 
     }
     if maps::is_node_address(&flow.dst) {
         rewrite::apply(ctx, packet, flow, false)?;
-        return to_node(ctx, &flow.dst);
+        return to_node(ctx, &flow.src, &flow.dst);
     }
     routed(ctx, packet, flow, hook)
 }
@@ -67,11 +67,11 @@ const LOOPBACK: [u16; 6] = [0; 6];
 
 /// To a socket of the node: the packet arrives on the service device, from where any source is believed. It
 /// may bear a service's address or one of the node's own, which the kernel takes for forged elsewhere. What is
-/// for `::1` arrives on the loopback device, the only one where the kernel takes it (for `127.0.0.1` there is a
-/// setting, `route_localnet`).
+/// for `::1`, or from it, arrives on the loopback device, the only one where the kernel takes it (for `127.0.0.1` there
+/// is a setting, `route_localnet`).
 #[inline(always)]
-pub fn to_node(ctx: &TcContext, dst: &Addr) -> Verdict {
-    if dst.is_v6_loopback() {
+pub fn to_node(ctx: &TcContext, src: &Addr, dst: &Addr) -> Verdict {
+    if dst.is_v6_loopback() || src.is_v6_loopback() {
         rewrite::link(ctx, &LOOPBACK)?;
         return Ok(kernel::redirect_ingress(kernel::LOOPBACK_IFINDEX));
     }
@@ -160,7 +160,7 @@ fn by_addresses(ctx: &TcContext, v4: bool, is_ingress: bool) -> i32 {
         return to_pod(ctx, endpoint, hook).unwrap_or(FAILED);
     }
     if maps::is_node_address(&dst) {
-        return to_node(ctx, &dst).unwrap_or(FAILED);
+        return to_node(ctx, &src, &dst).unwrap_or(FAILED);
     }
     kernel::set_translated(ctx);
     let mut route = MaybeUninit::uninit();

@@ -52,7 +52,7 @@ pub fn answer(ctx: &TcContext, packet: &Packet, hook: Hook, reason: DropReason) 
     }
     maps::count_drop(reason);
     if hook == Hook::FromHost {
-        return forward::to_node(ctx, &packet.key.src);
+        return forward::to_node(ctx, &packet.key.dst, &packet.key.src);
     }
     rewrite::turn_around(ctx)?;
     kernel::set_translated(ctx);

@@ -79,10 +79,15 @@ fn loopback_addresses_serve_node_ports_to_the_node_where_that_is_asked_for() -> 
     // A backend on another node: it must see the node's address, and the answer must find its way to the loopback.
     let site = Site::new(&options, &[("client", 1), ("web-1", 2)])?;
     let node = site.cluster.node(1).host();
-    for loopback in ["127.0.0.1", "::1"] {
+    for (family, loopback) in ["127.0.0.1", "::1"].into_iter().enumerate() {
         let port = NODE_PORTS[0];
         let target = format!("{}:{port}", bracketed(loopback));
-        assert_eq!(node.curl(&format!("http://{target}/"))?.trim(), "web-1", "TCP {target}");
+        let url = format!("http://{target}/");
+        assert_eq!(node.curl(&url)?.trim(), "web-1", "TCP {target}");
+        // By a socket that is bound to another of the node's addresses, which the answer from the loopback must reach.
+        let own = &site.cluster.node(1).addresses()[family];
+        let bound = ["-g", "-sS", "--max-time", "3", "--interface", own, &url];
+        assert_eq!(node.succeed("curl", &bound)?.trim(), "web-1", "TCP {target} from {own}");
         assert_eq!(node.ask_udp(&target, 0)?, "web-1", "UDP {target}");
     }
     // Without being asked for, they are the node's own affair.
