@@ -78,11 +78,9 @@ fn a_stray_segment_leaves_a_connection_alone(fast_path: bool) -> Result<()> {
             talk.goes_on("before anything happened")?;
             let at = format!("{}:{port}", own(host)?);
             for flags in [flag::RST, flag::ACK, flag::SYN | flag::ACK, flag::RST | flag::ACK] {
-                // From the client's side, as from a host that was here before it. On the fast path its connection is
-                // with the server, and to the service this would be a connection of its own.
-                if !(fast_path && target == &cluster) {
-                    send(host, &at, target, flags)?;
-                }
+                // From the client's side, as from a host that was here before it; on the fast path its connection is
+                // with the server, and none with the service.
+                send(host, &at, target, flags)?;
                 talk.goes_on(&format!("after {flags:#x} from {at} to {target}"))
                     .map_err(|error| site.with_logs(&error))?;
                 // From each server, of which one has the connection, to whom it sees as its client.
