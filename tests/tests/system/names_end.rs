@@ -79,7 +79,10 @@ fn an_agent_that_starts_again_serves_what_was_known_before_it_knows_the_cluster(
 
 #[test]
 fn an_agent_that_ends_is_a_lame_duck_for_a_while() -> Result<()> {
-    let options = Options { agent: "dnsLameduck: 3s\n".to_owned(), ..Options::default() };
+    let options = Options {
+        agent: "dnsLameduck: 3s\ndnsReadyAddress: \"[::]:8181\"\n".to_owned(),
+        ..Options::default()
+    };
     let site = Site::new(&options, &[("client", 1), ("web-0", 1)])?;
     let node = site.cluster.node(1);
     let get = |port: u16, path: &str| {
