@@ -6,6 +6,7 @@
 mod server;
 
 use std::{
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -277,6 +278,22 @@ fn a_line_that_is_cut_off_is_asked_for_again() {
     assert_eq!(server.asked()[1].version(), "3");
 }
 
+/// Refuses the token of old, changes it, and sees that the next one is asked with; `first_wait` before asking again.
+fn a_new_token_is_taken(server: &Server, kubeconfig: PathBuf, token: &Path, first_wait: Duration) {
+    server.expect(Answer::Body(401, status(401, "Unauthorized")));
+    let settings = ApiSettings { kubeconfig: Some(kubeconfig), ..ApiSettings::default() };
+    let timing = Timing { first_wait, ..impatient() };
+    let mut source = Source::with(settings, timing);
+    assert_eq!(server.wait_for(1).token.as_deref(), Some("Bearer old"));
+    std::fs::write(token, "new").unwrap();
+    let watches: Vec<_> = (0..20)
+        .map(|_| server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]))
+        .collect();
+    source.until(&["a 10.0.1.0/24"]);
+    assert_eq!(server.asked().last().unwrap().token.as_deref(), Some("Bearer new"));
+    drop(watches);
+}
+
 #[test]
 fn a_token_that_was_rotated_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -289,18 +306,7 @@ fn a_token_that_was_rotated_is_read_again() {
         server.address
     );
     std::fs::write(&kubeconfig, text).unwrap();
-    server.expect(Answer::Body(401, status(401, "Unauthorized")));
-    let settings = ApiSettings { kubeconfig: Some(kubeconfig), ..ApiSettings::default() };
-    let timing = Timing { first_wait: Duration::from_secs(2), ..impatient() };
-    let mut source = Source::with(settings, timing);
-    assert_eq!(server.wait_for(1).token.as_deref(), Some("Bearer old"));
-    std::fs::write(&token, "new").unwrap();
-    let watches: Vec<_> = (0..20)
-        .map(|_| server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]))
-        .collect();
-    source.until(&["a 10.0.1.0/24"]);
-    assert_eq!(server.asked().last().unwrap().token.as_deref(), Some("Bearer new"));
-    drop(watches);
+    a_new_token_is_taken(&server, kubeconfig, &token, Duration::from_secs(2));
 }
 
 #[test]
@@ -362,18 +368,7 @@ fn a_command_gives_credentials_and_is_run_again_when_they_are_refused() {
         } } }],
     });
     std::fs::write(&kubeconfig, text.to_string()).unwrap();
-    server.expect(Answer::Body(401, status(401, "Unauthorized")));
-    let settings = ApiSettings { kubeconfig: Some(kubeconfig), ..ApiSettings::default() };
-    let timing = Timing { first_wait: Duration::from_secs(1), ..impatient() };
-    let mut source = Source::with(settings, timing);
-    assert_eq!(server.wait_for(1).token.as_deref(), Some("Bearer old"));
-    std::fs::write(&token, "new").unwrap();
-    let watches: Vec<_> = (0..20)
-        .map(|_| server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]))
-        .collect();
-    source.until(&["a 10.0.1.0/24"]);
-    assert_eq!(server.asked().last().unwrap().token.as_deref(), Some("Bearer new"));
-    drop(watches);
+    a_new_token_is_taken(&server, kubeconfig, &token, Duration::from_secs(1));
 }
 
 #[test]

@@ -92,26 +92,36 @@ fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict 
     }
     kernel::set_translated(ctx);
     let mut route = MaybeUninit::uninit();
-    let route = Route::unknown(&mut route);
-    kernel::route(ctx, route, &flow.src, &flow.dst, maps::service_ifindex());
-    match route.kind {
-        RouteKind::Direct => {
-            rewrite::apply(ctx, packet, flow, hop)?;
-            rewrite::link(ctx, &route.macs)?;
-            Ok(kernel::redirect_egress(route.ifindex))
-        }
-        RouteKind::Neighbour => {
-            rewrite::apply(ctx, packet, flow, hop)?;
-            Ok(kernel::redirect_neighbour(route.ifindex, &route.next_hop))
-        }
-        // With its own source the kernel forwards it, or tells the sender why it cannot (too large for the
-        // way, no way); with the node's it would be taken for forged.
-        RouteKind::Kernel if hook == Hook::FromPod && flow.src == packet.key.src => {
-            rewrite::apply(ctx, packet, flow, false)?;
-            Ok(PASS)
-        }
-        RouteKind::Kernel => Err(DropReason::NoRoute),
+    let route = find_route(ctx, &mut route, &flow.src, &flow.dst);
+    if route.kind != RouteKind::Kernel {
+        rewrite::apply(ctx, packet, flow, hop)?;
+        return depart(ctx, route);
     }
+    // With its own source the kernel forwards it, or tells the sender why it cannot (too large for the way, no way);
+    // with the node's it would be taken for forged.
+    if hook == Hook::FromPod && flow.src == packet.key.src {
+        rewrite::apply(ctx, packet, flow, false)?;
+        return Ok(PASS);
+    }
+    Err(DropReason::NoRoute)
+}
+
+/// Asks the kernel where a packet goes that is the node's to forward.
+#[inline(always)]
+fn find_route<'a>(ctx: &TcContext, place: &'a mut MaybeUninit<Route>, src: &Addr, dst: &Addr) -> &'a Route {
+    let route = Route::unknown(place);
+    kernel::route(ctx, route, src, dst, maps::service_ifindex());
+    route
+}
+
+/// Sends a packet along a route that is not left to the kernel.
+#[inline(always)]
+fn depart(ctx: &TcContext, route: &Route) -> Verdict {
+    if route.kind == RouteKind::Neighbour {
+        return Ok(kernel::redirect_neighbour(route.ifindex, &route.next_hop));
+    }
+    rewrite::link(ctx, &route.macs)?;
+    Ok(kernel::redirect_egress(route.ifindex))
 }
 
 /// A pod's packet to somewhere else, as it is: out of an uplink, if that is where the kernel's routes lead. All else is left
@@ -122,17 +132,12 @@ fn routed(ctx: &TcContext, packet: &Packet, flow: &Flow, hook: Hook) -> Verdict 
 #[inline(never)]
 pub fn leave(ctx: &TcContext, packet: &Packet) -> Verdict {
     let mut route = MaybeUninit::uninit();
-    let route = Route::unknown(&mut route);
-    kernel::route(ctx, route, &packet.key.src, &packet.key.dst, maps::service_ifindex());
+    let route = find_route(ctx, &mut route, &packet.key.src, &packet.key.dst);
     if route.kind == RouteKind::Kernel || maps::uplink(&route.ifindex).is_none() {
         return Ok(PASS);
     }
     rewrite::hop(ctx, packet)?;
-    if route.kind == RouteKind::Neighbour {
-        return Ok(kernel::redirect_neighbour(route.ifindex, &route.next_hop));
-    }
-    rewrite::link(ctx, &route.macs)?;
-    Ok(kernel::redirect_egress(route.ifindex))
+    depart(ctx, route)
 }
 
 /// Sends a packet on that is right already (an ICMP error), by the addresses that stand in it.
@@ -164,13 +169,6 @@ fn by_addresses(ctx: &TcContext, v4: bool, is_ingress: bool) -> i32 {
     }
     kernel::set_translated(ctx);
     let mut route = MaybeUninit::uninit();
-    let route = Route::unknown(&mut route);
-    kernel::route(ctx, route, &src, &dst, maps::service_ifindex());
-    match route.kind {
-        RouteKind::Direct if rewrite::link(ctx, &route.macs).is_ok() => {
-            kernel::redirect_egress(route.ifindex)
-        }
-        RouteKind::Neighbour => kernel::redirect_neighbour(route.ifindex, &route.next_hop),
-        _ => FAILED,
-    }
+    let route = find_route(ctx, &mut route, &src, &dst);
+    if route.kind == RouteKind::Kernel { FAILED } else { depart(ctx, route).unwrap_or(FAILED) }
 }
