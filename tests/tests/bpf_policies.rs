@@ -8,6 +8,7 @@ use sluice_model::{
     Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, LoadBalancerIngress, Object, ObjectName,
     Protocol, Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
 };
+use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
 use sluice_proxy::Hook;
 use sluice_tests::{
     datapath::{Bench, Fate, with_bench},
@@ -101,6 +102,29 @@ fn a_pod_at_an_external_address_is_inside() {
         program(bench, service, &[(12, true)]);
         let request = bench.send(Hook::FromPod, "pod1", &syn("10.244.1.11:4000", "203.0.113.1:80"));
         assert_eq!(request, Fate::Redirect("10.244.1.11:4000 > 10.244.1.12:8080 TCP ttl 64".into()));
+    });
+}
+
+/// Rows 7 and 18: where the whole cluster's networks say who is a pod, one of another node is inside too.
+#[test]
+fn a_pod_of_another_node_is_inside_where_the_cluster_cidr_says_who_is_one() {
+    with_bench(|bench| {
+        let service = Service { external_traffic_policy: TrafficPolicy::Local, ..service() };
+        program(bench, service, &[(77, false)]);
+        bench.address("wire", "10.244.2.1/24");
+        let from_there = |bench: &mut Bench, port| {
+            let client = format!("10.244.2.9:{port}");
+            bench.send(Hook::FromWire, "wire", &syn(&client, "192.0.2.1:30080"))
+        };
+        assert_eq!(from_there(bench, 4000), Fate::Drop("no_local_endpoints"), "this node's pods alone");
+        let cluster = "10.244.0.0/16".parse().unwrap();
+        let networks = [(cluster, NETWORK_NO_MASQUERADE | NETWORK_LOCAL_PODS)].into();
+        bench.datapath().set_networks(&networks, true).unwrap();
+        // From the node's address: the endpoint's answer would not come back here otherwise.
+        let to_another_node = from_there(bench, 4001);
+        assert_eq!(to_another_node, Fate::Redirect("192.0.2.1:4001 > 10.244.2.77:8080 TCP ttl 63".into()));
+        let outside = bench.send(Hook::FromWire, "wire", &syn("198.51.100.8:4000", "192.0.2.1:30080"));
+        assert_eq!(outside, Fate::Drop("no_local_endpoints"), "who is of no pod network");
     });
 }
 

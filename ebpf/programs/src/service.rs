@@ -94,8 +94,11 @@ fn try_choose(ctx: &TcContext, key: &FlowKey, hook: u32, target: &mut Target) ->
     if flags & FRONTEND_SOURCE_RANGES != 0 && !maps::in_source_ranges(frontend.service, &key.src) {
         return Err(DropReason::SourceRange);
     }
-    // Clients of this node are inside, wherever the policy for outside clients would send those.
-    let outside = hook == Hook::FromWire as u32 && flags & FRONTEND_LOCAL_OUTSIDE != 0;
+    // Clients of this node are inside, wherever the policy for outside clients would send those; and so is whoever
+    // else counts as a pod (row 7 of the behaviour table: with a cluster's CIDR, those of other nodes).
+    let outside = hook == Hook::FromWire as u32
+        && flags & FRONTEND_LOCAL_OUTSIDE != 0
+        && !source::is_local_pod(&key.src);
     let service =
         if outside || flags & FRONTEND_LOCAL_INSIDE != 0 { frontend.local } else { frontend.service };
     let local_server = flags & FRONTEND_LOCAL_SERVER != 0;

@@ -73,9 +73,15 @@ fn needs_masquerade(src: &Addr, backend: &Addr, network: u32, source: Source, ho
         _ => match source {
             Source::Kept => false,
             Source::Masqueraded => true,
-            Source::AsOfTheCluster => maps::network_flags(src) & NETWORK_LOCAL_PODS == 0,
+            Source::AsOfTheCluster => !is_local_pod(src),
         },
     }
+}
+
+/// Whether an address counts as a local pod's: what that is, `detectLocal` says.
+#[inline(always)]
+pub fn is_local_pod(src: &Addr) -> bool {
+    maps::network_flags(src) & NETWORK_LOCAL_PODS != 0
 }
 
 /// The node's address on an uplink, or its primary one, in a family.
