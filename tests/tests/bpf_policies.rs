@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
 use sluice_model::{
     Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, LoadBalancerIngress, Object, ObjectName,
     Protocol, Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
