@@ -9,7 +9,6 @@ use sluice_model::{
     Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, LoadBalancerIngress, Object, ObjectName,
     Protocol, Service, ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
 };
-use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
 use sluice_proxy::Hook;
 use sluice_tests::{
     datapath::{Bench, Fate, with_bench},
