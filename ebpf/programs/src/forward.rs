@@ -54,8 +54,12 @@ pub fn to_pod(ctx: &TcContext, endpoint: &Endpoint, hook: Hook) -> Verdict {
         Hook::FromPod | Hook::FromWire if endpoint.flags & ENDPOINT_SHAPED == 0 => {
             kernel::redirect_peer(ctx, endpoint.ifindex)
         }
-        // Only an ingress hook can skip the veth's queue, and only where it is no limit of the pod's.
-        _ => kernel::redirect_egress(endpoint.ifindex),
+        // Only an ingress hook can skip the veth's queue, and only where it is no limit of the pod's. On the egress of a
+        // veth without a bridge the node's own packets are looked at, too: this one has been.
+        _ => {
+            kernel::set_translated(ctx);
+            kernel::redirect_egress(endpoint.ifindex)
+        }
     })
 }
 

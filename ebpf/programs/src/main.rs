@@ -61,7 +61,7 @@ pub fn to_wire(ctx: TcContext) -> i32 {
     verdict::give(pipeline::run(&ctx, Hook::ToWire))
 }
 
-/// Egress of the service device, of the loopback device and of the bridge.
+/// Egress of the service device, of the loopback device, and of what leads to pods: the bridge, or veths without one.
 #[classifier]
 pub fn from_host(ctx: TcContext) -> i32 {
     verdict::give(pipeline::run(&ctx, Hook::FromHost))

@@ -26,7 +26,7 @@ pub enum Hook {
     FromWire,
     /// Egress of an uplink.
     ToWire,
-    /// Egress of the service device, of the loopback device and of the bridge.
+    /// Egress of the service device, of the loopback device, and of what leads to pods: the bridge, or veths without one.
     FromHost,
 }
 
