@@ -2,16 +2,19 @@
 //!
 //! All servers run at the same time in one namespace on one core, asked in turn by `dnsperf` in another namespace
 //! on another core: what the machine does besides hits all of them alike. Names of the cluster are held against
-//! `knot` and `nsd`, which have the same zone as a file, and names outside, once asked, against `unbound`.
+//! `knot` and `nsd`, which have the same zone as a file, and names outside, once asked, against `unbound`; and a server
+//! that only sends queries back shows what is not the servers' at all.
 
 mod change;
 mod cluster;
 mod dnsperf;
+mod floor;
 mod process;
 mod servers;
 
 pub(crate) use change::measure as measure_changes;
 pub(crate) use cluster::serve;
+pub(crate) use floor::serve as serve_floor;
 
 use sluice_tests::bed::Host;
 use sluice_tests::{Error, Result, Testbed, programs, wait_for};
@@ -26,12 +29,13 @@ const MEASURES: &[Measure] = &[
     Measure { name: "CPU per query", unit: "ns", better: Better::Lower },
     Measure { name: "latency p50", unit: "us", better: Better::Lower },
     Measure { name: "latency p99", unit: "us", better: Better::Lower },
+    Measure { name: "latency p99 to p50", unit: "", better: Better::Lower },
     Measure { name: "memory", unit: "KiB", better: Better::Lower },
 ];
 const CASES: &[Case] = &[
     Case { name: "services, knot", peers: &[] },
     Case { name: "services, nsd", peers: &[] },
-    Case { name: "services, sluice", peers: &[0, 1] },
+    Case { name: "services, sluice", peers: &[0, 1, 12] },
     Case { name: "misses, knot", peers: &[] },
     Case { name: "misses, nsd", peers: &[] },
     Case { name: "misses, sluice", peers: &[3, 4] },
@@ -41,22 +45,24 @@ const CASES: &[Case] = &[
     Case { name: "cached, unbound", peers: &[] },
     Case { name: "cached, sluice", peers: &[9] },
     Case { name: "change of a slice, sluice", peers: &[] },
+    Case { name: "services, floor", peers: &[] },
 ];
 /// The case that is no question.
 const CHANGE: usize = 11;
-/// The server and the workload of each case.
-const WHAT: [(Server, Workload); 11] = [
-    (Server::Knot, Workload::Services),
-    (Server::Nsd, Workload::Services),
-    (Server::Sluice, Workload::Services),
-    (Server::Knot, Workload::Misses),
-    (Server::Nsd, Workload::Misses),
-    (Server::Sluice, Workload::Misses),
-    (Server::Knot, Workload::Headless),
-    (Server::Nsd, Workload::Headless),
-    (Server::Sluice, Workload::Headless),
-    (Server::Unbound, Workload::Cached),
-    (Server::Sluice, Workload::Cached),
+/// The other cases: who is asked, and what.
+const WHAT: [(usize, Server, Workload); 12] = [
+    (12, Server::Floor, Workload::Services),
+    (0, Server::Knot, Workload::Services),
+    (1, Server::Nsd, Workload::Services),
+    (2, Server::Sluice, Workload::Services),
+    (3, Server::Knot, Workload::Misses),
+    (4, Server::Nsd, Workload::Misses),
+    (5, Server::Sluice, Workload::Misses),
+    (6, Server::Knot, Workload::Headless),
+    (7, Server::Nsd, Workload::Headless),
+    (8, Server::Sluice, Workload::Headless),
+    (9, Server::Unbound, Workload::Cached),
+    (10, Server::Sluice, Workload::Cached),
 ];
 /// The server's and the client's addresses.
 pub(crate) const SERVER: &str = "192.0.2.1";
@@ -82,7 +88,7 @@ enum Workload {
 /// Runs the suite.
 pub(crate) fn run(rounds: u32) -> Result<Report> {
     let bed = Testbed::new()?;
-    eprintln!("dns: setting up four servers");
+    eprintln!("dns: setting up five servers");
     let lan = bed.switch("lan")?;
     let (server, client) = (bed.host("server")?, bed.host("client")?);
     lan.connect(&server, "eth0", &[&format!("{SERVER}/24")])?;
@@ -106,8 +112,7 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
         report.add(CHANGE, 3, p99);
         for place in 0..WHAT.len() {
             // Each round begins with another case: none is always the first after a change of load.
-            let case = (place + round as usize) % WHAT.len();
-            let (kind, workload) = WHAT[case];
+            let (case, kind, workload) = WHAT[(place + round as usize) % WHAT.len()];
             let asked =
                 Asked { client: &client, core: CORES[1], port: kind.port(), file: files.of(workload) };
             if workload == Workload::Cached {
@@ -118,10 +123,11 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
             let after = Usage::of(pid(kind))?;
             report.add(case, 0, answered.rate);
             report.add(case, 1, (after.cpu - before.cpu).as_nanos() as f64 / answered.count);
-            report.add(case, 4, after.memory as f64);
-            let [p50, p99] = asked.latencies(answered.rate * CALM)?;
+            report.add(case, 5, after.memory as f64);
+            let [p50, p99] = asked.latencies(pid(kind), answered.rate * CALM)?;
             report.add(case, 2, p50);
             report.add(case, 3, p99);
+            report.add(case, 4, p99 / p50);
         }
     }
     Ok(report)
@@ -141,8 +147,15 @@ fn wait_until_it_answers(kind: Server, client: &Host) -> Result<()> {
     let server = format!("@{SERVER}");
     wait_for(&format!("{kind:?}"), std::time::Duration::from_secs(20), || {
         let arguments = ["+short", "+tries=1", "+time=1", "-p", &port, &server, name];
-        let said = client.run("dig", &arguments)?.stdout;
-        if said.trim().parse::<std::net::IpAddr>().is_ok() {
+        let output = client.run("dig", &arguments)?;
+        let said = output.stdout;
+        // The floor has no addresses to give.
+        let answered = if kind == Server::Floor {
+            output.code == Some(0)
+        } else {
+            said.trim().parse::<std::net::IpAddr>().is_ok()
+        };
+        if answered {
             return Ok(Some(()));
         }
         Err(Error::answer(format!("{kind:?}"), said))

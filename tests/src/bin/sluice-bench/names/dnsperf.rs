@@ -1,11 +1,12 @@
 //! Asks with `dnsperf`, and reads what it says.
 
+use std::fs::{self, File};
 use std::path::Path;
 
 use sluice_tests::bed::Host;
 use sluice_tests::{Error, Result};
 
-use super::SERVER;
+use super::{SERVER, process};
 
 /// How long a measurement takes, in seconds.
 const SECONDS: &str = "1";
@@ -46,25 +47,48 @@ impl Asked<'_> {
     }
 
     /// Asks at a rate; the median and the 99th percentile of the time from query to answer, in microseconds.
-    pub(crate) fn latencies(&self, rate: f64) -> Result<[f64; 2]> {
-        let text = self.run(&["-l", SECONDS, "-v", "-Q", &format!("{rate:.0}")])?;
+    ///
+    /// Client and server (`pid`, and its children) go before everything else on their cores meanwhile, or it would be
+    /// the machine that is measured; and what the client has to say goes to a file, which nobody reads until it ends.
+    pub(crate) fn latencies(&self, pid: u32, rate: f64) -> Result<[f64; 2]> {
+        let path = self.client.bed().folder().join("latencies");
+        let file = File::create(&path).map_err(Error::file("create", &path))?;
+        process::hurry(pid)?;
+        let rate = format!("{rate:.0}");
+        let arguments = [self.arguments().as_slice(), &words(&["-l", SECONDS, "-v", "-Q", &rate])].concat();
+        let mut command = self.client.command("chrt")?;
+        let status = command.args(["-f", process::PRIORITY, "taskset"]).args(arguments).stdout(file).status();
+        process::relax(pid)?;
+        let status = status.map_err(Error::file("run", "chrt"))?;
+        let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
         // > NOERROR svc-1.ns-1.svc.cluster.local A 0.000042
         let answers = text.lines().filter(|line| line.starts_with("> "));
         let mut times: Vec<f64> =
             answers.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).collect();
         times.sort_by(f64::total_cmp);
         let at = |part: f64| times.get((times.len() as f64 * part) as usize).map(|seconds| seconds * 1e6);
-        at(0.5).zip(at(0.99)).map(|(p50, p99)| [p50, p99]).ok_or_else(|| Error::answer("dnsperf", text))
+        let both = at(0.5).zip(at(0.99)).filter(|_| status.success());
+        both.map(|(p50, p99)| [p50, p99]).ok_or_else(|| Error::answer("dnsperf", text))
     }
 
     fn run(&self, more: &[&str]) -> Result<String> {
+        let arguments = [self.arguments(), words(more)].concat();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.client.succeed("taskset", &arguments)
+    }
+
+    /// What `taskset` is told in any case.
+    fn arguments(&self) -> Vec<String> {
         let (port, file) = (self.port.to_string(), self.file.display().to_string());
-        let usual = [
+        words(&[
             "-c", self.core, "dnsperf", "-s", SERVER, "-p", &port, "-d", &file, "-e", "-T", "1", "-c",
             CLIENTS,
-        ];
-        self.client.succeed("taskset", &[&usual, more].concat())
+        ])
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn number(text: &str, label: &str) -> Result<f64> {

@@ -1,10 +1,35 @@
-//! What a process and its children have used, as the kernel counts it.
+//! A process and its children: what they have used, as the kernel counts it, and what goes before them.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use sluice_tests::{Error, Result};
+
+/// The real-time priority of what shall not wait for anything else on its core.
+pub(crate) const PRIORITY: &str = "10";
+
+/// Lets a process and all its descendants go before everything else.
+pub(crate) fn hurry(pid: u32) -> Result<()> {
+    schedule(pid, &["--fifo", "--all-tasks", "--pid", PRIORITY])
+}
+
+/// Lets them wait for their turn again, as others do.
+pub(crate) fn relax(pid: u32) -> Result<()> {
+    schedule(pid, &["--other", "--all-tasks", "--pid", "0"])
+}
+
+fn schedule(pid: u32, how: &[&str]) -> Result<()> {
+    for pid in family(pid)? {
+        let output = Command::new("chrt").args(how).arg(pid.to_string()).output();
+        let output = output.map_err(Error::file("run", "chrt"))?;
+        if !output.status.success() {
+            return Err(Error::answer("chrt", String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+    }
+    Ok(())
+}
 
 /// What was used so far.
 #[derive(Clone, Copy, Debug, Default)]

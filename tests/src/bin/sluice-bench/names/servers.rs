@@ -18,10 +18,12 @@ pub(crate) enum Server {
     Nsd,
     /// Unbound, which asks others and remembers.
     Unbound,
+    /// Nothing but the socket: what the kernel and the client take.
+    Floor,
 }
 
 impl Server {
-    pub(crate) const ALL: [Self; 4] = [Self::Sluice, Self::Knot, Self::Nsd, Self::Unbound];
+    pub(crate) const ALL: [Self; 5] = [Self::Sluice, Self::Knot, Self::Nsd, Self::Unbound, Self::Floor];
 
     /// Where it listens.
     pub(crate) const fn port(self) -> u16 {
@@ -30,6 +32,7 @@ impl Server {
             Self::Knot => 5302,
             Self::Nsd => 5303,
             Self::Unbound => 5304,
+            Self::Floor => 5305,
         }
     }
 
@@ -39,7 +42,7 @@ impl Server {
         let own = programs::built("sluice-bench")?.display().to_string();
         let (listen, upstream) = (format!("{SERVER}:{}", self.port()), format!("{SERVER}:53"));
         let config = folder.join("config");
-        if self != Self::Sluice {
+        if !matches!(self, Self::Sluice | Self::Floor) {
             std::fs::write(&config, self.config(&folder)).map_err(Error::file("write", &config))?;
         }
         if matches!(self, Self::Knot | Self::Nsd) {
@@ -49,6 +52,7 @@ impl Server {
         let config = config.display().to_string();
         let command: &[&str] = match self {
             Self::Sluice => &[&own, "serve-names", &listen, &upstream],
+            Self::Floor => &[&own, "serve-floor", &listen],
             Self::Knot => &["knotd", "-c", &config],
             Self::Nsd => &["nsd", "-d", "-c", &config],
             Self::Unbound => &["unbound", "-d", "-c", &config],
@@ -59,7 +63,7 @@ impl Server {
     fn config(self, folder: &Path) -> String {
         let (folder, port) = (folder.display(), self.port());
         match self {
-            Self::Sluice => String::new(),
+            Self::Sluice | Self::Floor => String::new(),
             Self::Knot => format!(
                 "server:\n  rundir: {folder}\n  pidfile: {folder}/pid\n  user: root\n  listen: {SERVER}@{port}\n  udp-workers: 1\n  \
                  tcp-workers: 1\n  background-workers: 1\ncontrol:\n  listen: {folder}/control\ndatabase:\n  storage: {folder}\n\
