@@ -23,6 +23,7 @@
 
 mod flow;
 mod forward;
+mod fragment;
 mod icmp;
 mod kernel;
 mod maps;

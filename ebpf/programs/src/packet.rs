@@ -6,11 +6,14 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
-    Addr, Be16, DropReason, FlowKey, FragmentKey, FragmentPorts, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP,
-    PROTO_TCP, PROTO_UDP, TCP_RST, TCP_SYN,
+    Addr, Be16, DropReason, FlowKey, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, TCP_RST,
+    TCP_SYN,
 };
 
-use crate::{icmp, kernel, maps};
+use crate::{
+    fragment::{self, Piece},
+    icmp, kernel,
+};
 
 /// Length of an Ethernet header. Every device that the programs attach to has one.
 pub const ETH_LEN: usize = 14;
@@ -186,12 +189,12 @@ fn parse_v4(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason> 
     packet.key = tuple(src, dst, proto);
     packet.l4 = ETH_LEN as u32 + u32::from(version_ihl & 0xf) * 4;
     (packet.ttl, packet.v4) = (ttl, true);
-    let which = match fragment & (OFFSET | MORE) {
-        0 => WHOLE,
-        MORE => FIRST,
-        _ => LATER,
+    let piece = match fragment & (OFFSET | MORE) {
+        0 => Piece::Whole,
+        MORE => Piece::First,
+        _ => Piece::Later,
     };
-    of_fragment(ctx, packet, u32::from(id), which)
+    of_piece(ctx, packet, u32::from(id), piece)
 }
 
 #[inline(always)]
@@ -205,13 +208,14 @@ fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<Parsed, DropReason> 
     }
     packet.key = tuple(src, dst, next);
     (packet.ttl, packet.v4) = (ttl, false);
-    let mut extensions = Extensions { next: u32::from(next), l4: V6_PLAIN as u32, fragment: WHOLE, id: 0 };
+    let mut extensions =
+        Extensions { next: u32::from(next), l4: V6_PLAIN as u32, piece: Piece::Whole, id: 0 };
     if !is_transport(next) && skip_extensions(ctx, &mut extensions) == 0 {
         return Ok(Parsed::Opaque);
     }
     packet.key.proto = extensions.next;
     packet.l4 = extensions.l4;
-    of_fragment(ctx, packet, extensions.id, extensions.fragment)
+    of_piece(ctx, packet, extensions.id, extensions.piece)
 }
 
 #[inline(always)]
@@ -225,18 +229,11 @@ struct Extensions {
     next: u32,
     /// Where that begins.
     l4: u32,
-    /// [`WHOLE`], [`FIRST`] or [`LATER`].
-    fragment: u32,
+    /// Whether the packet is a fragment.
+    piece: Piece,
     /// A fragment's identification.
     id: u32,
 }
-
-/// A packet in one piece.
-const WHOLE: u32 = 0;
-/// The first fragment of a packet.
-const FIRST: u32 = 1;
-/// Another one.
-const LATER: u32 = 2;
 
 /// Looks past hop-by-hop, routing and destination options and the fragment header (RFC 8200 section 4). Anything
 /// else ends the walk, without a result: 0.
@@ -257,10 +254,10 @@ fn skip_extensions(ctx: &TcContext, found: &mut Extensions) -> u32 {
                 found.id = id;
                 // The offset is in units of eight bytes; below it, the last bit says that more follow. A packet
                 // in one piece (RFC 6946) is a whole one.
-                found.fragment = match (u32::from(high) << 8 | u32::from(low)) & 0xfff9 {
-                    0 => WHOLE,
-                    1 => FIRST,
-                    _ => LATER,
+                found.piece = match (u32::from(high) << 8 | u32::from(low)) & 0xfff9 {
+                    0 => Piece::Whole,
+                    1 => Piece::First,
+                    _ => Piece::Later,
                 };
                 8
             }
@@ -277,36 +274,16 @@ fn skip_extensions(ctx: &TcContext, found: &mut Extensions) -> u32 {
 /// The first fragment is a packet like any other, but that its ports are kept for the rest; a later one takes
 /// them from there. One that comes before its first is not known to belong to anything.
 #[inline(always)]
-fn of_fragment(ctx: &TcContext, packet: &mut Packet, id: u32, which: u32) -> Result<Parsed, DropReason> {
-    if which == LATER {
+fn of_piece(ctx: &TcContext, packet: &mut Packet, id: u32, piece: Piece) -> Result<Parsed, DropReason> {
+    if piece == Piece::Later {
         packet.later = true;
-        return match recall_ports(&mut packet.key, id) {
-            0 => Ok(Parsed::Opaque),
-            _ => Ok(Parsed::Packet),
-        };
+        return Ok(if fragment::recall_ports(&mut packet.key, id) { Parsed::Packet } else { Parsed::Opaque });
     }
     let parsed = transport(ctx, packet)?;
-    if which == FIRST && parsed == Parsed::Packet {
-        keep_ports(&packet.key, id);
+    if piece == Piece::First && parsed == Parsed::Packet {
+        fragment::keep_ports(&packet.key, id);
     }
     Ok(parsed)
-}
-
-/// A function of its own for its share of the stack, as the next one.
-#[inline(never)]
-fn keep_ports(tuple: &FlowKey, id: u32) -> u32 {
-    let key = FragmentKey { src: tuple.src, dst: tuple.dst, id, proto: tuple.proto };
-    maps::fragment_put(&key, &FragmentPorts { sport: tuple.sport, dport: tuple.dport });
-    0
-}
-
-#[inline(never)]
-fn recall_ports(tuple: &mut FlowKey, id: u32) -> u32 {
-    let key = FragmentKey { src: tuple.src, dst: tuple.dst, id, proto: tuple.proto };
-    let Some(ports) = maps::fragment(&key) else { return 0 };
-    tuple.sport = ports.sport;
-    tuple.dport = ports.dport;
-    1
 }
 
 #[inline(always)]
