@@ -132,11 +132,12 @@ impl Report {
             self.suite, "median", "best", "unit", "against", "median", "ratio", "best ratio"
         );
         for row in self.rows() {
-            let own = format!("{:52} {:>10.0} {:>10.0} {:>7}", row.name, row.value, row.best, row.unit);
+            let (value, best) = (shown(row.value), shown(row.best));
+            let own = format!("{:52} {value:>10} {best:>10} {:>7}", row.name, row.unit);
             match row.peer {
                 None => println!("{own}"),
                 Some(Peer { name, value, ratio, best_ratio }) => {
-                    println!("{own}  {name:22} {value:>10.0} {ratio:>6.3} {best_ratio:>10.3}");
+                    println!("{own}  {name:22} {:>10} {ratio:>6.3} {best_ratio:>10.3}", shown(value));
                 }
             }
         }
@@ -204,7 +205,13 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn round(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
+    (value * 100.0).round() / 100.0
+}
+
+/// A number for a table: whole, but for the small ones.
+fn shown(value: f64) -> String {
+    let decimals = if value < 10.0 { 2 } else { 0 };
+    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]
