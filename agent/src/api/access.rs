@@ -6,15 +6,18 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderValue, header::USER_AGENT};
+use axum::http::{HeaderValue, Request, header::USER_AGENT};
 use kube::{
     Client, Config as ClientConfig,
+    client::{Body, ClientBuilder},
     config::{
         AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedAuthInfo,
         NamedCluster, NamedContext,
     },
 };
+use tower::util::MapRequestLayer;
 
+use super::token::{TokenError, TokenFile};
 use crate::config::ApiSettings;
 
 /// Where a pod finds its service account.
@@ -56,6 +59,9 @@ pub enum AccessError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The file that a token is to be read from.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The task that makes the client has ended.
     #[error("the task that makes a client has ended: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -116,14 +122,31 @@ impl Access {
             .push((USER_AGENT, HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")))));
         // Failures are to be seen, counted and waited for here, not below.
         config.default_retry = false;
+        let token = token_file(&mut config.auth_info).as_deref().map(TokenFile::open).transpose()?;
         let server = server.to_owned();
         // A command that gives credentials blocks.
         tokio::task::spawn_blocking(move || {
-            Client::try_from(config)
-                .map_err(|source| AccessError::Client { server, source: Box::new(source) })
+            let builder = ClientBuilder::try_from(config)
+                .map_err(|source| AccessError::Client { server, source: Box::new(source) })?;
+            Ok(match token {
+                None => builder.build(),
+                Some(token) => {
+                    let sign = move |mut request: Request<Body>| {
+                        token.sign(&mut request);
+                        request
+                    };
+                    builder.with_layer(&MapRequestLayer::new(sign)).build()
+                }
+            })
         })
         .await?
     }
+}
+
+/// Takes the token file out of credentials, where it is what they come to.
+fn token_file(user: &mut AuthInfo) -> Option<PathBuf> {
+    let others = user.token.is_some() || user.auth_provider.is_some() || user.username.is_some();
+    user.token_file.take().filter(|_| !others).map(PathBuf::from)
 }
 
 fn read(path: &Path) -> Result<Kubeconfig, AccessError> {

@@ -28,6 +28,7 @@ mod selection;
 mod servers;
 mod stream;
 mod timing;
+mod token;
 mod wire;
 
 use std::{io, sync::Arc, thread, time::Duration};

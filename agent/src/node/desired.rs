@@ -371,3 +371,7 @@ fn sysctls(facts: &Facts, found: &Found, bridge: Option<&str>, serves: bool) -> 
     // Settings that this kernel does not have (IPv6 switched off, say) are passed over when they are applied.
     list
 }
+
+#[cfg(test)]
+#[path = "desired_tests.rs"]
+mod tests;

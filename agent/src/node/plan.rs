@@ -256,4 +256,4 @@ fn addresses(device: &str, wanted: &BTreeSet<IpNet>, found: &Found, ops: &mut Ve
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(super) mod tests;

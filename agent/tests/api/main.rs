@@ -3,10 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod credentials;
 mod server;
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -278,37 +278,6 @@ fn a_line_that_is_cut_off_is_asked_for_again() {
     assert_eq!(server.asked()[1].version(), "3");
 }
 
-/// Refuses the token of old, changes it, and sees that the next one is asked with; `first_wait` before asking again.
-fn a_new_token_is_taken(server: &Server, kubeconfig: PathBuf, token: &Path, first_wait: Duration) {
-    server.expect(Answer::Body(401, status(401, "Unauthorized")));
-    let settings = ApiSettings { kubeconfig: Some(kubeconfig), ..ApiSettings::default() };
-    let timing = Timing { first_wait, ..impatient() };
-    let mut source = Source::with(settings, timing);
-    assert_eq!(server.wait_for(1).token.as_deref(), Some("Bearer old"));
-    std::fs::write(token, "new").unwrap();
-    let watches: Vec<_> = (0..20)
-        .map(|_| server.watch(&[event("ADDED", &node("a", "10.0.1.0/24", 1)), end_of_list("Node", "3")]))
-        .collect();
-    source.until(&["a 10.0.1.0/24"]);
-    assert_eq!(server.asked().last().unwrap().token.as_deref(), Some("Bearer new"));
-    drop(watches);
-}
-
-#[test]
-fn a_token_that_was_rotated_is_read_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let (token, kubeconfig) = (folder.path().join("token"), folder.path().join("kubeconfig"));
-    std::fs::write(&token, "old").unwrap();
-    let server = Server::start();
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: k, cluster: {{server: '{}'}}}}]\n\
-         contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\nusers: [{{name: u, user: {{tokenFile: token}}}}]\n",
-        server.address
-    );
-    std::fs::write(&kubeconfig, text).unwrap();
-    a_new_token_is_taken(&server, kubeconfig, &token, Duration::from_secs(2));
-}
-
 #[test]
 fn a_kind_that_the_api_does_not_have_keeps_nothing_waiting() {
     // The server of these tests has no ServiceCIDRs.
@@ -346,29 +315,6 @@ fn rights_that_are_missing_keep_back_only_what_cannot_be_done_without() {
     assert!(waited.is_err(), "services are to be known before anything is done");
     forbid(&[]);
     source.updates.recv_timeout(LIMIT).unwrap();
-}
-
-#[test]
-fn a_command_gives_credentials_and_is_run_again_when_they_are_refused() {
-    let server = Server::start();
-    let folder = tempfile::tempdir().unwrap();
-    let (kubeconfig, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
-    std::fs::write(&token, "old").unwrap();
-    let command = format!(
-        r#"printf '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"%s"}}}}' "$(cat {})""#,
-        token.display()
-    );
-    let text = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{ "name": "k", "cluster": { "server": server.address } }],
-        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
-        "users": [{ "name": "u", "user": { "exec": {
-            "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", command],
-            "interactiveMode": "Never",
-        } } }],
-    });
-    std::fs::write(&kubeconfig, text.to_string()).unwrap();
-    a_new_token_is_taken(&server, kubeconfig, &token, Duration::from_secs(1));
 }
 
 #[test]

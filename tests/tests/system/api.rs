@@ -65,6 +65,17 @@ impl Site {
         self.cluster.apply(&format!("{name}.yaml"), &(service(name, &spec(addresses)) + &slices))
     }
 
+    /// Labels the service `web` as one of another proxy, and waits until it is not served any more.
+    pub(crate) fn give_to_another_proxy(&self) -> Result<()> {
+        let slices = slices("web", "[{name: http, port: 80}]", &[&self.webs[0], &self.webs[1]]);
+        let labelled = service("web", &spec(WEB)).replace(
+            "  namespace: default\nspec",
+            "  namespace: default\n  labels: {service.kubernetes.io/service-proxy-name: other}\nspec",
+        );
+        self.cluster.apply("web.yaml", &(labelled + &slices))?;
+        WEB.iter().try_for_each(|address| self.is_gone(address))
+    }
+
     pub(crate) fn api(&self) -> &ApiServer {
         self.cluster.api().server()
     }
@@ -169,13 +180,7 @@ fn services_names_and_their_changes_with_streaming_lists() -> Result<()> {
 #[test]
 fn a_label_names_another_proxy_and_the_service_is_not_ours_any_more() -> Result<()> {
     let site = Site::new()?;
-    let slices = slices("web", "[{name: http, port: 80}]", &[&site.webs[0], &site.webs[1]]);
-    let labelled = service("web", &spec(WEB)).replace(
-        "  namespace: default\nspec",
-        "  namespace: default\n  labels: {service.kubernetes.io/service-proxy-name: other}\nspec",
-    );
-    site.cluster.apply("web.yaml", &(labelled + &slices))?;
-    WEB.iter().try_for_each(|address| site.is_gone(address))?;
+    site.give_to_another_proxy()?;
     // It is not ours to serve, but its name is as before.
     assert_eq!(site.dig("web.default.svc.cluster.local", "A")?, [WEB[0]]);
     site.serve("web", WEB, &[0, 1])?;

@@ -2,7 +2,7 @@
 
 use sluice_tests::bed::Host;
 use sluice_tests::cluster::service;
-use sluice_tests::{Error, Result, Running, wait_for};
+use sluice_tests::{Error, Result, wait_for};
 
 use crate::paths::on_both_paths;
 use crate::site::{LIMIT, NODE_PORTS, Site, WEB, bracketed, url};
@@ -59,19 +59,7 @@ fn a_service_gains_and_loses_a_family_and_keeps_the_other(fast_path: bool) -> Re
         site.cluster.apply("web.yaml", &web(&[own]))?;
         wait_families(&site, alone)?;
         // A download in the family that stays sees nothing of what becomes of the other.
-        let mut command = site.client().command("curl")?;
-        command.args([
-            "-sS",
-            "-m",
-            "60",
-            "--limit-rate",
-            "8M",
-            "-o",
-            "/dev/null",
-            &format!("{}large", url(WEB[kept])),
-        ]);
-        let log = site.cluster.bed().folder().join("family.log");
-        let mut download = Running::start(&mut command, &log)?;
+        let mut download = site.download(WEB[kept], "8M")?;
         site.cluster.apply("web.yaml", &web(&[own, other]))?;
         wait_families(&site, [true, true])?;
         site.cluster.apply("web.yaml", &web(&[own]))?;

@@ -1,7 +1,7 @@
 //! What happens where there is no more room: the table of connections (issue 4: nothing is lost quietly).
 
 use sluice_tests::cluster::Options;
-use sluice_tests::{Result, Running, programs, wait_for};
+use sluice_tests::{Result, programs, wait_for};
 
 use crate::paths::on_both_paths;
 use crate::site::{LIMIT, Site, WEB, beside_web, bracketed, url};
@@ -17,19 +17,7 @@ fn a_full_table_makes_room_for_new_connections_and_says_so(fast_path: bool) -> R
     let site = Site::new(&options, &[("client", 1), ("web-0", 1), ("web-1", 2)])?;
     let node = site.cluster.node(1);
     // One that is busy throughout, and so never the oldest.
-    let log = site.cluster.bed().folder().join("busy.log");
-    let mut command = site.client().command("curl")?;
-    command.args([
-        "-sS",
-        "-m",
-        "60",
-        "--limit-rate",
-        "4M",
-        "-o",
-        "/dev/null",
-        &format!("{}large", url(WEB[0])),
-    ]);
-    let mut busy = Running::start(&mut command, &log)?;
+    let mut busy = site.download(WEB[0], "4M")?;
     // Each from another port, remembered for half a minute, and to where nobody listens.
     let program = programs::built("sluice-testbed")?;
     let flood = ["flood", "10.96.0.42:99", "--from", "20000", "--count", "10000"];

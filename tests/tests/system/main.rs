@@ -2,6 +2,7 @@
 //! family of behaviour; one binary, as linking ten takes longer than running them.
 
 mod api;
+mod api_credentials;
 mod api_faults;
 mod api_nodes;
 mod api_real;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sluice_tests::bed::{Host, Servers};
 use sluice_tests::cluster::{Options, Pod, Workload, service};
-use sluice_tests::{Cluster, Error, Result, Testbed, wait_for};
+use sluice_tests::{Cluster, Error, Result, Running, Testbed, wait_for};
 
 /// How long a change may take to be in force. Generous: a test run shares its machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -79,6 +79,14 @@ impl Site {
     /// The client pod.
     pub(crate) fn client(&self) -> &Host {
         self.pods["client"].host()
+    }
+
+    /// The client begins to load a large file from the service `web`, at a rate (`8M`) at which that takes a while.
+    pub(crate) fn download(&self, address: &str, rate: &str) -> Result<Running> {
+        let mut command = self.client().command("curl")?;
+        let large = format!("{}large", url(address));
+        command.args(["-sS", "-m", "60", "--limit-rate", rate, "-o", "/dev/null", &large]);
+        Running::start(&mut command, &self.cluster.bed().folder().join("download.log"))
     }
 
     /// Waits until as many backends answer as are wanted.
