@@ -1,77 +1,180 @@
-//! Connections to an upstream that are kept for the next question.
+//! Connections to an upstream: shared by questions at one time, and kept for the next.
 
 use std::{
-    io,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::Instant,
-};
+use hickory_proto::op::DnsRequest;
+use hickory_resolver::net::NetError;
+use tokio::{sync::OnceCell, time::Instant};
 
-/// A connection, plain or encrypted.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+use crate::exchange::{Connected, Connector, MAX_SHARED};
 
-/// A connection that a question has for itself.
-pub(crate) struct Connection(Box<dyn Duplex>);
+/// So many questions share a connection before another one is opened, as long as there may be another one.
+const SHARED: usize = 8;
+/// The least time between two looks at a connection that is in use.
+const LOOK: Duration = Duration::from_secs(1);
 
-impl Connection {
-    /// A connection that was just opened.
-    pub(crate) fn new(stream: impl Duplex + 'static) -> Self {
-        Self(Box::new(stream))
-    }
-
-    /// Sends a message and waits for one.
-    pub(crate) async fn exchange(&mut self, message: &[u8]) -> io::Result<Vec<u8>> {
-        let framed = [&(message.len() as u16).to_be_bytes()[..], message].concat();
-        self.0.write_all(&framed).await?;
-        self.0.flush().await?;
-        let length = self.0.read_u16().await?;
-        let mut answer = vec![0; usize::from(length)];
-        self.0.read_exact(&mut answer).await?;
-        Ok(answer)
-    }
-}
-
-/// Connections without a question. One whose question timed out never comes back, so an answer that comes late
-/// meets no other question.
+/// The connections to one upstream that take questions.
+#[derive(Debug)]
 pub(crate) struct Pool {
-    idle: Mutex<Vec<(Connection, Instant)>>,
-    /// How many are kept; more questions at one time open more, which close after their answer.
+    held: Mutex<Vec<Arc<Connection>>>,
+    /// How many there are at the most; with none, each question has one for itself, which closes after the answer.
     max: usize,
     /// How long one is kept without a question.
     expire: Duration,
 }
 
-impl Pool {
-    /// Keeps at most `max` connections, each for `expire`.
-    pub(crate) fn new(max: usize, expire: Duration) -> Self {
-        Self { idle: Mutex::default(), max, expire }
+/// A connection, from the moment at which it is wanted.
+#[derive(Debug)]
+struct Connection {
+    /// What came of connecting, once something has.
+    opened: OnceCell<Result<Connected, NetError>>,
+    state: Mutex<State>,
+}
+
+/// What became of a connection so far.
+#[derive(Debug)]
+struct State {
+    /// Questions that wait for their answers.
+    under_way: usize,
+    /// Answers that have come.
+    heard: usize,
+    /// It takes no further question.
+    is_retired: bool,
+    /// When it was last wanted, or left.
+    since: Instant,
+}
+
+impl Connection {
+    fn new() -> Arc<Self> {
+        let state = State { under_way: 0, heard: 0, is_retired: false, since: Instant::now() };
+        Arc::new(Self { opened: OnceCell::new(), state: Mutex::new(state) })
     }
 
-    /// The connection used last, if it is fresh.
-    pub(crate) fn take(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        idle.retain(|(_, since)| now.duration_since(*since) < self.expire);
-        idle.pop().map(|(connection, _)| connection)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a connection whose question is answered.
-    pub(crate) fn put(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.max {
-            idle.push((connection, Instant::now()));
-        }
+    fn takes_questions(&self) -> bool {
+        let is_open = match self.opened.get() {
+            None => true,
+            Some(Ok(connected)) => !connected.is_over(),
+            Some(Err(_)) => false,
+        };
+        is_open && !self.state().is_retired
     }
 }
 
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        write!(f, "Pool({})", idle.len())
+impl Pool {
+    /// Opens at most `max` connections, and keeps each for `expire`.
+    pub(crate) fn new(max: usize, expire: Duration) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::default(), max, expire })
+    }
+
+    /// Asks over a connection that is there, or else a new one.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        connector: &Connector,
+        request: DnsRequest,
+    ) -> Result<Vec<u8>, NetError> {
+        let mut place = self.place();
+        let opened = place.connection.opened.get_or_init(|| connector.connect());
+        let connected = opened.await.clone()?;
+        match connected.ask(request.clone()).await {
+            Ok(answer) => {
+                place.is_answered = true;
+                Ok(answer)
+            }
+            Err(NetError::Timeout) => Err(NetError::Timeout),
+            // Servers close connections whenever they like: idle ones, or each after an answer, whatever else was asked on it.
+            // That is no failure; one to a connection that nobody else uses is.
+            Err(error) => {
+                tracing::debug!(%error, "a connection to an upstream DNS server was closed");
+                drop(place);
+                connector.connect().await?.ask(request).await
+            }
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place on the connection that has the fewest questions, or on a new one.
+    fn place(self: &Arc<Self>) -> Place {
+        let mut held = self.held();
+        held.retain(|connection| connection.takes_questions());
+        let limit = if held.len() < self.max { SHARED } else { MAX_SHARED };
+        let by_questions = held.iter().map(|connection| (connection.state().under_way, connection));
+        let connection = match by_questions.min_by_key(|(under_way, _)| *under_way) {
+            Some((under_way, connection)) if under_way < limit => connection.clone(),
+            _ => {
+                let connection = Connection::new();
+                if held.len() < self.max {
+                    held.push(connection.clone());
+                    tokio::spawn(close_idle(Arc::downgrade(self), Arc::downgrade(&connection)));
+                }
+                connection
+            }
+        };
+        Place::on(connection)
+    }
+
+    /// Gives a connection up that has had no question for long; else, how long it may stay without one.
+    fn close_idle(&self, connection: &Arc<Connection>) -> Option<Duration> {
+        let mut held = self.held();
+        let state = connection.state();
+        let left = match state.under_way {
+            0 => self.expire.saturating_sub(state.since.elapsed()),
+            _ => self.expire.max(LOOK),
+        };
+        if left.is_zero() {
+            held.retain(|other| !Arc::ptr_eq(other, connection));
+        }
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+/// Keeps an eye on a connection for as long as it is there.
+async fn close_idle(pool: Weak<Pool>, connection: Weak<Connection>) {
+    while let Some((pool, connection)) = pool.upgrade().zip(connection.upgrade()) {
+        let Some(left) = pool.close_idle(&connection) else { return };
+        drop((pool, connection));
+        tokio::time::sleep(left).await;
+    }
+}
+
+/// A question's place on a connection.
+struct Place {
+    connection: Arc<Connection>,
+    /// What had come on it before.
+    heard: usize,
+    is_answered: bool,
+}
+
+impl Place {
+    fn on(connection: Arc<Connection>) -> Self {
+        let heard = {
+            let mut state = connection.state();
+            state.under_way += 1;
+            state.heard
+        };
+        Self { connection, heard, is_answered: false }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.connection.state();
+        state.under_way -= 1;
+        state.since = Instant::now();
+        if self.is_answered {
+            state.heard += 1;
+        } else if state.heard == self.heard {
+            // Nothing came on it meanwhile: it may be dead. Those who wait on it may go on, nobody else shall.
+            state.is_retired = true;
+        }
     }
 }

@@ -54,6 +54,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         source: Box<regex::Error>,
     },
+    /// The library that asks upstreams cannot be set up.
+    #[error("setting up the resolver")]
+    Resolver(#[source] hickory_resolver::net::NetError),
     /// More upstreams than are tried in turn.
     #[error("{0} upstreams are more than the 15 that are allowed")]
     TooManyUpstreams(usize),

@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     ConfigError, ForwardOptions, Policy, Upstreams,
+    exchange::Setup,
     message::{Answer, Question},
     metrics::Metrics,
     name::WireName,
@@ -65,6 +66,7 @@ pub(crate) struct Forwarder {
     permits: Semaphore,
     options: Arc<ForwardOptions>,
     encryption: Option<Encryption>,
+    setup: Setup,
     /// Where the next round starts.
     turn: AtomicUsize,
     /// Our own addresses: to ask them would be to ask ourselves.
@@ -97,6 +99,7 @@ impl Forwarder {
             enabled: *upstreams != Upstreams::None,
             permits: Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)),
             encryption: options.tls.as_ref().map(Encryption::new).transpose()?,
+            setup: Setup::new(ATTEMPT).map_err(ConfigError::Resolver)?,
             options: Arc::new(options),
             turn: AtomicUsize::new(0),
             own,
@@ -130,7 +133,8 @@ impl Forwarder {
             .iter()
             .map(|a| {
                 kept(a).unwrap_or_else(|| {
-                    Arc::new(Upstream::new(*a, self.options.clone(), self.encryption.clone(), &self.metrics))
+                    let (options, encryption) = (self.options.clone(), self.encryption.clone());
+                    Arc::new(Upstream::new(*a, options, encryption, self.setup.clone(), &self.metrics))
                 })
             })
             .collect();
@@ -209,7 +213,7 @@ impl Forwarder {
                 Err(error) => {
                     upstream.suspect();
                     // Servers that cannot be reached are not asked again at once.
-                    let is_unreachable = matches!(error, UpstreamError::Io { .. });
+                    let is_unreachable = matches!(error, UpstreamError::Unreachable { .. });
                     last = Some(error);
                     if round_over && (is_unreachable || refused.is_some()) {
                         break;

@@ -20,6 +20,7 @@ mod connection;
 mod corefile;
 mod desired;
 mod error;
+mod exchange;
 mod failures;
 mod forward;
 pub mod fuzz;

@@ -7,18 +7,17 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use crate::{ConfigError, Tls, connection::Connection};
+use crate::{ConfigError, Tls};
 
 /// Where Debian and its like keep the certificates that the system trusts.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Opens encrypted connections.
+/// How connections are encrypted.
 #[derive(Clone)]
 pub(crate) struct Encryption {
-    connector: TlsConnector,
+    /// Whom we trust, and who we are.
+    pub(crate) config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
 }
 
@@ -61,17 +60,12 @@ impl Encryption {
             .clone()
             .map(|name| ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name)))
             .transpose()?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(client)), server_name })
+        Ok(Self { config: Arc::new(client), server_name })
     }
 
-    /// Encrypts a connection to `upstream`, which must prove to be who it should be.
-    pub(crate) async fn connect(
-        &self,
-        stream: TcpStream,
-        upstream: SocketAddr,
-    ) -> std::io::Result<Connection> {
-        let name = self.server_name.clone().unwrap_or_else(|| ServerName::from(upstream.ip()));
-        Ok(Connection::new(self.connector.connect(name, stream).await?))
+    /// Who an upstream must prove to be.
+    pub(crate) fn name_of(&self, upstream: SocketAddr) -> ServerName<'static> {
+        self.server_name.clone().unwrap_or_else(|| ServerName::from(upstream.ip()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -10,19 +10,19 @@ use std::{
     time::Duration,
 };
 
+use hickory_resolver::net::NetError;
 use prometheus::{HistogramVec, IntCounter};
-use tokio::{
-    net::{TcpStream, UdpSocket},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     ForwardOptions,
-    connection::{Connection, Pool},
+    connection::Pool,
+    exchange::{Connector, Setup, request},
     message::{Answer, Question, Reading},
     metrics::{Metrics, rcode_name},
     name::WireName,
     tls::Encryption,
+    wire::u16_at,
 };
 
 /// What we tell upstreams that we take over UDP (the size that passes unfragmented everywhere).
@@ -37,14 +37,12 @@ pub(crate) enum UpstreamError {
     #[error("no answer from {0}")]
     Silent(SocketAddr),
     /// It cannot be reached.
-    #[error("{call} to {upstream}")]
-    Io {
-        /// The call.
-        call: &'static str,
+    #[error("asking {upstream}")]
+    Unreachable {
         /// The server.
         upstream: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
+        /// What the kernel, or TLS, said.
+        source: NetError,
     },
 }
 
@@ -54,8 +52,9 @@ pub(crate) struct Upstream {
     /// Where it is.
     pub(crate) address: SocketAddr,
     options: Arc<ForwardOptions>,
-    encryption: Option<Encryption>,
-    pool: Pool,
+    is_encrypted: bool,
+    connector: Connector,
+    pool: Arc<Pool>,
     fails: AtomicU32,
     is_checked: AtomicBool,
     check_failures: IntCounter,
@@ -68,6 +67,7 @@ impl Upstream {
         address: SocketAddr,
         options: Arc<ForwardOptions>,
         encryption: Option<Encryption>,
+        setup: Setup,
         metrics: &Metrics,
     ) -> Self {
         let to = address.to_string();
@@ -75,7 +75,8 @@ impl Upstream {
         Self {
             address,
             options,
-            encryption,
+            is_encrypted: encryption.is_some(),
+            connector: Connector::new(address, encryption, setup),
             pool,
             fails: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
@@ -91,7 +92,7 @@ impl Upstream {
     }
 
     fn is_tcp_only(&self) -> bool {
-        self.options.force_tcp || self.encryption.is_some()
+        self.options.force_tcp || self.is_encrypted
     }
 
     /// Asks a question: over UDP, and over TCP where the answer is too large for that.
@@ -100,14 +101,7 @@ impl Upstream {
         let mut edns = Some(UDP_PAYLOAD);
         let mut tcp = self.is_tcp_only();
         loop {
-            let asked = async {
-                // In a box what is seldom and large.
-                if tcp {
-                    Box::pin(self.ask_tcp(question, edns)).await
-                } else {
-                    self.ask_udp(question, edns).await
-                }
-            };
+            let asked = self.exchange(question, edns, tcp);
             match timeout_at(deadline, asked).await.map_err(|_| UpstreamError::Silent(self.address))?? {
                 Reading::Answer(answer) => {
                     let labels = ["forward", &self.address.to_string(), rcode_name(answer.rcode())];
@@ -121,67 +115,32 @@ impl Upstream {
         }
     }
 
-    fn failed<'e>(&self, call: &'static str) -> impl FnOnce(io::Error) -> UpstreamError + 'e {
-        let upstream = self.address;
-        move |source| UpstreamError::Io { call, upstream, source }
-    }
-
-    /// Each question has a socket, and so a source port, of its own.
-    async fn ask_udp(&self, question: &Question, edns: Option<u16>) -> Result<Reading, UpstreamError> {
-        let any: SocketAddr = match self.address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    /// Asks once.
+    async fn exchange(
+        &self,
+        question: &Question,
+        edns: Option<u16>,
+        tcp: bool,
+    ) -> Result<Reading, UpstreamError> {
+        // In boxes: thousands of questions may wait at a time.
+        let asked = match request(question, rand::random(), edns) {
+            Ok(request) if tcp => Box::pin(self.pool.ask(&self.connector, request)).await,
+            Ok(request) => Box::pin(self.connector.ask_udp(request)).await,
+            Err(error) => Err(error.into()),
         };
-        let socket = UdpSocket::bind(any).await.map_err(self.failed("bind"))?;
-        socket.connect(self.address).await.map_err(self.failed("connect"))?;
-        let id = rand::random();
-        socket.send(&question.message(id, edns)).await.map_err(self.failed("send"))?;
-        loop {
-            socket.readable().await.map_err(self.failed("recv"))?;
-            let message = match receive(&socket) {
-                Ok(message) => message,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(self.failed("recv")(error)),
-            };
-            // What answers something else was not sent to us by the server we asked: wait on.
-            match Answer::read(message, id, question, edns.is_some()) {
-                Reading::Foreign => {}
-                reading => return Ok(reading),
+        match asked {
+            Ok(message) => {
+                // The library has seen to it that it is the id of the question it sent.
+                let id = u16_at(&message, 0).unwrap_or_default();
+                Ok(Answer::read(message, id, question, edns.is_some()))
             }
-        }
-    }
-
-    /// Over a connection that is there already, or else a new one.
-    async fn ask_tcp(&self, question: &Question, edns: Option<u16>) -> Result<Reading, UpstreamError> {
-        let id = rand::random();
-        let message = question.message(id, edns);
-        // One that the server has closed meanwhile is no failure of the server.
-        let mut answered = None;
-        if let Some(mut connection) = self.pool.take() {
-            answered = connection.exchange(&message).await.ok().map(|answer| (answer, connection));
-        }
-        let (answer, connection) = match answered {
-            Some(answered) => answered,
-            None => {
-                let mut connection = self.connect().await?;
-                (connection.exchange(&message).await.map_err(self.failed("exchange"))?, connection)
+            // It may have been cut in the middle of a record.
+            Err(NetError::Proto(_)) if !tcp => Ok(Reading::Truncated),
+            Err(NetError::Timeout) => Err(UpstreamError::Silent(self.address)),
+            Err(NetError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(UpstreamError::Silent(self.address))
             }
-        };
-        let reading = Answer::read(answer, id, question, edns.is_some());
-        if !matches!(reading, Reading::Foreign) {
-            self.pool.put(connection);
-        }
-        Ok(reading)
-    }
-
-    async fn connect(&self) -> Result<Connection, UpstreamError> {
-        let stream = TcpStream::connect(self.address).await.map_err(self.failed("connect"))?;
-        stream.set_nodelay(true).map_err(self.failed("setsockopt"))?;
-        match &self.encryption {
-            Some(encryption) => {
-                encryption.connect(stream, self.address).await.map_err(self.failed("TLS handshake"))
-            }
-            None => Ok(Connection::new(stream)),
+            Err(source) => Err(UpstreamError::Unreachable { upstream: self.address, source }),
         }
     }
 
@@ -211,13 +170,7 @@ impl Upstream {
             while let Some(upstream) = upstream.upgrade() {
                 let question = upstream.probe();
                 let deadline = Instant::now() + upstream.options.health_check.max(MIN_CHECK);
-                let asked = async {
-                    if upstream.is_tcp_only() {
-                        upstream.ask_tcp(&question, None).await
-                    } else {
-                        upstream.ask_udp(&question, None).await
-                    }
-                };
+                let asked = upstream.exchange(&question, None, upstream.is_tcp_only());
                 match timeout_at(deadline, asked).await {
                     Ok(Ok(_)) => {
                         upstream.fails.store(0, Ordering::Relaxed);
@@ -238,12 +191,4 @@ impl Upstream {
             }
         });
     }
-}
-
-/// A message that has arrived. It is taken into the stack: thousands of questions may wait at a time, and a message is seldom
-/// large.
-fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
-    let mut buffer = [0; 4096];
-    let length = socket.try_recv(&mut buffer)?;
-    Ok(buffer[..length].to_vec())
 }
