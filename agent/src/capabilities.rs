@@ -3,6 +3,11 @@
 
 use std::fs;
 
+use nix::{
+    errno::Errno,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+
 use crate::config::Config;
 
 /// A capability: its number in linux/capability.h, its name, and what it is needed for.
@@ -18,6 +23,14 @@ const BPF: Needed = (39, "CAP_BPF", "maps, programs, pins");
 pub fn missing(config: &Config) -> Vec<String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     effective(&status).map(|held| lacking(held, config.proxy, config.dns)).unwrap_or_default()
+}
+
+/// Lets the process have as many files open as it may: a question to an upstream DNS server takes one, and so does a client's
+/// connection. What service managers begin with, 1,024, is for programs that use select(2).
+pub fn raise_open_files() -> Result<u64, Errno> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    Ok(most)
 }
 
 /// The line `CapEff` of a process's status.
@@ -46,6 +59,14 @@ fn lacking(held: u64, proxy: bool, dns: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_process_is_granted() {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 512.min(most), most).unwrap();
+        assert_eq!(raise_open_files(), Ok(most));
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((most, most)));
+    }
 
     #[test]
     fn what_is_missing_is_named_with_its_purpose() {

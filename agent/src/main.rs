@@ -112,7 +112,8 @@ fn install_plugin(folder: &std::path::Path) -> ExitCode {
 fn start_logging(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
     // A plain level is one for Sluice: libraries have their say where they are named.
     let directives = match config.log_level.parse::<tracing::Level>() {
-        Ok(level) => format!("warn,sluice={level}"),
+        // hickory's connections warn of each forged answer, and forgers have many.
+        Ok(level) => format!("warn,hickory_net=error,sluice={level}"),
         Err(_) => config.log_level.clone(),
     };
     let filter = EnvFilter::builder().parse(&directives)?;

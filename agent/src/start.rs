@@ -95,6 +95,9 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     for capability in capabilities::missing(&config) {
         error!("this process lacks {capability}");
     }
+    if let Err(error) = capabilities::raise_open_files() {
+        warn!(%error, "cannot raise the number of files that may be open");
+    }
     let store = SocketStore::of_process();
     let (lock, predecessor) = handover::take_lock(&config.state_dir)?;
     let _counting = config

@@ -69,10 +69,13 @@ pub struct ForwardOptions {
     pub failover: Vec<u16>,
     /// The most attempts for one question; 0: as many as there is time for.
     pub max_attempts: u32,
-    /// Connections to a server that are kept between questions.
+    /// Connections to a server, kept between questions and shared where there are more questions at one time; 0: each question
+    /// has one for itself.
     pub max_idle: usize,
-    /// How long they are kept.
+    /// How long they are kept without a question.
     pub idle_for: Duration,
+    /// How long they are kept at all; none: as long as there are questions.
+    pub max_age: Option<Duration>,
     /// Where all servers are down, none is asked; without, they are asked all the same.
     pub fail_fast: bool,
     /// How servers are asked whether they are back.
@@ -106,6 +109,7 @@ impl Default for ForwardOptions {
             max_attempts: 0,
             max_idle: 16,
             idle_for: Duration::from_secs(10),
+            max_age: None,
             fail_fast: false,
             probe: Probe::default(),
         }

@@ -24,6 +24,8 @@ pub(crate) struct Pool {
     max: usize,
     /// How long one is kept without a question.
     expire: Duration,
+    /// How old one gets before another one takes its place.
+    max_age: Option<Duration>,
 }
 
 /// A connection, from the moment at which it is wanted.
@@ -31,6 +33,7 @@ pub(crate) struct Pool {
 struct Connection {
     /// What came of connecting, once something has.
     opened: OnceCell<Result<Connected, NetError>>,
+    born: Instant,
     state: Mutex<State>,
 }
 
@@ -49,28 +52,30 @@ struct State {
 
 impl Connection {
     fn new() -> Arc<Self> {
-        let state = State { under_way: 0, heard: 0, is_retired: false, since: Instant::now() };
-        Arc::new(Self { opened: OnceCell::new(), state: Mutex::new(state) })
+        let born = Instant::now();
+        let state = State { under_way: 0, heard: 0, is_retired: false, since: born };
+        Arc::new(Self { opened: OnceCell::new(), born, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn takes_questions(&self) -> bool {
+    fn takes_questions(&self, max_age: Option<Duration>) -> bool {
         let is_open = match self.opened.get() {
             None => true,
             Some(Ok(connected)) => !connected.is_over(),
             Some(Err(_)) => false,
         };
-        is_open && !self.state().is_retired
+        let is_old = max_age.is_some_and(|age| self.born.elapsed() >= age);
+        is_open && !is_old && !self.state().is_retired
     }
 }
 
 impl Pool {
-    /// Opens at most `max` connections, and keeps each for `expire`.
-    pub(crate) fn new(max: usize, expire: Duration) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::default(), max, expire })
+    /// Opens at most `max` connections, and keeps each for `expire` without a question, for `max_age` at all.
+    pub(crate) fn new(max: usize, expire: Duration, max_age: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::default(), max, expire, max_age })
     }
 
     /// Asks over a connection that is there, or else a new one.
@@ -105,7 +110,7 @@ impl Pool {
     /// A place on the connection that has the fewest questions, or on a new one.
     fn place(self: &Arc<Self>) -> Place {
         let mut held = self.held();
-        held.retain(|connection| connection.takes_questions());
+        held.retain(|connection| connection.takes_questions(self.max_age));
         let limit = if held.len() < self.max { SHARED } else { MAX_SHARED };
         let by_questions = held.iter().map(|connection| (connection.state().under_way, connection));
         let connection = match by_questions.min_by_key(|(under_way, _)| *under_way) {

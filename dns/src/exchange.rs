@@ -252,3 +252,38 @@ impl Drop for Ended {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_library_asks_what_it_is_told(
+            labels in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..20), 0..6),
+            fixed in any::<[u8; 4]>(),
+            bits in any::<[bool; 4]>(),
+            option in 0_usize..5,
+        ) {
+            let mut wire: Vec<u8> =
+                labels.iter().flat_map(|label| [&[label.len() as u8][..], label].concat()).collect();
+            wire.push(0);
+            wire.extend(fixed);
+            let [dnssec_ok, checking_disabled, recursion, has_edns] = bits;
+            let options: [&[u8]; 5] = [
+                b"",
+                b"\0\x03\0\0",
+                b"\xfd\xe9\0\x03abc",
+                b"\0\x08\0\x07\0\x01\x18\0\x0a\x01\x02",
+                b"\0\x08\0\x0b\0\x02\x38\0\xfd\0\0\x01\0\0\x02\xfd\xe9\0\0",
+            ];
+            let options = options[option].into();
+            let question = Question { wire: wire.into(), dnssec_ok, checking_disabled, recursion, options };
+            let edns = has_edns.then_some(1232);
+            let sent = request(&question, 4711, edns).unwrap().to_vec().unwrap();
+            prop_assert_eq!(sent, question.message(4711, edns));
+        }
+    }
+}

@@ -192,8 +192,11 @@ impl Forwarder {
             ForwardError::Overload
         })?;
         let order = self.order();
-        if self.options.fail_fast && order.iter().all(|upstream| upstream.is_down()) {
-            return Err(ForwardError::NoUpstream);
+        if order.iter().all(|upstream| upstream.is_down()) {
+            self.metrics.all_down.inc_by(u64::from(!order.is_empty()));
+            if self.options.fail_fast {
+                return Err(ForwardError::NoUpstream);
+            }
         }
         let end = Instant::now() + TOTAL;
         let mut last = None;
@@ -228,22 +231,27 @@ impl Forwarder {
         }
     }
 
-    /// The servers in the order in which they are tried: by the policy, those that are down last.
+    /// The servers in the order in which they are tried: by the policy, those that are down last. Where all are, the health checks
+    /// may be wrong: any of them is asked.
     fn order(&self) -> Vec<Arc<Upstream>> {
         let mut order = self.upstreams.load().as_ref().clone();
+        let are_down = order.iter().all(|upstream| upstream.is_down());
         match self.options.policy {
-            Policy::Random => {
-                for n in (1..order.len()).rev() {
-                    order.swap(n, rand::random_range(0..=n));
-                }
-            }
-            Policy::RoundRobin if !order.is_empty() => {
+            _ if are_down => shuffle(&mut order),
+            Policy::Random => shuffle(&mut order),
+            Policy::RoundRobin => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed) % order.len();
                 order.rotate_left(turn);
             }
-            Policy::RoundRobin | Policy::Sequential => {}
+            Policy::Sequential => {}
         }
         order.sort_by_key(|upstream| upstream.is_down());
         order
+    }
+}
+
+fn shuffle<T>(list: &mut [T]) {
+    for n in (1..list.len()).rev() {
+        list.swap(n, rand::random_range(0..=n));
     }
 }

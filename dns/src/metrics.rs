@@ -74,6 +74,8 @@ pub(crate) struct Metrics {
     pub(crate) programming: HistogramVec,
     /// Questions that found too many others under way.
     pub(crate) rejects: IntCounter,
+    /// Questions for which no upstream was thought to be well.
+    pub(crate) all_down: IntCounter,
     /// Answers of upstreams by server and code, with the time they took.
     pub(crate) upstream: HistogramVec,
     /// Health checks that failed.
@@ -154,6 +156,11 @@ impl Metrics {
                 "max_concurrent_rejects_total",
                 "Queries refused because too many were under way to the upstreams.",
             ))?,
+            all_down: IntCounter::with_opts(opts(
+                "forward",
+                "healthcheck_broken_total",
+                "Queries for which all upstreams were down, so that any of them was asked.",
+            ))?,
             upstream: HistogramVec::new(
                 buckets(
                     0.000_25,
@@ -204,7 +211,7 @@ impl Metrics {
 
     /// Registers all of them.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 13] = [
+        let all: [Box<dyn Collector>; 14] = [
             Box::new(self.requests.clone()),
             Box::new(self.responses.clone()),
             Box::new(self.duration.clone()),
@@ -214,6 +221,7 @@ impl Metrics {
             Box::new(self.panics.clone()),
             Box::new(self.programming.clone()),
             Box::new(self.rejects.clone()),
+            Box::new(self.all_down.clone()),
             Box::new(self.upstream.clone()),
             Box::new(self.check_failures.clone()),
             Box::new(self.plugins.clone()),

@@ -3,8 +3,10 @@
 mod answers;
 mod autopath;
 mod caching;
+mod connections;
 mod corefile;
 mod forwarding;
+mod half_dead;
 mod hostile;
 mod imports;
 mod names;

@@ -71,7 +71,7 @@ impl Upstream {
         metrics: &Metrics,
     ) -> Self {
         let to = address.to_string();
-        let pool = Pool::new(options.max_idle, options.idle_for);
+        let pool = Pool::new(options.max_idle, options.idle_for, options.max_age);
         Self {
             address,
             options,

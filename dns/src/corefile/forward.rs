@@ -82,11 +82,12 @@ impl Way {
         let forward = &mut self.options;
         match (option.name.as_str(), option.words.as_slice()) {
             ("force_tcp", []) => forward.force_tcp = true,
-            // UDP is preferred anyway; no connection gets old enough for a limit on its age. What comes next after a code
-            // would be another `forward` of the same domain, of which there is one.
-            ("prefer_udp", []) | ("max_age", [_]) => {}
+            // It is preferred anyway. What comes next after a code would be another `forward` of the same domain, of which there
+            // is one.
+            ("prefer_udp", []) => {}
             ("next", codes) if !codes.is_empty() && codes.iter().all(|code| rcode(code).is_some()) => {}
             ("expire", [_]) => forward.idle_for = option_duration(option)?,
+            ("max_age", [_]) => forward.max_age = Some(option_duration(option)?).filter(|age| !age.is_zero()),
             ("max_idle_conns", [count]) => {
                 let count: usize = option_parsed(option, count, "a number")?;
                 forward.max_idle = if count == 0 { usize::MAX } else { count };

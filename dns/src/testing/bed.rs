@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -104,6 +104,7 @@ pub(crate) struct World {
     queries: Arc<AtomicUsize>,
     over_tcp: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    server_names: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl World {
@@ -151,7 +152,7 @@ impl World {
                 });
             }
         });
-        Self { queries, over_tcp, connections }
+        Self { queries, over_tcp, connections, server_names: Arc::default() }
     }
 
     /// The same over TLS, with a certificate for these names that a new authority vouches for; writes the
@@ -175,15 +176,25 @@ impl World {
             .with_single_cert(vec![own.der().clone()], key)
             .unwrap();
         let (config, tcp) = (Arc::new(config), TcpListener::bind(address).unwrap());
-        let world = Self { queries: Arc::default(), over_tcp: Arc::default(), connections: Arc::default() };
+        let world = Self {
+            queries: Arc::default(),
+            over_tcp: Arc::default(),
+            connections: Arc::default(),
+            server_names: Arc::default(),
+        };
         let (queries, connections) = (world.over_tcp.clone(), world.connections.clone());
+        let server_names = world.server_names.clone();
         std::thread::spawn(move || {
             for stream in tcp.incoming() {
                 connections.fetch_add(1, Ordering::SeqCst);
                 let connection = rustls::ServerConnection::new(config.clone()).unwrap();
                 let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
-                let queries = queries.clone();
+                let (queries, server_names) = (queries.clone(), server_names.clone());
                 std::thread::spawn(move || {
+                    if stream.conn.complete_io(&mut stream.sock).is_err() {
+                        return;
+                    }
+                    server_names.lock().unwrap().push(stream.conn.server_name().map(str::to_owned));
                     answer_stream(
                         &mut stream,
                         || {
@@ -200,6 +211,11 @@ impl World {
     /// How many TCP connections were opened.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Whom those over TLS asked for.
+    pub(crate) fn server_names(&self) -> Vec<Option<String>> {
+        self.server_names.lock().unwrap().clone()
     }
 
     /// How many of them came over TCP.

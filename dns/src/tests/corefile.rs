@@ -102,6 +102,7 @@ fn what_people_add_is_read() {
                 failfast_all_unhealthy_upstreams
                 except private.example.org
                 expire 20s
+                max_age 5m
                 prefer_udp
             }
             cache {
@@ -167,6 +168,7 @@ fn what_people_add_is_read() {
         tls: None,
         failover: vec![2, 5],
         idle_for: Duration::from_secs(20),
+        max_age: Some(Duration::from_secs(300)),
         max_attempts: 3,
         max_idle: 4,
         fail_fast: true,

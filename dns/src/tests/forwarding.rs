@@ -145,6 +145,11 @@ fn upstreams_over_tls_must_prove_who_they_are() {
             assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
         }
         assert_eq!((world.over_tcp(), world.connections()), (3, 1));
+        assert_eq!(
+            world.server_names().as_slice(),
+            std::slice::from_ref(&server_name),
+            "said in the handshake"
+        );
         let snapshot = snapshot(cluster());
         for (tls, is_good) in [
             (Tls { server_name: None, ca_file: ca_file.clone(), client: None }, true),

@@ -16,10 +16,10 @@ use sluice_model::Changes;
 
 use super::{V4, addresses, cluster, config, listening, served};
 use crate::{
-    DnsConfig, Upstreams,
+    CacheConfig, DnsConfig, ForwardOptions, Upstreams,
     testing::{
         bed::{Running, eventually, in_namespace, sh},
-        *,
+        script, *,
     },
 };
 
@@ -329,6 +329,54 @@ fn forged_answers_to_our_own_questions_are_not_believed() {
         assert!(world.queries() >= 1);
         assert_eq!(running.metric("coredns_panics_total"), 0.0);
     });
+}
+
+#[test]
+fn of_what_the_upstream_itself_sends_only_the_answer_is_believed() {
+    let others = |query: &[u8]| {
+        let mut other_id = script::answer(query, 66);
+        other_id[0] ^= 0x80;
+        let mut other_name = script::answer(query, 66);
+        // A letter of the question, and so of the name that the record has.
+        other_name[13] ^= 1;
+        let mut other_type = script::answer(query, 66);
+        let type_at = query.windows(5).position(|part| part == b"\0\0\x01\0\x01").unwrap() + 2;
+        other_type[type_at] = 28;
+        [other_id, other_name, other_type, query.to_vec(), query[..2].to_vec()]
+    };
+    for force_tcp in [false, true] {
+        in_namespace(move || {
+            addresses();
+            script::over_udp("127.0.0.53:53", move |socket, query, client| {
+                // What cannot be read is taken for a part, and fetched over TCP.
+                for other in &others(&query)[..3] {
+                    socket.send_to(other, client).unwrap();
+                }
+                socket.send_to(&script::answer(&query, 7), client).unwrap();
+            });
+            script::over_tcp("127.0.0.53:53", move |number, mut stream| {
+                while let Some(query) = script::read(&mut stream) {
+                    // An id of its own is only passed over; another question under this id is the end of the attempt.
+                    let others = others(&query);
+                    script::write(&mut stream, &others[0]);
+                    if let Some(other) = others.get(number + 1) {
+                        script::write(&mut stream, other);
+                    }
+                    script::write(&mut stream, &script::answer(&query, 7));
+                }
+            });
+            let upstreams = Upstreams::Addresses(vec!["127.0.0.53:53".parse().unwrap()]);
+            let cache = CacheConfig { enabled: false, ..CacheConfig::default() };
+            let forward = ForwardOptions { force_tcp, ..ForwardOptions::default() };
+            let running = Running::start(DnsConfig { upstreams, forward, cache, ..listening(config()) });
+            running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+            for _ in 0..3 {
+                let printed = sh("dig +short +tries=1 +timeout=5 @10.96.0.10 www.example.org");
+                assert_eq!(printed, "192.0.2.7\n");
+            }
+            assert_eq!(running.metric("coredns_panics_total"), 0.0);
+        });
+    }
 }
 
 #[test]
