@@ -89,6 +89,7 @@ impl Entry {
 fn lifetime(answer: &Answer, config: &CacheConfig) -> u32 {
     let bounded = |ttl: u32, most: u32, least: u32| ttl.max(least).min(most);
     match answer.rcode() {
+        _ if answer.is_truncated() => 0,
         0 if !answer.is_empty() => bounded(answer.min_ttl(), config.success_ttl, config.min_success_ttl),
         0 | 3 => bounded(answer.negative_ttl(), config.denial_ttl, config.min_denial_ttl),
         2 => config.servfail_ttl,

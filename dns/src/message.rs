@@ -84,8 +84,8 @@ pub(crate) struct Answer {
 pub(crate) enum Reading {
     /// Not the answer to this question: somebody else's, forged or garbled.
     Foreign,
-    /// Cut short: ask again over TCP.
-    Truncated,
+    /// Cut short: ask again over TCP. What is there of it, if those are whole records.
+    Truncated(Option<Answer>),
     /// The upstream does not know EDNS: ask again without.
     NoEdns,
     /// The answer.
@@ -98,8 +98,9 @@ impl Answer {
         let parsed = Self::parse(&message, id, question);
         let Some((flags, records, opt)) = parsed else { return Reading::Foreign };
         let mut rcode = flags & 0xf;
-        if flags & flag::TC != 0 {
-            return Reading::Truncated;
+        let is_truncated = flags & flag::TC != 0;
+        if is_truncated && records.len() != records_in(&message) {
+            return Reading::Truncated(None);
         }
         if edns && opt.is_none() && matches!(rcode, 1 | 4) {
             return Reading::NoEdns;
@@ -123,7 +124,8 @@ impl Answer {
         let (length, question_end) = (message.len() as u16, (HEADER + question.wire.len()) as u16);
         message.reserve_exact(2 * ttls_at.len());
         message.extend(ttls_at.into_iter().flat_map(u16::to_be_bytes));
-        Reading::Answer(Self { bytes: message.into(), length, question_end, rcode })
+        let answer = Self { bytes: message.into(), length, question_end, rcode };
+        if is_truncated { Reading::Truncated(Some(answer)) } else { Reading::Answer(answer) }
     }
 
     /// The flags, the offset of each record's time to live, and the OPT record: its start, its end, its
@@ -145,9 +147,8 @@ impl Answer {
         if !question.is_asked_by(message.get(HEADER..end)?) {
             return None;
         }
-        let (answers, authority) = (u16_at(message, 6)?, u16_at(message, 8)?);
-        let before = usize::from(answers) + usize::from(authority);
-        let total = before + usize::from(u16_at(message, 10)?);
+        let total = records_in(message);
+        let before = total - usize::from(u16_at(message, 10)?);
         let mut at = end;
         let mut ttls_at = Vec::with_capacity(total.min(64));
         let mut opt = None;
@@ -177,6 +178,11 @@ impl Answer {
     /// Whether it has no answer records.
     pub(crate) fn is_empty(&self) -> bool {
         u16_at(self.message(), 6) == Some(0)
+    }
+
+    /// Whether it is a part of what the upstream has to say.
+    pub(crate) fn is_truncated(&self) -> bool {
+        u16_at(self.message(), 2).is_some_and(|flags| flags & flag::TC != 0)
     }
 
     /// Whether it says that something is not there, or failed.
@@ -240,6 +246,7 @@ impl Answer {
             (code, _) => code,
         };
         let mut flags = flag::QR | flag::RA | query.flags & (flag::RD | flag::CD) | rcode & 0xf;
+        flags |= theirs & flag::TC;
         if wants_ad {
             flags |= theirs & flag::AD;
         }
@@ -293,6 +300,11 @@ impl Answer {
         out.extend(&message[question_end..at]);
         missing
     }
+}
+
+/// How many records a message says it has.
+fn records_in(message: &[u8]) -> usize {
+    [6, 8, 10].into_iter().filter_map(|at| u16_at(message, at)).map(usize::from).sum()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Reads the upstream servers out of a resolv.conf.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use nix::net::if_::if_nametoindex;
 
 use crate::name::WireName;
 
@@ -14,9 +16,8 @@ pub(crate) fn nameservers(text: &str) -> (Vec<SocketAddr>, Vec<String>) {
         if words.next() != Some("nameserver") {
             continue;
         }
-        match words.next().and_then(|word| word.parse::<IpAddr>().ok()) {
-            Some(address) => {
-                let server = SocketAddr::new(address, 53);
+        match words.next().and_then(server) {
+            Some(server) => {
                 if !servers.contains(&server) {
                     servers.push(server);
                 }
@@ -25,6 +26,15 @@ pub(crate) fn nameservers(text: &str) -> (Vec<SocketAddr>, Vec<String>) {
         }
     }
     (servers, bad)
+}
+
+/// A server by its address, which may name the interface behind which it is (`fe80::1%eth0`).
+fn server(word: &str) -> Option<SocketAddr> {
+    let Some((address, interface)) = word.split_once('%') else {
+        return Some(SocketAddr::new(word.parse::<IpAddr>().ok()?, 53));
+    };
+    let index = interface.parse().ok().or_else(|| if_nametoindex(interface).ok())?;
+    Some(SocketAddrV6::new(address.parse::<Ipv6Addr>().ok()?, 53, 0, index).into())
 }
 
 /// The domains of the last `search` or `domain` line.
@@ -50,10 +60,15 @@ mod tests {
     #[test]
     fn nameserver_lines_are_read_and_the_rest_passed_over() {
         let text = "# nameserver 9.9.9.9\nsearch example.org\n nameserver\t10.0.0.1 # first\nnameserver fd00::53\n\
-                    options ndots:5\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nnameserver\nnameserver x";
+                    options ndots:5\nnameserver 10.0.0.1\nnameserver fe80::1%nowhere\nnameserver\nnameserver x\n\
+                    nameserver fe80::2%lo\nnameserver fe80::3%7\nnameserver 10.0.0.2%lo";
         let (servers, bad) = nameservers(text);
-        assert_eq!(servers, ["10.0.0.1:53".parse().unwrap(), "[fd00::53]:53".parse().unwrap()]);
-        assert_eq!(bad, ["nameserver fe80::1%eth0", "nameserver", "nameserver x"]);
+        let wanted = ["10.0.0.1:53", "[fd00::53]:53", "[fe80::2%1]:53", "[fe80::3%7]:53"];
+        assert_eq!(servers, wanted.map(|server| server.parse().unwrap()));
+        assert_eq!(
+            bad,
+            ["nameserver fe80::1%nowhere", "nameserver", "nameserver x", "nameserver 10.0.0.2%lo"]
+        );
         assert_eq!(nameservers(""), (Vec::new(), Vec::new()));
     }
 

@@ -100,19 +100,26 @@ impl Upstream {
         let start = Instant::now();
         let mut edns = Some(UDP_PAYLOAD);
         let mut tcp = self.is_tcp_only();
-        loop {
+        let mut part = None;
+        let silent = || UpstreamError::Silent(self.address);
+        let result = loop {
             let asked = self.exchange(question, edns, tcp);
-            match timeout_at(deadline, asked).await.map_err(|_| UpstreamError::Silent(self.address))?? {
-                Reading::Answer(answer) => {
-                    let labels = ["forward", &self.address.to_string(), rcode_name(answer.rcode())];
-                    self.durations.with_label_values(&labels).observe(start.elapsed().as_secs_f64());
-                    return Ok(answer);
+            match timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(silent())) {
+                Ok(Reading::Answer(answer)) => break Ok(answer),
+                Ok(Reading::NoEdns) if edns.is_some() => edns = None,
+                Ok(Reading::Truncated(whole_records)) if !tcp => {
+                    part = whole_records;
+                    tcp = true;
                 }
-                Reading::NoEdns if edns.is_some() => edns = None,
-                Reading::Truncated if !tcp => tcp = true,
-                _ => return Err(UpstreamError::Silent(self.address)),
+                Ok(_) => break Err(silent()),
+                Err(error) => break Err(error),
             }
-        }
+        };
+        // Where TCP is held up on the way, a part is better than nothing: the client sees that it is one.
+        let answer = result.or_else(|error| part.ok_or(error))?;
+        let labels = ["forward", &self.address.to_string(), rcode_name(answer.rcode())];
+        self.durations.with_label_values(&labels).observe(start.elapsed().as_secs_f64());
+        Ok(answer)
     }
 
     /// Asks once.
@@ -135,7 +142,7 @@ impl Upstream {
                 Ok(Answer::read(message, id, question, edns.is_some()))
             }
             // It may have been cut in the middle of a record.
-            Err(NetError::Proto(_)) if !tcp => Ok(Reading::Truncated),
+            Err(NetError::Proto(_)) if !tcp => Ok(Reading::Truncated(None)),
             Err(NetError::Timeout) => Err(UpstreamError::Silent(self.address)),
             Err(NetError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(UpstreamError::Silent(self.address))

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     net::{TcpListener, UdpSocket},
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -97,6 +100,39 @@ fn a_connection_that_goes_dead_is_left_for_another() {
         }
         assert_eq!(connections.load(Ordering::SeqCst), 2);
     });
+}
+
+#[test]
+fn of_one_without_tcp_the_part_over_udp_is_told() {
+    for takes_connections in [false, true] {
+        in_namespace(move || {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = asked.clone();
+            over_udp("127.0.0.53:53", move |socket, query, client| {
+                count.fetch_add(1, Ordering::SeqCst);
+                let mut part = answer(&query, 7);
+                part[2] |= 2;
+                // A part of a record is no use.
+                let end = part.len() - if name(&query).starts_with("cut") { 2 } else { 0 };
+                let _ = socket.send_to(&part[..end], client);
+            });
+            let _silent = takes_connections.then(|| TcpListener::bind("127.0.0.53:53").unwrap());
+            addresses();
+            let upstreams = Upstreams::Addresses(vec!["127.0.0.53:53".parse().unwrap()]);
+            let running = Running::start(DnsConfig { upstreams, ..listening(config()) });
+            running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+            for n in 1..3 {
+                let printed = sh("dig +ignore +tries=1 +timeout=5 @10.96.0.10 www.example.org");
+                assert!(
+                    printed.contains("flags: qr tc rd") && printed.contains("\t192.0.2.7\n"),
+                    "{printed}"
+                );
+                assert_eq!(asked.load(Ordering::SeqCst), n, "a part is not kept");
+            }
+            let printed = sh("dig +ignore +tries=1 +timeout=5 @10.96.0.10 cut.example.org");
+            assert!(printed.contains("status: SERVFAIL"), "{printed}");
+        });
+    }
 }
 
 #[test]

@@ -40,6 +40,28 @@ fn a_changed_resolv_conf_is_followed() {
     });
 }
 
+#[test]
+fn a_server_behind_an_interface_is_asked_there() {
+    in_namespace(|| {
+        addresses();
+        sh(
+            "ip link add outside type veth peer name other && ip link set other up && ip link set outside up && ip addr add fe80::53/64 dev outside nodad",
+        );
+        let index = nix::net::if_::if_nametoindex("outside").unwrap();
+        let world = World::start(&format!("[fe80::53%{index}]:53"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("resolv.conf");
+        std::fs::write(&file, "nameserver fe80::53%outside\n").unwrap();
+        let running =
+            Running::start(DnsConfig { upstreams: Upstreams::ResolvConf(file), ..listening(config()) });
+        running.publisher.publish(&snapshot(cluster()), &Changes::everything());
+        assert_eq!(sh("dig +short +tries=1 @10.96.0.10 www.example.org"), "192.0.2.80\n");
+        // Fetched over TCP.
+        assert_eq!(sh("dig +short +tries=1 @10.96.0.10 big.example.org").lines().count(), 200);
+        assert_eq!((world.queries(), world.over_tcp()), (3, 1));
+    });
+}
+
 fn replace(file: &Path, text: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, text).unwrap();
