@@ -90,7 +90,7 @@ fn a_connection_that_the_upstream_closes_is_no_failure() {
             for _ in 0..5 {
                 let start = Instant::now();
                 assert_eq!(asks("www.example.org.").join().unwrap(), Some(7));
-                assert!(start.elapsed() < Duration::from_secs(1));
+                assert!(start.elapsed() < Duration::from_millis(1500), "no attempt was in vain");
             }
             assert!((5..=10).contains(&connections.load(Ordering::SeqCst)));
             assert_eq!(running.metric("coredns_proxy_healthcheck_failures_total"), 0.0);
