@@ -111,6 +111,8 @@ impl Upstream {
                     part = whole_records;
                     tcp = true;
                 }
+                // More than a message holds, or an upstream that passes on what was cut before.
+                Ok(Reading::Truncated(Some(part))) => break Ok(part),
                 Ok(_) => break Err(silent()),
                 Err(error) => break Err(error),
             }

@@ -139,6 +139,23 @@ fn of_one_without_tcp_the_part_over_udp_is_told() {
 }
 
 #[test]
+fn what_is_cut_over_tcp_is_told_as_what_it_is() {
+    in_namespace(|| {
+        over_tcp("127.0.0.53:53", |_, mut stream| {
+            while let Some(query) = read(&mut stream) {
+                let mut part = answer(&query, 7);
+                part[2] |= 2;
+                write(&mut stream, &part);
+            }
+        });
+        let forward = ForwardOptions { force_tcp: true, ..ForwardOptions::default() };
+        let _running = served(&["127.0.0.53:53"], forward);
+        let printed = sh("dig +tcp +tries=1 +timeout=5 @10.96.0.10 www.example.org");
+        assert!(printed.contains("flags: qr tc rd") && printed.contains("\t192.0.2.7\n"), "{printed}");
+    });
+}
+
+#[test]
 fn one_that_loses_every_other_question_is_asked_again() {
     in_namespace(|| {
         let mut lost = BTreeSet::new();
