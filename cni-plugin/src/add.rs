@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sluice_netlink::{BridgePort, Link, Namespace, Netlink, VethEnd, masquerade, owned, spoof};
+use sluice_netlink::{BridgePort, Namespace, Netlink, VethEnd, VethPair, masquerade, owned, spoof};
 
 use crate::{
     bridge::{self, Bridge},
@@ -88,25 +88,23 @@ impl Attempt<'_> {
         bridge::ensure_gateways(&mut netlink, config, &bridge.gateway, &gateways(&given.addresses))?;
 
         let mtu = wanted.mtu.unwrap_or(bridge.mtu);
-        let host = self.create_veth(&mut netlink, held, &bridge, mtu)?;
+        let pair = self.create_veth(&mut netlink, held, &bridge, mtu)?;
         let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
         let routes = desired::routes(config, &given);
-        let index =
-            host.peer.ok_or_else(|| Error::new(Code::Kernel, format!("link {} has no peer", host.name)))?;
         let interface = pod::Interface {
             name: &target.ifname,
-            index,
+            index: pair.peer,
             mtu,
             addresses: &record.addresses,
             routes: &routes,
         };
         self.namespace.visit(self.home, || pod::set_up(config, &interface))??;
         if let Some(limit) = config.bandwidth().ingress() {
-            netlink.shape(host.index, &limit.shape(mtu))?;
+            netlink.shape(pair.index, &limit.shape(mtu))?;
         }
 
         match Datapath::open(&record.bpffs)? {
-            Some(datapath) => datapath.enter(&record, host.index)?,
+            Some(datapath) => datapath.enter(&record, pair.index)?,
             None if config.require_datapath => {
                 let msg = format!(
                     "no datapath is pinned in {}, and requireDatapath is set",
@@ -119,7 +117,7 @@ impl Attempt<'_> {
                 for address in record.addresses.iter().filter(|_| config.ip_masq) {
                     masquerade::ensure(address.trunc())?;
                 }
-                ports::open(&mut netlink, &record, host.index)?;
+                ports::open(&mut netlink, &record, pair.index)?;
             }
         }
         if !config.disable_container_interface {
@@ -146,7 +144,8 @@ impl Attempt<'_> {
         let addresses = held.record.iter().flat_map(|record| &record.addresses).zip(&ranges);
         let addresses = addresses.map(|(address, range)| Address {
             address: *address,
-            gateway: self.config.is_gateway.then(|| range.gateway()),
+            // Where the node is not the gateway, somebody else on the bridge is.
+            gateway: Some(range.gateway()),
         });
         Ok(Given { addresses: addresses.collect(), routes: Vec::new(), dns: Dns::default() })
     }
@@ -176,12 +175,19 @@ impl Attempt<'_> {
     }
 
     /// Makes the veth pair, under the name in the record or, where that is another attachment's, under one that is not.
-    fn create_veth(&self, netlink: &mut Netlink, held: &mut Held, bridge: &Bridge, mtu: u32) -> Result<Link> {
+    fn create_veth(
+        &self,
+        netlink: &mut Netlink,
+        held: &mut Held,
+        bridge: &Bridge,
+        mtu: u32,
+    ) -> Result<VethPair> {
         let Self { config, target, wanted, .. } = *self;
         let mut name = wanted.host_veth.clone();
-        for number in 1..=NAMES {
-            if self.try_create_veth(netlink, &name, bridge, mtu)? {
-                break;
+        let mut number = 1;
+        let pair = loop {
+            if let Some(pair) = self.try_create_veth(netlink, &name, bridge, mtu)? {
+                break pair;
             }
             if number == NAMES {
                 return Err(Error::new(
@@ -194,14 +200,14 @@ impl Attempt<'_> {
                 record.host_veth.clone_from(&name);
                 self.network.record(held, record)?;
             }
-        }
-        let link = netlink.link(&name)?;
+            number += 1;
+        };
         if config.macspoofchk {
-            spoof::allow_only(&link.name, wanted.mac)?;
+            spoof::allow_only(&name, wanted.mac)?;
         }
         if let Some(vlans) = config.vlans()? {
             // The container's end is still down: nothing has passed by the VLAN that the port began with.
-            bridge::set_vlans(netlink, config, link.index, &vlans)?;
+            bridge::set_vlans(netlink, config, pair.index, &vlans)?;
         }
         if config.hairpin_mode || config.port_isolation {
             let port = BridgePort {
@@ -209,13 +215,19 @@ impl Attempt<'_> {
                 isolated: config.port_isolation.then_some(true),
                 learning: None,
             };
-            netlink.set_bridge_port(link.index, port)?;
+            netlink.set_bridge_port(pair.index, port)?;
         }
-        Ok(link)
+        Ok(pair)
     }
 
-    /// Says whether it was made; if not, the name is another attachment's.
-    fn try_create_veth(&self, netlink: &mut Netlink, name: &str, bridge: &Bridge, mtu: u32) -> Result<bool> {
+    /// `None` if the name is another attachment's.
+    fn try_create_veth(
+        &self,
+        netlink: &mut Netlink,
+        name: &str,
+        bridge: &Bridge,
+        mtu: u32,
+    ) -> Result<Option<VethPair>> {
         let Self { config, target, wanted, namespace, .. } = *self;
         let host = VethEnd::new(name).mac(wanted.host_mac).mtu(mtu).master(bridge.index).queues(1).up();
         let mut own = VethEnd::new(&target.ifname).mac(wanted.mac).mtu(mtu).queues(1).namespace(namespace);
@@ -223,7 +235,7 @@ impl Attempt<'_> {
             own = own.tx_queue_len(length);
         }
         match netlink.create_veth(&host, &own) {
-            Ok(()) => return Ok(true),
+            Ok(pair) => return Ok(Some(pair)),
             Err(error) if !error.is_exists() => return Err(error.into()),
             Err(_) => {}
         }
@@ -237,12 +249,11 @@ impl Attempt<'_> {
                 != (&target.container_id, &target.ifname, &config.name)
         });
         if others.into_iter().any(|other| other.host_veth == name) {
-            return Ok(false);
+            return Ok(None);
         }
         // Ours, and of an attachment that has no record: its state directory was lost.
         del::delete_stray(netlink, name)?;
-        netlink.create_veth(&host, &own)?;
-        Ok(true)
+        Ok(Some(netlink.create_veth(&host, &own)?))
     }
 
     fn result(

@@ -8,6 +8,7 @@ use sluice_netlink::{
 use crate::{
     config::{Config, DEFAULT_VLAN, Vlans},
     error::{Code, Error, Result},
+    pod,
 };
 
 /// The bridge as an attachment needs it.
@@ -41,7 +42,7 @@ pub(crate) fn ensure(netlink: &mut Netlink, config: &Config, seed: &str) -> Resu
         netlink.change_link(link.index, &LinkChange::new().promiscuous(true))?;
     }
     // Its ports so far stay in one VLAN with it, the default one, and notice nothing.
-    if vlans.is_some() && !link.vlan_filtering {
+    if vlans.is_some() && link.vlan_filtering != Some(true) {
         netlink.set_vlan_filtering(link.index, true).map_err(|error| vlan_failed(config, error))?;
     }
     let mac = mac(&link)?;
@@ -104,7 +105,7 @@ fn ensure_vlan_gateway(
         let port = VethEnd::new(&port_name).mtu(bridge.mtu).master(bridge.index).queues(1).up();
         let own = VethEnd::new(name).mtu(bridge.mtu).mac(owned::bridge_mac(name, seed)).queues(1);
         match netlink.create_veth(&port, &own) {
-            Ok(()) => distrust(name)?,
+            Ok(_) => distrust(name)?,
             // As with the bridge.
             Err(error) if error.is_exists() => {}
             Err(error) => return Err(error.into()),
@@ -130,12 +131,14 @@ pub(crate) fn set_vlans(netlink: &mut Netlink, config: &Config, port: u32, vlans
 }
 
 fn vlan_failed(config: &Config, error: sluice_netlink::Error) -> Error {
-    if !error.is_unsupported() {
-        return error.into();
-    }
+    if error.is_unsupported() { vlan_unsupported(config).detail(error) } else { error.into() }
+}
+
+/// That the kernel cannot do what the configuration asks for.
+pub(crate) fn vlan_unsupported(config: &Config) -> Error {
     let (key, value) = config.vlan_option();
     let why = "this kernel's bridges know no VLANs (CONFIG_BRIDGE_VLAN_FILTERING)";
-    Error::new(Code::UnsupportedField, format!("{key}: {value} is not supported: {why}")).detail(error)
+    Error::new(Code::UnsupportedField, format!("{key}: {value} is not supported: {why}"))
 }
 
 /// Makes sure that the device has the gateways' addresses, and that the node forwards.
@@ -145,7 +148,7 @@ pub(crate) fn ensure_gateways(
     device: &Gateway,
     gateways: &[IpNet],
 ) -> Result<()> {
-    if !config.is_gateway || gateways.is_empty() {
+    if !config.is_gateway() || gateways.is_empty() {
         return Ok(());
     }
     let present = netlink.addresses_of(device.index)?;
@@ -166,16 +169,19 @@ pub(crate) fn ensure_gateways(
         // it must not change any more: giving a bridge the address that it has makes it keep it.
         netlink.change_link(device.index, &LinkChange::new().mac(device.mac))?;
     }
-    for gateway in missing {
+    for gateway in &missing {
         let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
-        match netlink.ensure_address(device.index, *gateway, flags) {
+        match netlink.ensure_address(device.index, **gateway, flags) {
             Ok(_) => {}
             Err(error) if is_disabled(&error) && gateway.addr().is_ipv6() => {
                 sysctl::ensure(&format!("net/ipv6/conf/{}/disable_ipv6", device.name), "0")?;
-                netlink.ensure_address(device.index, *gateway, flags)?;
+                netlink.ensure_address(device.index, **gateway, flags)?;
             }
             Err(error) => return Err(error.into()),
         }
+    }
+    if !missing.is_empty() {
+        pod::settle(netlink, device.index, gateways)?;
     }
     for gateway in gateways {
         let name =

@@ -4,11 +4,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
-use sluice_netlink::{Link, Netlink, PacketFilter, Route, RouteFilter, Shape, Shaped, masquerade, spoof};
+use sluice_netlink::{
+    BridgePort, Link, Netlink, PacketFilter, Route, RouteFilter, Shape, Shaped, masquerade, spoof, sysctl,
+};
 
 use crate::{
     add,
-    config::{Config, Limit, RouteConfig},
+    config::{self, Config, Limit, RouteConfig},
     datapath::Datapath,
     delegate::Delegate,
     environment::Target,
@@ -83,8 +85,11 @@ impl Findings {
         self.expect(bridge.is_some(), || format!("bridge {} is gone", record.bridge));
         if let Some(bridge) = &bridge {
             self.expect(bridge.flags.is_up(), || format!("bridge {} is down", record.bridge));
-            self.expect(vlans.is_none() || bridge.vlan_filtering, || {
+            self.expect(vlans.is_none() || bridge.vlan_filtering == Some(true), || {
                 format!("bridge {} does not keep VLANs apart", record.bridge)
+            });
+            self.expect(!config.promisc_mode || bridge.flags.is_promiscuous(), || {
+                format!("bridge {} does not take every packet", record.bridge)
             });
         }
         let gateway = match &record.gateway_device {
@@ -93,7 +98,7 @@ impl Findings {
         };
         if let Some(gateway) = gateway {
             let present = netlink.addresses_of(gateway.index)?;
-            for address in gateways.iter().filter(|_| config.is_gateway) {
+            for address in gateways.iter().filter(|_| config.is_gateway()) {
                 let has = present.iter().any(|found| found.address.addr() == *address);
                 let what = if record.gateway_device.is_some() { "link" } else { "bridge" };
                 self.expect(has, || format!("{what} {} has no address {address}", gateway.name));
@@ -123,7 +128,10 @@ impl Findings {
         if let Some(limit) = config.bandwidth().ingress() {
             self.shaped(&mut netlink, &host, &limit)?;
         }
-        match Datapath::open(&record.bpffs)? {
+        let datapath = Datapath::open(&record.bpffs)?;
+        let hairpin = config.hairpin_mode || (datapath.is_none() && !record.host_ports.is_empty());
+        self.port(&host, config.port_isolation, hairpin);
+        match datapath {
             Some(datapath) => match datapath.check(record, host.index) {
                 Err(error) if error.code == Code::Damaged => self.0.push(error.msg),
                 other => other?,
@@ -147,6 +155,18 @@ impl Findings {
             }
         }
         Ok(())
+    }
+
+    /// Settings of the container's port. What the kernel does not say, and what others may want besides, is no damage.
+    fn port(&mut self, host: &Link, isolated: bool, hairpin: bool) {
+        let BridgePort { isolated: is_isolated, hairpin: sends_back, .. } = host.port;
+        self.expect(is_isolated.is_none_or(|is| is == isolated), || {
+            let what = if isolated { "is not isolated" } else { "is isolated" };
+            format!("link {} {what} from other containers' ports", host.name)
+        });
+        self.expect(!hairpin || sends_back != Some(false), || {
+            format!("link {} does not send packets back to where they came from", host.name)
+        });
     }
 
     fn shaped(&mut self, netlink: &mut Netlink, link: &Link, limit: &Limit) -> Result<()> {
@@ -181,6 +201,7 @@ impl Findings {
         if let Some(limit) = config.bandwidth().egress() {
             self.shaped(&mut netlink, &link, &limit)?;
         }
+        self.tuning(config, &link)?;
         let present: BTreeSet<IpNet> =
             netlink.addresses_of(link.index)?.into_iter().map(|found| found.address).collect();
         for address in &record.addresses {
@@ -197,6 +218,29 @@ impl Findings {
                     && (route.gw.is_none() || found.gateway == route.gw)
             };
             self.expect(present.iter().any(same), || format!("the container has no route to {}", route.dst));
+        }
+        Ok(())
+    }
+
+    /// What the configuration says of the container's interface and its settings.
+    fn tuning(&mut self, config: &Config, link: &Link) -> Result<()> {
+        let name = &link.name;
+        self.expect(!config.promisc || link.flags.is_promiscuous(), || {
+            format!("interface {name} does not take every packet")
+        });
+        self.expect(!config.allmulti || link.flags.is_all_multicast(), || {
+            format!("interface {name} does not take every multicast packet")
+        });
+        self.expect(config.tx_queue_len.is_none_or(|length| link.tx_queue_len == length), || {
+            format!("interface {name} has a transmit queue of {} packets", link.tx_queue_len)
+        });
+        for (setting, value) in &config.sysctl {
+            // Some can only be written.
+            if let Ok(found) = sysctl::read(&config::sysctl_path(setting, name)?) {
+                // The kernel writes lists with its own space between.
+                let same = found.split_whitespace().eq(value.split_whitespace());
+                self.expect(same, || format!("sysctl {setting} is {found:?}, not {value:?}"));
+            }
         }
         Ok(())
     }

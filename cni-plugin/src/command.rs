@@ -80,6 +80,9 @@ fn dispatch(lookup: Lookup<'_>, stdin: &[u8]) -> Result<Option<Value>> {
             } else {
                 Config::parse(stdin)?
             };
+            if command == "CHECK" && config.disable_check {
+                return Ok(None);
+            }
             if loopback::is_meant(&config) {
                 return match command.as_str() {
                     "ADD" => loopback::add(&config, &target).map(Some),
@@ -99,7 +102,7 @@ fn dispatch(lookup: Lookup<'_>, stdin: &[u8]) -> Result<Option<Value>> {
         }
         "STATUS" | "GC" => {
             let config = since(Version::V1_1_0, &command, stdin)?;
-            if loopback::is_meant(&config) {
+            if loopback::is_meant(&config) || (command == "GC" && config.disable_gc) {
                 return Ok(None);
             }
             let delegate = Delegate::find(&config, lookup)?;

@@ -68,8 +68,9 @@ impl Desired {
         if let Some(unmet) = requested.first().filter(|_| config.delegated_ipam().is_none()) {
             return Err(Error::config(format!("address {unmet} was asked for and is in no range")));
         }
-        if config.mtu.or(node.and_then(|node| node.mtu)).is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
-            return Err(Error::config("mtu must be from 68 to 65535"));
+        let mtu = config.mtu.filter(|mtu| *mtu > 0).or(node.and_then(|node| node.mtu));
+        if let Some(mtu) = mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
+            return Err(Error::config(format!("mtu: {mtu} is not from 68 to 65535")));
         }
         let names = (target.container_id.as_str(), target.ifname.as_str());
         let requested_mac = config.requested_mac(target.args.mac.as_deref())?;
@@ -78,7 +79,7 @@ impl Desired {
             host_veth: owned::host_veth_name(names.0, names.1),
             mac: requested_mac.unwrap_or_else(|| owned::pod_mac(names.0, names.1)),
             host_mac: owned::host_veth_mac(names.0, names.1),
-            mtu: config.mtu.filter(|mtu| *mtu > 0).or(node.and_then(|node| node.mtu)),
+            mtu,
             wishes,
             bpffs: bpffs(config, node),
         })
@@ -176,7 +177,7 @@ pub(crate) fn routes(config: &Config, given: &Given) -> Vec<RouteConfig> {
     for (any, v4) in [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), true), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), false)] {
         let Ok(dst) = IpNet::new(any, 0) else { continue };
         let is_default = |route: &RouteConfig| route.dst == dst && route.table() == TABLE_MAIN;
-        let wanted = config.is_gateway && config.is_default_gateway && !routes.iter().any(is_default);
+        let wanted = config.is_default_gateway() && !routes.iter().any(is_default);
         if let Some(gw) = gateway(v4).filter(|_| wanted) {
             routes.push(RouteConfig::new(dst, Some(gw)));
         }
@@ -226,6 +227,9 @@ mod tests {
         assert_eq!((wanted.wishes.len(), wanted.mtu, wanted.bpffs), (1, Some(9000), PathBuf::from("/x")));
         let error = desired(r#"{"name":"n"}"#, None).unwrap_err();
         assert!(error.msg.contains("no node.json"), "{}", error.msg);
+        let mtu = |text| desired(text, Some(&node())).map(|wanted| wanted.mtu);
+        assert_eq!(mtu(r#"{"name":"n","mtu":0}"#).unwrap(), Some(1400), "none is said");
+        assert_eq!(mtu(r#"{"name":"n","mtu":67}"#).unwrap_err().msg, "mtu: 67 is not from 68 to 65535");
     }
 
     #[test]

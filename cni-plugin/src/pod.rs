@@ -1,5 +1,7 @@
 //! The container's side of an attachment.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use sluice_netlink::{AddressFlags, LinkChange, Netlink, Route, RouteScope, sysctl};
 
@@ -12,6 +14,9 @@ use crate::{
 
 /// `RTPROT_BOOT`, as `ip route` would enter them: in the container they are its own.
 const PROTOCOL: u8 = 3;
+
+/// How long an address may take until it can be used: a second or two where the kernel asks for duplicates.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The container's interface, as it should be.
 pub(crate) struct Interface<'a> {
@@ -66,6 +71,15 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
     netlink.change_link(index, &change)?;
     for route in routes {
         netlink.add_route(&to_netlink(route, index))?;
+    }
+    settle(&mut netlink, index, addresses)
+}
+
+/// Waits until IPv6 addresses that were added can be used: the kernel sees to that in its own time, even where it asks
+/// nobody.
+pub(crate) fn settle(netlink: &mut Netlink, index: u32, addresses: &[IpNet]) -> Result<()> {
+    if addresses.iter().any(|address| address.addr().is_ipv6()) {
+        netlink.settle_addresses(index, addresses, SETTLE_LIMIT)?;
     }
     Ok(())
 }

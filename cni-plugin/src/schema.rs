@@ -70,7 +70,7 @@ fn the_schema_has_the_fields_that_are_read_and_no_others() {
     same("/properties/args", fields::<ConfigArgs>(), &[], &[]);
     same("/properties/args/properties/cni", fields::<CniArgs>(), &[], &[]);
     same("/properties/runtimeConfig", fields::<RuntimeConfig>(), &[], &[]);
-    same("/properties/runtimeConfig/properties/bandwidth", fields::<Bandwidth>(), &[], &[]);
+    same("/$defs/bandwidth", fields::<Bandwidth>(), &[], &[]);
     same("/properties/runtimeConfig/properties/portMappings/items", fields::<PortMapping>(), &[], &[]);
     same("/properties/runtimeConfig/properties/dns", fields::<RuntimeDns>(), &[], &[]);
 }

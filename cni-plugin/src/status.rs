@@ -3,6 +3,7 @@
 use sluice_netlink::Netlink;
 
 use crate::{
+    bridge::vlan_unsupported,
     config::Config,
     datapath::Datapath,
     delegate::Delegate,
@@ -33,7 +34,8 @@ pub(crate) fn status(config: &Config, delegate: Option<&Delegate>) -> Result<()>
     }
 
     let mut netlink = Netlink::open().map_err(unavailable)?;
-    match netlink.find_link(config.bridge()).map_err(unavailable)? {
+    let bridge = netlink.find_link(config.bridge()).map_err(unavailable)?;
+    match &bridge {
         Some(link) if !link.is_kind("bridge") => {
             return Err(unavailable(format_args!("{} exists and is no bridge", config.bridge())));
         }
@@ -51,6 +53,11 @@ pub(crate) fn status(config: &Config, delegate: Option<&Delegate>) -> Result<()>
     {
         let msg = format!("{device}, the gateway of attached containers, is gone");
         return Err(Error::new(Code::Limited, msg));
+    }
+    if bridge.is_some_and(|bridge| bridge.vlan_filtering.is_none())
+        && config.vlans().map_err(unavailable)?.is_some()
+    {
+        return Err(unavailable(vlan_unsupported(config)));
     }
 
     let bpffs = desired::bpffs(config, node.as_ref());

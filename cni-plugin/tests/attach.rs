@@ -230,6 +230,13 @@ fn what_the_runtime_gets_wrong_is_said() {
     assert_eq!(code, 8);
     assert!(msg.contains("the node itself"), "{msg}");
 
+    std::fs::write(node.state_dir().join("file"), "").unwrap();
+    let pod = Pod::new("no-state");
+    let (code, msg) =
+        node.add(&pod, &node.config(json!({ "stateDir": node.state_dir().join("file") }))).error();
+    assert_eq!(code, 5);
+    assert!(msg.starts_with("cannot make ") && msg.contains("/file/cni/"), "{msg}");
+
     let pod = Pod::new("twice");
     node.add(&pod, &config).ok();
     let (code, msg) = node.add(&pod, &config).error();

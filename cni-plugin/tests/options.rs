@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use common::{Answer, Node, Pod, assert_reaches};
 use serde_json::json;
 use sluice_cni::store;
-use sluice_netlink::{BridgeSpec, PacketFilter, PortVlans, owned, sysctl};
+use sluice_netlink::{BridgeSpec, PacketFilter, PortVlans, VethEnd, owned, sysctl};
 
 #[test]
 fn requests_for_addresses_and_mac_are_met() {
@@ -136,6 +136,36 @@ fn options_of_the_bridge_are_obeyed() {
 }
 
 #[test]
+fn a_router_on_the_bridge_is_the_gateway_where_the_node_is_not() {
+    let node = Node::new();
+    let mut netlink = node.netlink();
+    netlink.create_bridge(&BridgeSpec::new("lan").up()).unwrap();
+    let bridge = netlink.link("lan").unwrap().index;
+    let router = Pod::new("router");
+    let near = VethEnd::new("wire").master(bridge).up();
+    netlink.create_veth(&near, &VethEnd::new("lan0").namespace(&router.namespace).up()).unwrap();
+    let mut inside = router.netlink();
+    let index = inside.link("lan0").unwrap().index;
+    for (link, address) in [(index, "10.82.0.254/24"), (1, "192.0.2.9/32")] {
+        inside.add_address(link, address.parse().unwrap(), Default::default()).unwrap();
+    }
+    inside.set_up(1).unwrap();
+    let config = node.config(json!({ "name": "lan", "bridge": "lan", "isGateway": false, "ipam": {
+        "subnet": "10.82.0.0/24", "gateway": "10.82.0.254", "routes": [{ "dst": "0.0.0.0/0" }],
+    } }));
+    let pod = Pod::new("one");
+    let result = node.add(&pod, &config).ok();
+    assert_eq!(result["ips"][0]["gateway"], "10.82.0.254");
+    assert_eq!(result["routes"], json!([{ "dst": "0.0.0.0/0", "gw": "10.82.0.254" }]));
+    assert_reaches(&pod.namespace, &router.namespace, "192.0.2.9".parse().unwrap());
+    assert!(netlink.addresses_of(bridge).unwrap().iter().all(|found| found.address.addr().is_ipv6()));
+    let mut check = config.clone();
+    check["prevResult"] = result;
+    node.call("CHECK", &pod, &check).ok();
+    node.del(&pod, &config).ok();
+}
+
+#[test]
 fn the_containers_interface_is_tuned() {
     let node = Node::new();
     let options = json!({
@@ -172,6 +202,25 @@ fn the_containers_interface_is_tuned() {
     assert_eq!(node.add(&pod, &config).ok()["ips"], json!([]));
     assert!(!pod.netlink().link("eth0").unwrap().flags.is_up());
     node.del(&pod, &config).ok();
+}
+
+#[test]
+fn duplicates_are_asked_for_where_that_is_wanted() {
+    /// `IFA_F_NODAD`.
+    const UNASKED: u32 = 2;
+    let node = Node::new();
+    for (enabledad, setting, flag) in [(false, "0", UNASKED), (true, "1", 0)] {
+        let pod = Pod::new(&format!("dad-{enabledad}"));
+        node.add(&pod, &node.config(json!({ "enabledad": enabledad }))).ok();
+        let mut netlink = pod.netlink();
+        let index = netlink.link("eth0").unwrap().index;
+        let addresses = netlink.addresses_of(index).unwrap();
+        let own = addresses.iter().find(|found| found.address.addr().is_ipv6() && found.scope == 0).unwrap();
+        assert_eq!(own.flags & UNASKED, flag, "enabledad: {enabledad}");
+        assert!(!own.is_tentative(), "usable when ADD returns");
+        let read = || sysctl::read("net/ipv6/conf/eth0/accept_dad").unwrap();
+        assert_eq!(pod.namespace.run(read).unwrap(), setting);
+    }
 }
 
 #[test]

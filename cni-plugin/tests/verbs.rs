@@ -1,4 +1,4 @@
-//! CHECK, STATUS and GC by the real binary, between real namespaces. Needs root.
+//! STATUS and GC by the real binary, between real namespaces. Needs root.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,122 +13,7 @@ use std::fs;
 
 use common::{Answer, Node, Pod, assert_reaches};
 use serde_json::{Value, json};
-use sluice_netlink::{LinkChange, MacAddress, RouteFilter, VethEnd, owned};
-
-fn check(node: &Node, pod: &Pod, config: &Value, result: &Value) -> Answer {
-    let mut config = config.clone();
-    config["prevResult"] = result.clone();
-    node.call("CHECK", pod, &config)
-}
-
-#[test]
-fn check_names_each_kind_of_damage() {
-    let node = Node::new();
-    let config = node.config(json!({}));
-    let host_veth = owned::host_veth_name("one", "eth0");
-    let damages: [(&str, &dyn Fn(&Pod)); 13] = [
-        ("bridge sluice0 has no address 10.77.0.1", &|_| {
-            let mut netlink = node.netlink();
-            let bridge = netlink.link("sluice0").unwrap().index;
-            netlink.delete_address(bridge, "10.77.0.1/24".parse().unwrap()).unwrap();
-        }),
-        ("bridge sluice0 is down", &|_| {
-            let mut netlink = node.netlink();
-            let bridge = netlink.link("sluice0").unwrap().index;
-            netlink.set_down(bridge).unwrap();
-        }),
-        ("is not a port of bridge sluice0", &|_| {
-            let mut netlink = node.netlink();
-            let host = netlink.link(&host_veth).unwrap().index;
-            netlink.set_master(host, None).unwrap();
-        }),
-        ("link sluice", &|_| {
-            let mut netlink = node.netlink();
-            let host = netlink.link(&host_veth).unwrap().index;
-            netlink.set_down(host).unwrap();
-        }),
-        ("link sluice", &|_| {
-            let mut netlink = node.netlink();
-            let host = netlink.link(&host_veth).unwrap().index;
-            netlink.delete_link(host).unwrap();
-        }),
-        ("bridge sluice0 is gone", &|_| {
-            let mut netlink = node.netlink();
-            let bridge = netlink.link("sluice0").unwrap().index;
-            netlink.delete_link(bridge).unwrap();
-        }),
-        ("interface eth0 is down", &|pod| {
-            let mut netlink = pod.netlink();
-            let index = netlink.link("eth0").unwrap().index;
-            netlink.set_down(index).unwrap();
-        }),
-        ("interface eth0 is gone from the container", &|pod| {
-            let mut netlink = pod.netlink();
-            let index = netlink.link("eth0").unwrap().index;
-            netlink.change_link(index, &LinkChange::new().name("other")).unwrap();
-        }),
-        ("interface eth0 has another link-layer address", &|pod| {
-            let mut netlink = pod.netlink();
-            let index = netlink.link("eth0").unwrap().index;
-            netlink.change_link(index, &LinkChange::new().mac(MacAddress([2, 9, 9, 9, 9, 9]))).unwrap();
-        }),
-        ("interface eth0 has no address 10.77.0.", &|pod| {
-            let mut netlink = pod.netlink();
-            let index = netlink.link("eth0").unwrap().index;
-            let all = netlink.addresses_of(index).unwrap();
-            let v4 = all.iter().find(|found| found.address.addr().is_ipv4()).unwrap();
-            netlink.delete_address(index, v4.address).unwrap();
-        }),
-        ("the container has no route to ::/0", &|pod| {
-            let mut netlink = pod.netlink();
-            let routes = netlink.routes(&RouteFilter { table: Some(254), ..RouteFilter::default() }).unwrap();
-            let default = routes.iter().find(|route| route.destination.to_string() == "::/0").unwrap();
-            netlink.delete_route(default).unwrap();
-        }),
-        ("is not reserved", &|_| {
-            let boot = fs::read_dir(node.state_dir().join("cni")).unwrap().next().unwrap().unwrap().path();
-            let addresses = fs::read_dir(boot.join("pods/addresses")).unwrap();
-            addresses.for_each(|address| fs::remove_file(address.unwrap().path()).unwrap());
-        }),
-        ("is damaged", &|_| {
-            let boot = fs::read_dir(node.state_dir().join("cni")).unwrap().next().unwrap().unwrap().path();
-            fs::write(boot.join("pods/attachments/one:eth0"), "{\"state\":1").unwrap();
-        }),
-    ];
-    for (expected, damage) in damages {
-        let pod = Pod::new("one");
-        let result = node.add(&pod, &config).ok();
-        check(&node, &pod, &config, &result).ok();
-        damage(&pod);
-        let answer = check(&node, &pod, &config, &result);
-        let words = format!("{} {}", answer.json["msg"], answer.json["details"]);
-        assert!(!answer.success && words.contains(expected), "{expected}: {words}");
-        node.del(&pod, &config).ok();
-    }
-    let pod = Pod::new("one");
-    let result = node.add(&pod, &config).ok();
-    node.del(&pod, &config).ok();
-    assert_eq!(check(&node, &pod, &config, &result).error().0, 3, "an unknown container");
-}
-
-#[test]
-fn check_tolerates_what_later_plugins_did_and_wants_to_know_what_add_said() {
-    let node = Node::new();
-    let config = node.config(json!({}));
-    let pod = Pod::new("one");
-    let mut result = node.add(&pod, &config).ok();
-    let index = pod.netlink().link("eth0").unwrap().index;
-    pod.netlink().change_link(index, &LinkChange::new().mtu(1400)).unwrap();
-    pod.netlink().add_address(index, "192.0.2.7/32".parse().unwrap(), Default::default()).unwrap();
-    result["ips"].as_array_mut().unwrap().push(json!({ "address": "192.0.2.7/32" }));
-    check(&node, &pod, &config, &result).ok();
-    let (code, msg) = node.call("CHECK", &pod, &config).error();
-    assert_eq!((code, msg.as_str()), (7, "prevResult is missing, and CHECK needs it"));
-    result["ips"] = json!([]);
-    assert!(check(&node, &pod, &config, &result).error().1.starts_with("prevResult has no address"));
-    let old = node.config(json!({ "cniVersion": "0.3.1" }));
-    assert_eq!(node.call("CHECK", &pod, &old).error().0, 1);
-}
+use sluice_netlink::{BridgeSpec, VethEnd, owned};
 
 #[test]
 fn status_says_whether_an_add_would_work() {
@@ -171,6 +56,45 @@ fn status_says_whether_an_add_would_work() {
     fs::write(node.state_dir().join("a-file"), "").unwrap();
     let unwritable = node.config(json!({ "stateDir": node.state_dir().join("a-file") }));
     refuses(&unwritable, 50, "a-file");
+}
+
+#[test]
+fn status_misses_the_gateway_of_a_vlan_and_says_where_the_kernel_knows_none() {
+    let node = Node::new();
+    let mut netlink = node.netlink();
+    netlink.create_bridge(&BridgeSpec::new("sluice0").up()).unwrap();
+    let known = netlink.link("sluice0").unwrap().vlan_filtering.is_some();
+    let config = node.config(json!({ "vlan": 100 }));
+    let answer = node.status(&config);
+    if known {
+        answer.ok();
+    } else {
+        let (code, msg) = answer.error();
+        assert_eq!(code, 50);
+        assert!(msg.contains("vlan: 100 is not supported: this kernel's bridges know no VLANs"), "{msg}");
+    }
+    // Of the same network: what they are attached by has lost its gateway.
+    node.add(&Pod::new("one"), &node.config(json!({}))).ok();
+    let (code, msg) = node.status(&config).error();
+    assert_eq!((code, msg.as_str()), (51, "sluice0.100, the gateway of attached containers, is gone"));
+}
+
+#[test]
+fn a_list_that_switches_commands_off_is_heeded_by_whoever_is_given_all_of_it() {
+    let node = Node::new();
+    let pod = Pod::new("one");
+    let config = node.config(json!({}));
+    node.add(&pod, &config).ok();
+    let mut list = json!({ "cniVersion": "1.1.0", "name": "pods", "plugins": [config] });
+    list["disableCheck"] = true.into();
+    list["disableGC"] = "true".into();
+    node.call("CHECK", &pod, &list).ok();
+    node.gc(&list, &[]).ok();
+    assert!(pod.netlink().find_link("eth0").unwrap().is_some(), "nothing was cleaned up");
+    list["disableCheck"] = false.into();
+    list["disableGC"] = false.into();
+    assert_eq!(node.call("CHECK", &pod, &list).error().0, 7, "it looks for prevResult");
+    assert_eq!(node.status(&json!({ "cniVersion": "1.1.0", "name": "pods", "plugins": [] })).error().0, 7);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! - `fuzz/tests/targets.rs` gives it its findings, its seeds and a second of mutations of them, with the stable
 //!   compiler, in every test run;
-//! - `fuzz/libfuzzer` is the same for `cargo fuzz`, guided by coverage, for as long as one likes.
+//! - `cargo xtask fuzz` runs the same under libFuzzer, guided by coverage, for as long as one likes (`fuzz/libfuzzer`).
 //!
 //! ```text
 //! fuzz/seeds/<target>/*          inputs that are right, or nearly: where mutations begin
@@ -22,7 +22,7 @@ pub use mutate::Mutator;
 /// A place where foreign bytes are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// The name of its folders, and of its `cargo fuzz` target.
+    /// The name of its folders, and of its libFuzzer target.
     pub name: &'static str,
     /// What is run.
     pub run: fn(&[u8]),

@@ -8,6 +8,7 @@ mod debian;
 mod demo;
 mod dist;
 mod error;
+mod fuzz;
 mod lint;
 mod plugin;
 mod setup;
@@ -42,6 +43,8 @@ enum Verb {
     Test(test::Args),
     /// Measure, print a table, and write the numbers as JSON (needs root).
     Bench(bench::Args),
+    /// Run fuzzing targets under libFuzzer (needs cargo-fuzz and a C++ compiler).
+    Fuzz(fuzz::Args),
     /// Build static programs and make the release archive.
     Dist(dist::Args),
     /// Check formatting and lints.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&workspace, &args),
         Verb::Test(args) => test::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
+        Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Dist(args) => dist::run(&workspace, &args),
         Verb::Lint(args) => lint::run(&workspace, &args),
         Verb::Tidy(args) => tidy::run(&workspace, &args),

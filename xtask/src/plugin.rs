@@ -4,6 +4,9 @@
 //! It is linked without shared libraries, which would have to be found and bound every time; and with musl where the
 //! compiler has it. glibc asks the processor for its caches and features at every start, dozens of questions of which a
 //! hypervisor answers each in ten microseconds: a third of a millisecond, when all of an ADD takes one and a half.
+//!
+//! And it is linked to run at one place in memory. One that can be put anywhere begins by entering where it is into each
+//! of its pages that hold addresses, which the kernel copies for it: a twentieth of the CPU time of an ADD.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,16 +19,19 @@ use crate::workspace::Workspace;
 const NAME: &str = "sluice-cni";
 /// Of the workspace's Cargo.toml.
 const PROFILE: &str = "plugin";
+/// How its code is laid out: see above.
+const AT_ONE_PLACE: [&str; 3] = ["--", "-C", "relocation-model=static"];
 
 /// Builds it in release, and says where it is.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     if let Some(target) = musl(workspace)? {
-        let arguments = ["build", "--profile", PROFILE, "--target", &target, "-p", NAME, "--bin", NAME];
-        run_command(&mut cargo(workspace.root(), arguments))?;
+        let arguments = ["rustc", "--profile", PROFILE, "--target", &target, "-p", NAME, "--bin", NAME];
+        run_command(cargo(workspace.root(), arguments).args(AT_ONE_PLACE))?;
         return Ok(workspace.target().join(target).join(PROFILE).join(NAME));
     }
-    let arguments = ["rustc", "--profile", PROFILE, "-p", NAME, "--bin", NAME, "--"];
-    run_command(cargo(workspace.root(), arguments).args(["-C", "target-feature=+crt-static"]))?;
+    let arguments = ["rustc", "--profile", PROFILE, "-p", NAME, "--bin", NAME];
+    let mut command = cargo(workspace.root(), arguments);
+    run_command(command.args(AT_ONE_PLACE).args(["-C", "target-feature=+crt-static"]))?;
     Ok(workspace.target().join(PROFILE).join(NAME))
 }
 

@@ -60,7 +60,7 @@ fn apply_one(netlink: &mut Netlink, op: &NodeOp) -> Result<()> {
                 }
             }
             let end = VethEnd::new(SERVICE_DEVICE).mac(MacAddress(NODE_MAC)).mtu(*mtu).noarp();
-            netlink.create_veth(&end, &VethEnd::new(SERVICE_PEER_DEVICE).mtu(*mtu).noarp())
+            netlink.create_veth(&end, &VethEnd::new(SERVICE_PEER_DEVICE).mtu(*mtu).noarp()).map(|_| ())
         }
         NodeOp::CreateOverlay { device, tunnel, mac, mtu } => {
             // What makes it what it is, nobody can change.

@@ -52,12 +52,13 @@ impl Bandwidth {
         limit(self.egress_rate, self.egress_burst)
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Refuses what makes no sense. `place` is where in the configuration it stands.
+    pub(super) fn check(&self, place: &str) -> Result<()> {
         for (way, rate, burst) in [
             ("ingress", self.ingress_rate, self.ingress_burst),
             ("egress", self.egress_rate, self.egress_burst),
         ] {
-            let field = |name: &str| format!("runtimeConfig.bandwidth.{way}{name}");
+            let field = |name: &str| format!("{place}.{way}{name}");
             match (rate, burst) {
                 (0, 0) => {}
                 (0, _) => {
@@ -107,7 +108,7 @@ mod tests {
 
     fn read(json: &str) -> Result<Bandwidth> {
         let bandwidth: Bandwidth = serde_json::from_str(json).unwrap();
-        bandwidth.check().map(|()| bandwidth)
+        bandwidth.check("x").map(|()| bandwidth)
     }
 
     #[test]
@@ -124,8 +125,8 @@ mod tests {
     #[test]
     fn a_rate_needs_a_burst_and_both_must_make_sense() {
         for (json, expected) in [
-            (r#"{"ingressRate":8}"#, "ingressRate: a rate without runtimeConfig.bandwidth.ingressBurst"),
-            (r#"{"egressBurst":8}"#, "egressBurst: a burst without runtimeConfig.bandwidth.egressRate"),
+            (r#"{"ingressRate":8}"#, "ingressRate: a rate without x.ingressBurst"),
+            (r#"{"egressBurst":8}"#, "egressBurst: a burst without x.egressRate"),
             (r#"{"egressRate":7,"egressBurst":8}"#, "egressRate: 7 is less than a byte a second"),
             (r#"{"egressRate":8,"egressBurst":7}"#, "egressBurst: 7 is less than a byte"),
             (
@@ -133,7 +134,7 @@ mod tests {
                 "egressBurst: 34359738368 is more than 34359738360 bits",
             ),
         ] {
-            assert_eq!(read(json).unwrap_err().msg, format!("runtimeConfig.bandwidth.{expected}"));
+            assert_eq!(read(json).unwrap_err().msg, format!("x.{expected}"));
         }
     }
 }

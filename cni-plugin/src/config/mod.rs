@@ -5,6 +5,7 @@
 
 mod bandwidth;
 mod ipam;
+mod list;
 mod ports;
 mod runtime;
 mod vlan;
@@ -53,10 +54,10 @@ pub(crate) struct Config {
     pub(crate) kind: Option<String>,
     #[serde(default)]
     pub(crate) bridge: Option<String>,
-    #[serde(default = "yes")]
-    pub(crate) is_gateway: bool,
-    #[serde(default = "yes")]
-    pub(crate) is_default_gateway: bool,
+    #[serde(default)]
+    is_gateway: Option<bool>,
+    #[serde(default)]
+    is_default_gateway: Option<bool>,
     #[serde(default)]
     pub(crate) force_address: bool,
     #[serde(default)]
@@ -106,6 +107,14 @@ pub(crate) struct Config {
     pub(crate) bpffs: Option<PathBuf>,
     #[serde(default)]
     pub(crate) require_datapath: bool,
+    /// Limits where the runtime gives none, as the plugin `bandwidth` takes them.
+    #[serde(default)]
+    bandwidth: Option<Bandwidth>,
+    /// What a runtime that hands us its whole list should have heeded.
+    #[serde(default, deserialize_with = "list::flag")]
+    pub(crate) disable_check: bool,
+    #[serde(default, rename = "disableGC", deserialize_with = "list::flag")]
+    pub(crate) disable_gc: bool,
     #[serde(default)]
     pub(crate) prev_result: Option<Value>,
     #[serde(default, rename = "cni.dev/valid-attachments")]
@@ -139,8 +148,8 @@ impl Config {
         if stdin.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
             return Err(Error::new(Code::Decode, "the network configuration is not a JSON object"));
         }
-        let picked = if mentions_plugins(stdin) {
-            pick(serde_json::from_slice(stdin).map_err(decode)?)?.to_string().into_bytes()
+        let picked = if list::is_likely(stdin) {
+            list::pick(serde_json::from_slice(stdin).map_err(decode)?)?.to_string().into_bytes()
         } else {
             stdin.to_vec()
         };
@@ -188,8 +197,10 @@ impl Config {
         }
         self.host_ports()?;
         self.runtime_config.check_aliases()?;
-        if let Some(bandwidth) = &self.runtime_config.bandwidth {
-            bandwidth.check()?;
+        for (place, bandwidth) in
+            [("bandwidth", &self.bandwidth), ("runtimeConfig.bandwidth", &self.runtime_config.bandwidth)]
+        {
+            bandwidth.map_or(Ok(()), |bandwidth| bandwidth.check(place))?;
         }
         if let Some(other) =
             self.ip_masq_backend.as_deref().filter(|backend| !matches!(*backend, "" | "nftables"))
@@ -213,7 +224,7 @@ impl Config {
 
     /// The device that has the gateway's addresses, where that is not the bridge itself.
     pub(crate) fn vlan_gateway(&self) -> Result<Option<String>> {
-        let access = self.vlans()?.and_then(|vlans| vlans.access).filter(|_| self.is_gateway);
+        let access = self.vlans()?.and_then(|vlans| vlans.access).filter(|_| self.is_gateway());
         Ok(access.map(|number| format!("{}.{number}", self.bridge())))
     }
 
@@ -239,9 +250,20 @@ impl Config {
         ports::host_ports(&self.runtime_config.port_mappings)
     }
 
-    /// The limits of the attachment's rates, if it has any.
+    /// The limits of the attachment's rates, if it has any. Those of the network stand before those that a container
+    /// asks for.
     pub(crate) fn bandwidth(&self) -> Bandwidth {
-        self.runtime_config.bandwidth.unwrap_or_default()
+        self.bandwidth.or(self.runtime_config.bandwidth).unwrap_or_default()
+    }
+
+    /// Whether the node has the gateways' addresses. Whoever asks for a default route by the gateway asks for that, too.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.is_default_gateway == Some(true) || self.is_gateway.unwrap_or(true)
+    }
+
+    /// Whether the container's default route leads to the gateway.
+    pub(crate) fn is_default_gateway(&self) -> bool {
+        self.is_gateway() && self.is_default_gateway.unwrap_or(true)
     }
 
     /// The addresses that the attachment must have, from wherever they were asked for.
@@ -306,28 +328,6 @@ pub(crate) fn sysctl_path(name: &str, ifname: &str) -> Result<String> {
         return Err(Error::config(format!("sysctl {name:?} is not a setting of the container's network")));
     }
     Ok(path.replace("IFNAME", ifname))
-}
-
-/// A cheap look for a list's key before the whole is parsed twice.
-fn mentions_plugins(stdin: &[u8]) -> bool {
-    let key = b"\"plugins\"";
-    stdin.windows(key.len()).any(|window| window == key)
-}
-
-/// Our part of a configuration list, with the list's name and version, as a runtime would hand it to us.
-fn pick(value: Value) -> Result<Value> {
-    let Some(plugins) = value.get("plugins").and_then(Value::as_array) else { return Ok(value) };
-    let ours = plugins.iter().find(|plugin| plugin.get("type").and_then(Value::as_str) == Some(TYPE));
-    let Some(Value::Object(ours)) = ours else {
-        return Err(Error::config(format!("the list has no plugin of type {TYPE:?}")));
-    };
-    let mut ours = ours.clone();
-    for key in ["name", "cniVersion"] {
-        if let Some(value) = value.get(key) {
-            ours.insert(key.to_owned(), value.clone());
-        }
-    }
-    Ok(Value::Object(ours))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ fn error(text: &str) -> Error {
 fn the_least_configuration_is_enough() {
     let config = Config::parse(br#"{"cniVersion":"1.1.0","name":"pods","type":"sluice-cni"}"#).unwrap();
     assert_eq!(config.bridge(), "sluice0");
-    assert!(config.is_gateway && config.is_default_gateway && config.ipam.single().is_none());
+    assert!(config.is_gateway() && config.is_default_gateway() && config.ipam.single().is_none());
     assert_eq!(config.version().unwrap(), Version::V1_1_0);
 }
 
@@ -131,6 +131,30 @@ fn what_containerd_adds_is_understood() {
     assert_eq!(range.range_start, Some("10.1.0.9".parse().unwrap()));
     let dns = config.runtime_config.dns.unwrap();
     assert_eq!((dns.servers, dns.searches), (vec!["10.96.0.10".into()], vec!["svc.cluster.local".into()]));
+}
+
+#[test]
+fn who_asks_for_a_default_route_by_the_gateway_asks_for_the_gateway() {
+    for (text, gateway, default) in [
+        (r#"{"name":"n"}"#, true, true),
+        (r#"{"name":"n","isGateway":false}"#, false, false),
+        (r#"{"name":"n","isGateway":false,"isDefaultGateway":true}"#, true, true),
+        (r#"{"name":"n","isDefaultGateway":false}"#, true, false),
+    ] {
+        let config = Config::parse(text.as_bytes()).unwrap();
+        assert_eq!((config.is_gateway(), config.is_default_gateway()), (gateway, default), "{text}");
+    }
+}
+
+#[test]
+fn limits_of_the_network_stand_before_those_that_a_container_asks_for() {
+    let asked = r#""runtimeConfig":{"bandwidth":{"ingressRate":8000,"ingressBurst":80}}"#;
+    let rate = |text: String| Config::parse(text.as_bytes()).unwrap().bandwidth().ingress().unwrap().rate;
+    assert_eq!(rate(format!(r#"{{"name":"n",{asked}}}"#)), 1000);
+    let own = r#""bandwidth":{"ingressRate":16000,"ingressBurst":80}"#;
+    assert_eq!(rate(format!(r#"{{"name":"n",{own},{asked}}}"#)), 2000);
+    let error = Config::parse(br#"{"name":"n","bandwidth":{"egressRate":8}}"#).unwrap_err();
+    assert_eq!(error.msg, "bandwidth.egressRate: a rate without bandwidth.egressBurst");
 }
 
 proptest! {

@@ -1,6 +1,9 @@
 //! Addresses of links.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -12,9 +15,10 @@ use netlink_packet_route::{
 };
 
 use crate::{
-    Netlink, Result,
+    Error, Netlink, Result,
     attributes::{self, Malformed},
     socket::Action,
+    watch::{Topic, Watch},
 };
 
 const IFA_ADDRESS: u16 = 1;
@@ -110,7 +114,7 @@ impl Netlink {
         })
     }
 
-    /// Adds an address to a link; an error that [`crate::Error::is_exists`] if it is there already.
+    /// Adds an address to a link; an error that [`Error::is_exists`] if it is there already.
     pub fn add_address(&mut self, index: u32, address: IpNet, flags: AddressFlags) -> Result<()> {
         let mut message = message(index, address);
         let mut wire = WireFlags::empty();
@@ -141,6 +145,36 @@ impl Netlink {
             Err(error) if error.is_exists() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until those of a link's addresses that are of `of` are usable. IPv6 addresses are so a moment after they are
+    /// added, or when nobody has been found who has them too. An error if somebody has.
+    ///
+    /// To be called in the namespace that this connection was opened in.
+    pub fn settle_addresses(&mut self, index: u32, of: &[IpNet], limit: Duration) -> Result<()> {
+        if self.unsettled(index, of)?.is_none() {
+            return Ok(());
+        }
+        // Watch first and look again, so that nothing happens unseen in between.
+        let mut watch = Watch::open(&[Topic::Addresses])?;
+        let deadline = Instant::now() + limit;
+        while let Some(address) = self.unsettled(index, of)? {
+            if watch.next(Some(deadline.saturating_duration_since(Instant::now())))?.is_none() {
+                let object = format!("address {address}");
+                return Err(Error::TimedOut { object, wanted: "usable", limit });
+            }
+        }
+        Ok(())
+    }
+
+    fn unsettled(&mut self, index: u32, of: &[IpNet]) -> Result<Option<IpNet>> {
+        let addresses = self.addresses_of(index)?;
+        let mut those = addresses.iter().filter(|found| of.contains(&found.address));
+        if let Some(found) = those.clone().find(|found| found.is_duplicate()) {
+            let action = Action { verb: "use address", object: &found.address };
+            return Err(action.io(std::io::ErrorKind::AddrInUse.into()));
+        }
+        Ok(those.find(|found| found.is_tentative()).map(|found| found.address))
     }
 
     /// Removes an address from a link.

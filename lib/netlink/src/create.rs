@@ -8,7 +8,9 @@ use netlink_packet_route::{
     link::{InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use crate::{LinkChange, MacAddress, Namespace, Netlink, Result, socket::Action};
+use crate::{
+    Link, LinkChange, MacAddress, Namespace, Netlink, Result, attributes::Malformed, socket::Action,
+};
 
 /// One end of a veth pair to make.
 #[derive(Clone, Debug)]
@@ -111,6 +113,15 @@ impl fmt::Display for Pair<'_> {
     }
 }
 
+/// A veth pair that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VethPair {
+    /// The index of the first end.
+    pub index: u32,
+    /// The index of its peer, in the peer's namespace.
+    pub peer: u32,
+}
+
 /// A bridge to make.
 #[derive(Clone, Debug, Default)]
 pub struct BridgeSpec<'a> {
@@ -149,29 +160,28 @@ impl<'a> BridgeSpec<'a> {
     }
 }
 
-fn set_up_by_name(netlink: &mut Netlink, name: &str) -> Result<()> {
-    let index = netlink.link(name)?.index;
-    netlink.set_up(index)
-}
-
 impl Netlink {
-    /// Makes a veth pair: names, addresses, namespaces and the bridge in one request.
+    /// Makes a veth pair: names, addresses, namespaces and the bridge in one request. The first end must be in the
+    /// namespace of this connection.
     ///
     /// The kernel registers the peer first and cannot switch it on before the other end is there, so that a
     /// peer that is to be up costs requests of its own.
-    pub fn create_veth(&mut self, end: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<()> {
+    pub fn create_veth(&mut self, end: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<VethPair> {
         let mut message = end.message();
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(VethEnd { up: false, ..peer.clone() }.message()))),
         ]));
         let action = Action { verb: "create veth", object: &Pair(end.name, peer.name) };
-        self.execute(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, action)?;
-        match (peer.up, peer.namespace) {
-            (false, _) => Ok(()),
-            (true, None) => set_up_by_name(self, peer.name),
-            (true, Some(namespace)) => set_up_by_name(&mut namespace.netlink()?, peer.name),
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let made = self.execute_echoed(RouteNetlinkMessage::NewLink(message), flags, action, Link::parse)?;
+        let link = made.map_or_else(|| self.link(end.name), Ok)?;
+        let index = link.peer.ok_or_else(|| action.malformed(&Malformed("it names no peer".to_owned())))?;
+        if peer.up {
+            peer.namespace
+                .map_or_else(|| self.set_up(index), |namespace| namespace.netlink()?.set_up(index))?;
         }
+        Ok(VethPair { index: link.index, peer: index })
     }
 
     /// Makes a bridge.

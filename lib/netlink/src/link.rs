@@ -1,14 +1,14 @@
-//! Links: list, find, change, delete.
+//! Links: what the kernel says of them; list, find, change, delete.
 
 use std::{fmt, time::Duration};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkExtentMask, LinkFlags as WireFlags, LinkMessage},
+    link::{LinkAttribute, LinkExtentMask, LinkMessage},
 };
 
 use crate::{
-    Error, MacAddress, Namespace, Netlink, Result, Vxlan,
+    BridgePort, Error, LinkChange, MacAddress, Netlink, Result, Vxlan,
     attributes::{self, Malformed},
     socket::Action,
     watch::{Event, Topic, Watch},
@@ -26,7 +26,10 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
 
 /// State of a link, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -52,6 +55,10 @@ impl LinkFlags {
     /// Takes every packet, whomever it is for.
     pub const fn is_promiscuous(self) -> bool {
         self.0 & 0x100 != 0
+    }
+    /// Takes every multicast packet.
+    pub const fn is_all_multicast(self) -> bool {
+        self.0 & 0x200 != 0
     }
 }
 
@@ -115,8 +122,10 @@ pub struct Link {
     pub alias: Option<String>,
     /// What it is made of, where it is a VXLAN device.
     pub vxlan: Option<Vxlan>,
-    /// Whether it is a bridge that keeps VLANs apart.
-    pub vlan_filtering: bool,
+    /// Whether it is a bridge that keeps VLANs apart; `None` where the kernel's bridges know none.
+    pub vlan_filtering: Option<bool>,
+    /// How it is set up as a port, where its master is a bridge.
+    pub port: BridgePort,
 }
 
 impl Link {
@@ -138,28 +147,28 @@ impl Link {
                 IFLA_OPERSTATE => link.state = attributes::u8(value)?.into(),
                 IFLA_IFALIAS => link.alias = Some(attributes::text(value)),
                 IFLA_LINK_NETNSID => link.peer_namespace = Some(attributes::i32(value)?),
-                IFLA_LINKINFO => attributes::for_each(value, |kind, value| {
-                    match kind {
-                        IFLA_INFO_KIND => link.kind = Some(attributes::text(value)),
-                        // The kind comes first.
-                        IFLA_INFO_DATA if link.is_kind("vxlan") => link.vxlan = Some(Vxlan::parse(value)?),
-                        IFLA_INFO_DATA if link.is_kind("bridge") => {
-                            attributes::for_each(value, |kind, value| {
-                                if kind == IFLA_BR_VLAN_FILTERING {
-                                    link.vlan_filtering = attributes::u8(value)? != 0;
-                                }
-                                Ok(())
-                            })?;
-                        }
-                        _ => {}
-                    }
-                    Ok(())
-                })?,
+                IFLA_LINKINFO => link.parse_kind(value)?,
                 _ => {}
             }
             Ok(())
         })?;
         Ok(link)
+    }
+
+    /// What there is to say of links of its kind, and of ports of its master's. The names of the kinds come first.
+    fn parse_kind(&mut self, info: &[u8]) -> Result<(), Malformed> {
+        let mut master = String::new();
+        attributes::for_each(info, |kind, value| {
+            match kind {
+                IFLA_INFO_KIND => self.kind = Some(attributes::text(value)),
+                IFLA_INFO_DATA if self.is_kind("vxlan") => self.vxlan = Some(Vxlan::parse(value)?),
+                IFLA_INFO_DATA if self.is_kind("bridge") => self.vlan_filtering = vlan_filtering(value)?,
+                IFLA_INFO_SLAVE_KIND => master = attributes::text(value),
+                IFLA_INFO_SLAVE_DATA if master == "bridge" => self.port = BridgePort::parse(value)?,
+                _ => {}
+            }
+            Ok(())
+        })
     }
 
     /// Whether it is a link of this kind, e.g. `bridge`.
@@ -168,75 +177,18 @@ impl Link {
     }
 }
 
-/// What to change of a link; what is not named stays.
-#[derive(Clone, Debug, Default)]
-pub struct LinkChange {
-    flags: WireFlags,
-    mask: WireFlags,
-    attributes: Vec<LinkAttribute>,
-}
-
-impl LinkChange {
-    /// Changes nothing yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn flag(mut self, flag: WireFlags, on: bool) -> Self {
-        self.mask |= flag;
-        self.flags.set(flag, on);
-        self
-    }
-
-    fn attribute(mut self, attribute: LinkAttribute) -> Self {
-        self.attributes.push(attribute);
-        self
-    }
-
-    /// Switches it on or off.
-    pub fn up(self, on: bool) -> Self {
-        self.flag(WireFlags::Up, on)
-    }
-    /// Takes every packet, or only its own.
-    pub fn promiscuous(self, on: bool) -> Self {
-        self.flag(WireFlags::Promisc, on)
-    }
-    /// Takes every multicast packet.
-    pub fn all_multicast(self, on: bool) -> Self {
-        self.flag(WireFlags::Allmulti, on)
-    }
-    /// Resolves addresses (`true`) or sends everything to whatever is at the other end.
-    pub fn arp(self, on: bool) -> Self {
-        self.flag(WireFlags::Noarp, !on)
-    }
-    /// Maximum packet size.
-    pub fn mtu(self, mtu: u32) -> Self {
-        self.attribute(LinkAttribute::Mtu(mtu))
-    }
-    /// Link-layer address.
-    pub fn mac(self, mac: MacAddress) -> Self {
-        self.attribute(LinkAttribute::Address(mac.0.to_vec()))
-    }
-    /// Name; the link must be down on kernels before 6.2.
-    pub fn name(self, name: &str) -> Self {
-        self.attribute(LinkAttribute::IfName(name.to_owned()))
-    }
-    /// Puts it into a bridge, or takes it out (`None`).
-    pub fn master(self, master: Option<u32>) -> Self {
-        self.attribute(LinkAttribute::Controller(master.unwrap_or(0)))
-    }
-    /// Length of the transmit queue.
-    pub fn tx_queue_len(self, length: u32) -> Self {
-        self.attribute(LinkAttribute::TxQueueLen(length))
-    }
-    /// A word of explanation for people and tools.
-    pub fn alias(self, alias: &str) -> Self {
-        self.attribute(LinkAttribute::IfAlias(alias.to_owned()))
-    }
-    /// Moves it into another namespace.
-    pub fn namespace(self, namespace: &Namespace) -> Self {
-        self.attribute(LinkAttribute::NetNsFd(namespace.raw_fd()))
-    }
+/// Whether a bridge keeps VLANs apart. That it does not, kernels that know none say, too; but not for which protocol.
+fn vlan_filtering(bridge: &[u8]) -> Result<Option<bool>, Malformed> {
+    let (mut filtering, mut known) = (None, false);
+    attributes::for_each(bridge, |kind, value| {
+        match kind {
+            IFLA_BR_VLAN_FILTERING => filtering = Some(attributes::u8(value)? != 0),
+            IFLA_BR_VLAN_PROTOCOL => known = true,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(filtering.filter(|_| known))
 }
 
 /// An index or a name, for errors.
@@ -291,11 +243,7 @@ impl Netlink {
 
     /// Changes a link.
     pub fn change_link(&mut self, index: u32, change: &LinkChange) -> Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = change.flags;
-        message.header.change_mask = change.mask;
-        message.attributes.clone_from(&change.attributes);
+        let message = change.message(index);
         let action = Action { verb: "change link", object: &ByIndex(index) };
         // RTM_NEWLINK without the flag to create: the only form that takes every attribute.
         self.execute(RouteNetlinkMessage::NewLink(message), 0, action)
@@ -379,13 +327,5 @@ mod tests {
         fn no_answer_makes_it_panic(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Link::parse(&payload);
         }
-    }
-
-    #[test]
-    fn a_change_names_only_what_it_changes() {
-        let change = LinkChange::new().up(false).arp(false).mtu(1400);
-        assert_eq!(change.mask, WireFlags::Up | WireFlags::Noarp);
-        assert_eq!(change.flags, WireFlags::Noarp);
-        assert_eq!(change.attributes, vec![LinkAttribute::Mtu(1400)]);
     }
 }

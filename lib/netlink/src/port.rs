@@ -5,9 +5,17 @@ use netlink_packet_route::{
     link::{InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage},
 };
 
-use crate::{Netlink, Result, socket::Action};
+use crate::{
+    Netlink, Result,
+    attributes::{self, Malformed},
+    socket::Action,
+};
 
-/// What to set on a port of a bridge; what is `None` stays.
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+
+/// Settings of a port of a bridge. To set them: what is `None` stays. As they are: `None` where the kernel does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BridgePort {
     /// Packets may leave by the port they came from.
@@ -16,6 +24,23 @@ pub struct BridgePort {
     pub isolated: Option<bool>,
     /// The bridge learns addresses from it.
     pub learning: Option<bool>,
+}
+
+impl BridgePort {
+    pub(crate) fn parse(attributes: &[u8]) -> Result<Self, Malformed> {
+        let mut port = Self::default();
+        attributes::for_each(attributes, |kind, value| {
+            let setting = match kind {
+                IFLA_BRPORT_MODE => &mut port.hairpin,
+                IFLA_BRPORT_ISOLATED => &mut port.isolated,
+                IFLA_BRPORT_LEARNING => &mut port.learning,
+                _ => return Ok(()),
+            };
+            *setting = Some(attributes::u8(value)? != 0);
+            Ok(())
+        })?;
+        Ok(port)
+    }
 }
 
 impl Netlink {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkMessage,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -51,7 +52,7 @@ impl Action<'_> {
         Error::Request { verb: self.verb, object: self.object.to_string(), message, source }
     }
 
-    fn malformed(&self, reason: &Malformed) -> Error {
+    pub(crate) fn malformed(&self, reason: &Malformed) -> Error {
         Error::Decode { verb: self.verb, object: self.object.to_string(), reason: reason.0.clone() }
     }
 }
@@ -97,6 +98,24 @@ impl Netlink {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags, action)?;
         self.receive(action, Until::Done, |_, _| Ok(()))?;
         Ok(())
+    }
+
+    /// As [`Self::execute`], for a request that makes something: gives what the kernel announces of it, where it does so
+    /// to whoever asked (links: since Linux 6.2).
+    pub(crate) fn execute_echoed<T>(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        action: Action<'_>,
+        mut parse: impl FnMut(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Option<T>> {
+        let mut echoed = None;
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | flags, action)?;
+        self.receive(action, Until::Done, |_, payload| {
+            echoed = Some(parse(payload)?);
+            Ok(())
+        })?;
+        Ok(echoed)
     }
 
     /// Sends requests together, and gives those that failed, by their place. `action` tells what the one at a place is.

@@ -240,13 +240,13 @@ mod tests {
                 let mut netlink = Netlink::open().unwrap();
                 netlink.create_bridge(&BridgeSpec::new("br").up()).unwrap();
                 let bridge = netlink.link("br").unwrap();
-                assert!(!bridge.vlan_filtering);
+                assert_ne!(bridge.vlan_filtering, Some(true));
                 netlink.create_veth(&VethEnd::new("a").master(bridge.index), &VethEnd::new("b")).unwrap();
                 let port = netlink.link("a").unwrap().index;
                 let wanted = [PortVlans::access(100), PortVlans::tagged(200, 210)];
                 match netlink.set_vlan_filtering(bridge.index, true) {
                     Ok(()) => {
-                        assert!(netlink.link("br").unwrap().vlan_filtering);
+                        assert_eq!(netlink.link("br").unwrap().vlan_filtering, Some(true));
                         netlink.add_vlans(port, &wanted).unwrap();
                         netlink.add_vlans(port, &wanted).unwrap();
                         netlink.remove_vlan(port, 1).unwrap();
@@ -255,6 +255,7 @@ mod tests {
                     }
                     Err(error) => {
                         assert!(error.is_unsupported(), "{error}");
+                        assert_eq!(bridge.vlan_filtering, None, "the bridge has told it before");
                         assert!(netlink.add_vlans(port, &wanted).unwrap_err().is_unsupported());
                         assert_eq!(netlink.vlans(port).unwrap(), []);
                         let spec = BridgeSpec::new("other").vlan_filtering(true);

@@ -25,7 +25,7 @@ fn a_veth_pair_spans_namespaces_as_described() {
         netlink.create_bridge(&BridgeSpec::new("br0").mac(MacAddress([2, 0, 0, 0, 0, 1])).up()).unwrap();
         let bridge = netlink.link("br0").unwrap();
         assert!(bridge.is_kind("bridge"));
-        netlink
+        let pair = netlink
             .create_veth(
                 &VethEnd::new("host0").mtu(1400).master(bridge.index).up(),
                 &VethEnd::new("eth0").mtu(1400).mac(mac).namespace(&pod),
@@ -41,6 +41,7 @@ fn a_veth_pair_spans_namespaces_as_described() {
         let eth0 = inside.link("eth0").unwrap();
         assert_eq!((eth0.mac, eth0.mtu, eth0.flags.is_up()), (Some(mac), 1400, false));
         assert_eq!(host.peer, Some(eth0.index));
+        assert_eq!((pair.index, pair.peer), (host.index, eth0.index));
         inside.set_up(eth0.index).unwrap();
         let host = netlink.wait_for_carrier("host0", LIMIT).unwrap();
         assert!(host.flags.has_carrier());
@@ -50,8 +51,42 @@ fn a_veth_pair_spans_namespaces_as_described() {
         netlink
             .set_bridge_port(host.index, BridgePort { hairpin: Some(true), ..BridgePort::default() })
             .unwrap();
+        let port = netlink.link("host0").unwrap().port;
+        let expected = BridgePort { hairpin: Some(true), isolated: Some(false), learning: Some(true) };
+        assert_eq!(port, expected);
+        assert_eq!(netlink.link("br0").unwrap().port, BridgePort::default(), "no port");
         netlink.delete_link(host.index).unwrap();
         assert!(inside.find_link("eth0").unwrap().is_none(), "both ends go");
+    })
+    .unwrap();
+}
+
+#[test]
+fn an_address_is_waited_for_until_it_can_be_used_or_is_somebody_elses() {
+    let (one, two) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    let address = "fd00::7/64".parse().unwrap();
+    one.run(|| {
+        let mut netlink = Netlink::open().unwrap();
+        let pair =
+            netlink.create_veth(&VethEnd::new("a").up(), &VethEnd::new("b").namespace(&two).up()).unwrap();
+        let mut other = two.netlink().unwrap();
+        let plain = AddressFlags::default();
+        // Nobody is there to be asked.
+        netlink.set_down(pair.index).unwrap();
+        netlink.add_address(pair.index, address, plain).unwrap();
+        let short = Duration::from_millis(20);
+        let error = netlink.settle_addresses(pair.index, &[address], short).unwrap_err().to_string();
+        assert_eq!(error, "address fd00::7/64 did not get usable within 20ms");
+        netlink.settle_addresses(pair.index, &[], short).unwrap();
+        netlink.set_up(pair.index).unwrap();
+        netlink.settle_addresses(pair.index, &[address], LIMIT).unwrap();
+
+        other.add_address(pair.peer, address, plain).unwrap();
+        let error = two.run(|| {
+            let mut other = Netlink::open().unwrap();
+            other.settle_addresses(pair.peer, &[address], LIMIT).unwrap_err().to_string()
+        });
+        assert!(error.unwrap().starts_with("cannot use address fd00::7/64: "), "the first has it");
     })
     .unwrap();
 }

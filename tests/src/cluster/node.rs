@@ -135,12 +135,17 @@ impl Node {
 
     /// A new pod on this node, wired by the plugin.
     pub fn pod(&self, name: &str) -> Result<Pod> {
-        Pod::add(self, name, Value::Null)
+        Pod::add(self, name, Value::Null, Value::Null)
     }
 
     /// A new pod for which the runtime asks for something: the object `runtimeConfig`.
     pub fn pod_that_wants(&self, name: &str, wishes: Value) -> Result<Pod> {
-        Pod::add(self, name, wishes)
+        Pod::add(self, name, wishes, Value::Null)
+    }
+
+    /// A new pod of a network with these options besides the usual ones.
+    pub fn pod_with(&self, name: &str, options: Value) -> Result<Pod> {
+        Pod::add(self, name, Value::Null, options)
     }
 
     /// Starts the agent.

@@ -25,6 +25,8 @@ pub struct Pod {
     name: String,
     /// What the runtime adds to the configuration.
     wishes: Value,
+    /// Options of the configuration besides the usual.
+    options: Value,
     addresses: Vec<IpAddr>,
     wired_in: Duration,
 }
@@ -39,7 +41,7 @@ struct Runtime {
 }
 
 impl Pod {
-    pub(super) fn add(node: &Node, name: &str, wishes: Value) -> Result<Self> {
+    pub(super) fn add(node: &Node, name: &str, wishes: Value, options: Value) -> Result<Self> {
         let host = node.host().bed().host_on(node.host(), name)?;
         let runtime = Runtime {
             netns: node.host().netns().to_owned(),
@@ -57,6 +59,7 @@ impl Pod {
             container,
             name: name.to_owned(),
             wishes,
+            options,
             addresses: Vec::new(),
             wired_in: Duration::ZERO,
         };
@@ -92,13 +95,16 @@ impl Pod {
             .env("CNI_IFNAME", "eth0")
             .env("CNI_ARGS", arguments)
             .env("CNI_PATH", program.parent().unwrap_or(&program));
-        let config = json!({
+        let mut config = json!({
             "cniVersion": CNI_VERSION,
             "name": "sluice",
             "type": "sluice-cni",
             "stateDir": self.node.state,
             "runtimeConfig": self.wishes,
         });
+        for (option, value) in self.options.as_object().into_iter().flatten() {
+            config[option] = value.clone();
+        }
         let text = feed(&mut command, &config.to_string())?;
         if text.trim().is_empty() {
             return Ok(Value::Null);

@@ -20,6 +20,7 @@ mod hairpin;
 mod health;
 mod hints;
 mod host_ports;
+mod isolation;
 mod joining;
 mod kube_proxy;
 mod large;
