@@ -2,7 +2,8 @@
 //!
 //! Each on a node of its own: this project's plugin; Debian's reference plugins with the same configuration, called one
 //! after the other as a runtime calls a chain; and a floor, the bare netlink requests of one process that has been
-//! started already. In every round each of them makes and unmakes the same containers, in turn, one at a time and
+//! started already. Debian's bridge plugin masquerades by the program `iptables`, whichever that is on the machine, once
+//! for each family. In every round each of them makes and unmakes the same containers, in turn, one at a time and
 //! eight at once.
 
 mod call;
@@ -24,13 +25,48 @@ use crate::report::{Better, Case, Measure, Report};
 
 const CASES: &[Case] = &[
     Case { name: "floor", peers: &[] },
-    Case { name: "sluice", peers: &[0, 4] },
-    Case { name: "sluice, masquerade", peers: &[0, 5] },
-    Case { name: "sluice, masquerade, ports, rates", peers: &[0, 6] },
+    Case { name: "floor, both families", peers: &[] },
+    Case { name: "sluice", peers: &[0, 6] },
+    Case { name: "sluice, masquerade", peers: &[0, 7] },
+    Case { name: "sluice, masquerade, both families", peers: &[1, 8] },
+    Case { name: "sluice, masquerade, ports, rates", peers: &[0, 9] },
     Case { name: "reference", peers: &[] },
     Case { name: "reference, masquerade", peers: &[] },
+    Case { name: "reference, masquerade, both families", peers: &[] },
     Case { name: "reference, masquerade, ports, rates", peers: &[] },
 ];
+
+/// Who attaches in a case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Floor,
+    Own,
+    Reference,
+}
+
+/// What a case does, as its name says.
+#[derive(Clone, Copy)]
+struct Kind {
+    who: Who,
+    masquerade: bool,
+    /// IPv6 beside IPv4.
+    both: bool,
+    /// Host ports and limits of rates.
+    all: bool,
+}
+
+impl Kind {
+    fn of(case: usize) -> Self {
+        let what = CASES[case].name;
+        let who = match what.split(',').next() {
+            Some("floor") => Who::Floor,
+            Some("sluice") => Who::Own,
+            _ => Who::Reference,
+        };
+        let has = |part: &str| what.contains(part);
+        Self { who, masquerade: has("masquerade"), both: has("both"), all: has("rates") }
+    }
+}
 
 const fn measure(name: &'static str, unit: &'static str) -> Measure {
     Measure { name, unit, better: Better::Lower }
@@ -107,7 +143,7 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
                 }
                 report.add(case, first + 3, percentile(&sorted(costs.iter().map(|cost| cost.cpu)), 50));
                 // What the floor takes of memory is this benchmark's own.
-                if case > 0 {
+                if Kind::of(case).who != Who::Floor {
                     let memory = sorted(costs.iter().map(|cost| cost.memory));
                     report.add(case, first + 4, percentile(&memory, 50));
                 }
@@ -135,9 +171,10 @@ impl Bench {
                 netns: format!("/proc/{}/fd/{}", std::process::id(), container.as_fd().as_raw_fd()),
                 steps: self.steps(case, index)?,
                 result: Value::Null,
+                both: Kind::of(case).both,
             });
         }
-        let node = &self.nodes[case.min(1) + usize::from(case > 3)];
+        let node = &self.nodes[Kind::of(case).who as usize];
         let mut calls = Calls { netns: node.netns_path(), command: "ADD".to_owned(), calls };
         let added = calls.run()?;
         for (call, cost) in calls.calls.iter_mut().zip(&added) {
@@ -151,14 +188,14 @@ impl Bench {
 
     /// The plugins that are called, in the order of ADD; none is the floor.
     fn steps(&self, case: usize, index: usize) -> Result<Vec<Step>> {
-        let own = (1..=3).contains(&case);
-        let (masquerade, all) = (matches!(case, 2 | 3 | 5 | 6), matches!(case, 3 | 6));
+        let Kind { who, masquerade, both, all } = Kind::of(case);
         let ports = json!([{ "hostPort": 8000 + index, "containerPort": 80, "protocol": "tcp" }]);
         let rates = json!({
             "ingressRate": 100_000_000, "ingressBurst": 1_000_000, "egressRate": 100_000_000, "egressBurst": 1_000_000,
         });
         // Networks of their own, so that no case meets another's.
-        let subnet = format!("10.{}.0.0/16", 90 + case);
+        let mut ranges = vec![json!([{ "subnet": format!("10.{}.0.0/16", 90 + case) }])];
+        ranges.extend(both.then(|| json!([{ "subnet": format!("fd00:{case}::/64") }])));
         let mut config = json!({
             "cniVersion": "1.0.0",
             "name": format!("case{case}"),
@@ -166,25 +203,25 @@ impl Bench {
             "isDefaultGateway": true,
             "ipMasq": masquerade,
         });
-        if own {
+        if who == Who::Own {
             config["type"] = "sluice-cni".into();
             config["bridge"] = format!("own{case}").into();
             config["stateDir"] = self.state.display().to_string().into();
             config["bpffs"] = self.state.join("none").display().to_string().into();
-            config["ipam"] = json!({ "ranges": [[{ "subnet": subnet }]] });
+            config["ipam"] = json!({ "ranges": ranges });
             if all {
                 config["runtimeConfig"] = json!({ "portMappings": ports, "bandwidth": rates });
             }
             return Ok(vec![Step { program: programs::built("sluice-cni")?, config }]);
         }
-        if case == 0 {
+        if who == Who::Floor {
             return Ok(Vec::new());
         }
         let program = |name: &str| PathBuf::from(REFERENCE).join(name);
         config["type"] = "bridge".into();
         config["bridge"] = format!("ref{case}").into();
         let data = self.state.join("host-local");
-        config["ipam"] = json!({ "type": "host-local", "subnet": subnet, "dataDir": data });
+        config["ipam"] = json!({ "type": "host-local", "ranges": ranges, "dataDir": data });
         let mut steps = vec![Step { program: program("bridge"), config }];
         if all {
             for (plugin, key, wishes) in

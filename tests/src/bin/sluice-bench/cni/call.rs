@@ -30,6 +30,8 @@ pub(super) struct Call {
     pub(super) steps: Vec<Step>,
     /// What ADD ended with, for DEL.
     pub(super) result: Value,
+    /// Whether the floor gives an address of each family.
+    pub(super) both: bool,
 }
 
 /// Calls that begin at once.
@@ -64,7 +66,7 @@ impl Calls {
             let steps =
                 call.steps.iter().map(|step| json!({ "program": step.program, "config": step.config }));
             json!({
-                "container": call.container, "netns": call.netns, "result": call.result,
+                "container": call.container, "netns": call.netns, "result": call.result, "both": call.both,
                 "steps": steps.collect::<Vec<_>>(),
             })
         });
@@ -95,6 +97,7 @@ impl Calls {
                 netns: text(&call["netns"])?,
                 steps: call["steps"].as_array()?.iter().map(step).collect::<Option<_>>()?,
                 result: call["result"].clone(),
+                both: call["both"].as_bool()?,
             })
         };
         Some(Self {
