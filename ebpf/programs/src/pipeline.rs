@@ -61,7 +61,9 @@ pub fn run(ctx: &TcContext, hook: Hook) -> Verdict {
         Some(flow) => flow,
         None if packet.later => return untranslated(ctx, packet, hook, bridged),
         // Most of what goes between pods, and nothing that a pod could begin.
-        None if hook == Hook::FromPod && !flow::begins(packet) => return untranslated(ctx, packet, hook, bridged),
+        None if hook == Hook::FromPod && !flow::begins(packet) => {
+            return untranslated(ctx, packet, hook, bridged);
+        }
         None => match begin(ctx, packet, hook) {
             Ok(Beginning::Flow) => {
                 // What was just entered: by this packet, or by another of the same connection on another CPU.
