@@ -39,10 +39,11 @@ fn a_node_tells_of_connections_programs_maps_and_services_without_endpoints_here
     for family in ["IPv4", "IPv6"] {
         let name = "kubeproxy_conntrack_reconciler_sync_duration_seconds_count";
         wait_value(&site, &format!("{name}{{ip_family=\"{family}\"}}"), |count| count >= 1.0)?;
-        let name = "kubeproxy_sync_proxy_rules_service_changes_total";
-        wait_value(&site, &format!("{name}{{ip_family=\"{family}\"}}"), |count| count >= 1.0)?;
-        let name = "kubeproxy_sync_proxy_rules_service_changes_pending";
-        wait_value(&site, &format!("{name}{{ip_family=\"{family}\"}}"), |count| count == 0.0)?;
+    }
+    for what in ["service", "endpoint"] {
+        let name = format!("kubeproxy_sync_proxy_rules_{what}_changes");
+        wait_value(&site, &format!("{name}_total"), |count| count >= 1.0)?;
+        wait_value(&site, &format!("{name}_pending"), |count| count == 0.0)?;
     }
     // The only endpoint is on the other node.
     site.cluster.apply("web.yaml", &web_service("internalTrafficPolicy: Local\n"))?;
