@@ -1,6 +1,6 @@
 //! Fields that several kinds share: names, addresses, networks, ports.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -53,9 +53,26 @@ fn is_label_text(label: &str) -> bool {
         && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// A text without the zeroes that begin the parts of an IPv4 address: Kubernetes has let them in for long, and takes the
+/// parts for decimal.
+pub(super) fn without_zeroes(text: &str) -> Cow<'_, str> {
+    let part = |part: &str| match part.trim_start_matches('0') {
+        rest if rest.starts_with(|first: char| first.is_ascii_digit()) => rest.to_owned(),
+        // A zero it is.
+        rest if rest.len() < part.len() => format!("0{rest}"),
+        rest => rest.to_owned(),
+    };
+    if text.contains(':') || !text.starts_with('0') && !text.contains(".0") {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split('.').map(part).collect::<Vec<_>>().join("."))
+}
+
 /// An address.
 pub(super) fn address(subject: &Subject, field: &str, text: &str) -> Result<IpAddr, ConvertError> {
-    text.parse().map_err(|cause| subject.error(field, Problem::Address { text: text.to_owned(), cause }))
+    without_zeroes(text)
+        .parse()
+        .map_err(|cause| subject.error(field, Problem::Address { text: text.to_owned(), cause }))
 }
 
 /// A list of addresses.
@@ -69,7 +86,7 @@ pub(super) fn addresses(
 
 /// A network; host bits are cut off, spaces around it are nothing.
 pub(super) fn network(subject: &Subject, field: &str, text: &str) -> Result<IpNet, ConvertError> {
-    text.trim()
+    without_zeroes(text.trim())
         .parse::<IpNet>()
         .map(|network| network.trunc())
         .map_err(|_| subject.error(field, Problem::Network(text.to_owned())))

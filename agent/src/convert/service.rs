@@ -13,7 +13,7 @@ use sluice_model::{
 use super::{
     ConvertError, Problem,
     error::Subject,
-    field::{address, addresses, check_label, network, object_name, port, protocol},
+    field::{address, addresses, check_label, network, object_name, port, protocol, without_zeroes},
 };
 
 /// The label that gives a service to another proxy (row 1 of the behaviour table).
@@ -38,7 +38,12 @@ pub fn service(object: &KubeService) -> Result<Service, ConvertError> {
         selector: spec.selector.clone().unwrap_or_default(),
         labels: object.metadata.labels.clone().map(Arc::new),
         // kube-proxy passes over what is no address here, and the API server lets it through.
-        external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
+        external_ips: spec
+            .external_ips
+            .iter()
+            .flatten()
+            .filter_map(|text| without_zeroes(text).parse().ok())
+            .collect(),
         load_balancer: load_balancer(&subject, object)?,
         source_ranges: spec
             .load_balancer_source_ranges

@@ -1,5 +1,7 @@
 //! Tables for the conversion: what is taken over, what is left out, what is refused and how that is told.
 
+use std::net::IpAddr;
+
 use k8s_openapi::{api::core::v1 as core, api::discovery::v1::EndpointSlice, serde::de::DeserializeOwned};
 use serde_json::{Value, json};
 use sluice_model::{IpFamily, NodeAddressKind, ServiceKind, TargetPort, TrafficPolicy};
@@ -39,8 +41,8 @@ fn a_service_in_full() {
                 {"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080},
                 {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": "dns"},
             ],
-            "externalIPs": ["192.0.2.1", "no address"],
-            "loadBalancerSourceRanges": [" 10.1.2.3/8 ", "2001:db8::/32"],
+            "externalIPs": ["192.000.02.010", "no address"],
+            "loadBalancerSourceRanges": [" 010.1.02.3/8 ", "2001:db8::/32"],
             "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Cluster",
             "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}},
             "publishNotReadyAddresses": true, "healthCheckNodePort": 32000,
@@ -56,7 +58,8 @@ fn a_service_in_full() {
     assert_eq!(service.ports[0].node_port, Some(30080));
     assert_eq!(service.ports[0].target_port, TargetPort::Number(8080));
     assert_eq!(service.ports[1].target_port, TargetPort::Name("dns".into()));
-    assert_eq!(service.external_ips.len(), 1, "what is no address is passed over");
+    // What is no address is passed over, and zeroes that begin a part mean nothing.
+    assert_eq!(service.external_ips, ["192.0.2.10".parse::<IpAddr>().unwrap()]);
     let ranges: Vec<_> = service.source_ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["10.0.0.0/8", "2001:db8::/32"]);
     assert_eq!(service.external_traffic_policy, TrafficPolicy::Local);
