@@ -2,7 +2,17 @@
 
 use sluice_tests::{Error, Result, wait_for};
 
+use crate::paths::on_both_paths;
 use crate::site::{LIMIT, Site, WEB, bracketed, spread, url, web_service};
+
+on_both_paths!(
+    connections_spread_over_all_backends,
+    pods_keep_their_address,
+    datagrams_reach_a_backend_and_come_back,
+    large_answers_arrive_whole,
+    a_service_without_endpoints_refuses_and_counts,
+    a_service_that_goes_takes_its_address_along,
+);
 
 fn connections_spread_over_all_backends(fast_path: bool) -> Result<()> {
     let site = Site::usual(fast_path)?;
@@ -15,16 +25,6 @@ fn connections_spread_over_all_backends(fast_path: bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[test]
-fn connections_spread_over_all_backends_per_packet() -> Result<()> {
-    connections_spread_over_all_backends(false)
-}
-
-#[test]
-fn connections_spread_over_all_backends_on_the_fast_path() -> Result<()> {
-    connections_spread_over_all_backends(true)
 }
 
 fn pods_keep_their_address(fast_path: bool) -> Result<()> {
@@ -46,19 +46,8 @@ fn pods_keep_their_address(fast_path: bool) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn pods_keep_their_address_per_packet() -> Result<()> {
-    pods_keep_their_address(false)
-}
-
-#[test]
-fn pods_keep_their_address_on_the_fast_path() -> Result<()> {
-    pods_keep_their_address(true)
-}
-
-#[test]
-fn datagrams_reach_a_backend_and_come_back() -> Result<()> {
-    let site = Site::usual(true)?;
+fn datagrams_reach_a_backend_and_come_back(fast_path: bool) -> Result<()> {
+    let site = Site::usual(fast_path)?;
     for address in WEB {
         for host in [site.client(), site.cluster.node(2).host()] {
             let answer = host.ask_udp(&format!("{}:70", bracketed(address)), 0)?;
@@ -68,16 +57,13 @@ fn datagrams_reach_a_backend_and_come_back() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn large_answers_arrive_whole() -> Result<()> {
-    for fast_path in [false, true] {
-        let site = Site::usual(fast_path)?;
-        for address in WEB {
-            let words = ["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{size_download}"];
-            let large = format!("{}large", url(address));
-            let size = site.client().succeed("curl", &[&words[..], &[&large]].concat())?;
-            assert_eq!(size, sluice_tests::bed::Servers::LARGE.to_string(), "{address}");
-        }
+fn large_answers_arrive_whole(fast_path: bool) -> Result<()> {
+    let site = Site::usual(fast_path)?;
+    for address in WEB {
+        let words = ["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{size_download}"];
+        let large = format!("{}large", url(address));
+        let size = site.client().succeed("curl", &[&words[..], &[&large]].concat())?;
+        assert_eq!(size, sluice_tests::bed::Servers::LARGE.to_string(), "{address}");
     }
     Ok(())
 }
@@ -108,19 +94,8 @@ fn a_service_without_endpoints_refuses_and_counts(fast_path: bool) -> Result<()>
     })
 }
 
-#[test]
-fn a_service_without_endpoints_refuses_and_counts_per_packet() -> Result<()> {
-    a_service_without_endpoints_refuses_and_counts(false)
-}
-
-#[test]
-fn a_service_without_endpoints_refuses_and_counts_on_the_fast_path() -> Result<()> {
-    a_service_without_endpoints_refuses_and_counts(true)
-}
-
-#[test]
-fn a_service_that_goes_takes_its_address_along() -> Result<()> {
-    let site = Site::usual(true)?;
+fn a_service_that_goes_takes_its_address_along(fast_path: bool) -> Result<()> {
+    let site = Site::usual(fast_path)?;
     site.cluster.withdraw("web.yaml")?;
     wait_for("the service to be gone", LIMIT, || {
         let output = site.client().run("curl", &["-sS", "-m", "1", &url(WEB[0])])?;

@@ -7,16 +7,20 @@ use sluice_tests::bed::Servers;
 use sluice_tests::cluster::{DNS_ADDRESSES, Options};
 use sluice_tests::{Error, Result, wait_for};
 
+use crate::paths::on_both_paths;
 use crate::site::{LIMIT, Site, WEB, bracketed};
+
+on_both_paths!(a_port_that_a_service_does_not_have_is_refused_and_an_address_of_none_is_silent);
 
 /// curl's exit code where the connection was refused.
 const REFUSED: i32 = 7;
 /// curl's exit code where nobody answered in time.
 const TIMED_OUT: i32 = 28;
 
-#[test]
-fn a_port_that_a_service_does_not_have_is_refused_and_an_address_of_none_is_silent() -> Result<()> {
-    let site = Site::usual(true)?;
+fn a_port_that_a_service_does_not_have_is_refused_and_an_address_of_none_is_silent(
+    fast_path: bool,
+) -> Result<()> {
+    let site = Site::usual(fast_path)?;
     for host in [site.client(), site.cluster.node(1).host()] {
         for (address, stranger) in WEB.into_iter().zip(["10.96.0.99", "fd00:96::99"]) {
             let fetch = |address: &str, port: u16| {

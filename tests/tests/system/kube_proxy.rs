@@ -7,7 +7,10 @@ use sluice_tests::{Error, Result, Testbed, wait_for};
 use crate::paths::on_both_paths;
 use crate::site::{LIMIT, NODE_PORTS, Site, WEB, bracketed, url};
 
-on_both_paths!(where_everything_is_masqueraded_pods_are_seen_as_their_node);
+on_both_paths!(
+    where_everything_is_masqueraded_pods_are_seen_as_their_node,
+    clients_with_an_address_of_the_cluster_keep_it,
+);
 
 const PODS: [(&str, usize); 3] = [("client", 1), ("web-0", 1), ("web-1", 2)];
 
@@ -50,15 +53,15 @@ fn an_agent_runs_with_kube_proxys_configuration() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn clients_with_an_address_of_the_cluster_keep_it() -> Result<()> {
+fn clients_with_an_address_of_the_cluster_keep_it(fast_path: bool) -> Result<()> {
     // The outside host counts as a pod of the cluster; a route leads it to the services.
     let [out4, out6] = OUTSIDE;
     let agent = format!("detectLocal: clusterCIDR\nclusterCIDRs: [{out4}/32, '{out6}/128']\n");
     for (agent, kept) in
         [(agent, true), (String::new(), false), ("detectLocal: interface\n".to_owned(), false)]
     {
-        let site = Site::new(&Options { agent, ..Options::default() }, &[("client", 1), ("web-0", 1)])?;
+        let options = Options { fast_path, agent, ..Options::default() };
+        let site = Site::new(&options, &[("client", 1), ("web-0", 1)])?;
         let [via4, via6] = site.cluster.node(1).addresses();
         site.cluster
             .outside()

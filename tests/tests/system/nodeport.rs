@@ -3,20 +3,28 @@
 use sluice_tests::Result;
 use sluice_tests::cluster::{OUTSIDE, Options};
 
+use crate::paths::on_both_paths;
 use crate::site::{NODE_PORTS, Site, bracketed};
 
+on_both_paths!(
+    every_node_serves_from_outside_with_or_without_a_backend,
+    the_node_itself_and_its_pods_reach_node_ports,
+    a_connection_to_another_node_comes_back_the_same_way,
+    the_nodes_own_servers_are_left_alone,
+    loopback_addresses_serve_node_ports_to_the_node_where_that_is_asked_for,
+);
+
 /// The only backend is on the first node.
-fn one_backend() -> Result<Site> {
-    Site::new(&Options::default(), &[("client", 1), ("web-0", 1)])
+fn one_backend(fast_path: bool) -> Result<Site> {
+    Site::new(&Options { fast_path, ..Options::default() }, &[("client", 1), ("web-0", 1)])
 }
 
 fn node_url(site: &Site, node: usize, family: usize) -> String {
     format!("http://{}:{}/", bracketed(&site.cluster.node(node).addresses()[family]), NODE_PORTS[0])
 }
 
-#[test]
-fn every_node_serves_from_outside_with_or_without_a_backend() -> Result<()> {
-    let site = one_backend()?;
+fn every_node_serves_from_outside_with_or_without_a_backend(fast_path: bool) -> Result<()> {
+    let site = one_backend(fast_path)?;
     for node in [1, 2] {
         for family in [0, 1] {
             let url = node_url(&site, node, family);
@@ -28,9 +36,8 @@ fn every_node_serves_from_outside_with_or_without_a_backend() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_node_itself_and_its_pods_reach_node_ports() -> Result<()> {
-    let site = one_backend()?;
+fn the_node_itself_and_its_pods_reach_node_ports(fast_path: bool) -> Result<()> {
+    let site = one_backend(fast_path)?;
     for family in [0, 1] {
         for node in [1, 2] {
             let url = node_url(&site, node, family);
@@ -42,9 +49,8 @@ fn the_node_itself_and_its_pods_reach_node_ports() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_connection_to_another_node_comes_back_the_same_way() -> Result<()> {
-    let site = one_backend()?;
+fn a_connection_to_another_node_comes_back_the_same_way(fast_path: bool) -> Result<()> {
+    let site = one_backend(fast_path)?;
     for family in [0, 1] {
         let address = &site.cluster.node(2).addresses()[family];
         site.wait_spread(site.cluster.outside(), &node_url(&site, 2, family), 1)?;
@@ -60,9 +66,8 @@ fn a_connection_to_another_node_comes_back_the_same_way() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_nodes_own_servers_are_left_alone() -> Result<()> {
-    let mut site = one_backend()?;
+fn the_nodes_own_servers_are_left_alone(fast_path: bool) -> Result<()> {
+    let mut site = one_backend(fast_path)?;
     let node = site.cluster.node(2);
     site.servers.http(node.host(), 8088, "the node's own")?;
     for address in node.addresses() {
@@ -72,10 +77,9 @@ fn the_nodes_own_servers_are_left_alone() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn loopback_addresses_serve_node_ports_to_the_node_where_that_is_asked_for() -> Result<()> {
-    let options =
-        Options { agent: "nodePortAddresses: [primary, localhost]\n".to_owned(), ..Options::default() };
+fn loopback_addresses_serve_node_ports_to_the_node_where_that_is_asked_for(fast_path: bool) -> Result<()> {
+    let agent = "nodePortAddresses: [primary, localhost]\n".to_owned();
+    let options = Options { fast_path, agent, ..Options::default() };
     // A backend on another node: it must see the node's address, and the answer must find its way to the loopback.
     let site = Site::new(&options, &[("client", 1), ("web-1", 2)])?;
     let node = site.cluster.node(1).host();
@@ -91,7 +95,8 @@ fn loopback_addresses_serve_node_ports_to_the_node_where_that_is_asked_for() -> 
         assert_eq!(node.ask_udp(&target, 0)?, "web-1", "UDP {target}");
     }
     // Without being asked for, they are the node's own affair.
-    let site = Site::new(&Options::default(), &[("client", 1), ("web-1", 2)])?;
+    let options = Options { fast_path, ..Options::default() };
+    let site = Site::new(&options, &[("client", 1), ("web-1", 2)])?;
     let refused = site.cluster.node(1).host().curl(&format!("http://127.0.0.1:{}/", NODE_PORTS[0]));
     assert!(refused.is_err(), "{refused:?}");
     Ok(())

@@ -1,10 +1,16 @@
 //! Traffic policies and session affinity, with real clients in both families.
 
-use sluice_tests::Result;
 use sluice_tests::cluster::{OUTSIDE, Options};
+use sluice_tests::{Error, Result, wait_for};
 
+use crate::paths::on_both_paths;
 use crate::site::{LIMIT, NODE_PORTS, Site, WEB, bracketed, spread, url, web_service};
-use sluice_tests::{Error, wait_for};
+
+on_both_paths!(
+    external_policy_local_keeps_the_clients_address,
+    internal_policy_local_asks_this_nodes_endpoints,
+    a_client_with_affinity_stays_until_its_endpoint_goes,
+);
 
 /// Waits until what answers is just this.
 fn wait_only(site: &Site, host: &sluice_tests::bed::Host, url: &str, wanted: &str) -> Result<()> {
@@ -15,9 +21,8 @@ fn wait_only(site: &Site, host: &sluice_tests::bed::Host, url: &str, wanted: &st
     .map_err(|error| site.with_logs(&error))
 }
 
-#[test]
-fn external_policy_local_keeps_the_clients_address() -> Result<()> {
-    let site = Site::usual(true)?;
+fn external_policy_local_keeps_the_clients_address(fast_path: bool) -> Result<()> {
+    let site = Site::usual(fast_path)?;
     site.cluster.apply("web.yaml", &web_service("externalTrafficPolicy: Local\n"))?;
     let outside = site.cluster.outside();
     for (family, client) in OUTSIDE.iter().enumerate() {
@@ -35,7 +40,7 @@ fn external_policy_local_keeps_the_clients_address() -> Result<()> {
     Ok(())
 }
 
-fn internal_policy_local(fast_path: bool) -> Result<()> {
+fn internal_policy_local_asks_this_nodes_endpoints(fast_path: bool) -> Result<()> {
     let site = Site::usual(fast_path)?;
     site.cluster.apply("web.yaml", &web_service("internalTrafficPolicy: Local\n"))?;
     for address in WEB {
@@ -43,24 +48,15 @@ fn internal_policy_local(fast_path: bool) -> Result<()> {
         wait_only(&site, site.cluster.node(2).host(), &url(address), "web-1")?;
     }
     // Node ports are not inside.
-    let address = site.cluster.node(1).addresses()[0].clone();
-    site.wait_spread(site.cluster.outside(), &format!("http://{address}:{}/", NODE_PORTS[0]), 2)
+    site.cluster.node(1).addresses().iter().try_for_each(|address| {
+        let url = format!("http://{}:{}/", bracketed(address), NODE_PORTS[0]);
+        site.wait_spread(site.cluster.outside(), &url, 2)
+    })
 }
 
-#[test]
-fn internal_policy_local_asks_this_nodes_endpoints_on_the_fast_path() -> Result<()> {
-    internal_policy_local(true)
-}
-
-#[test]
-fn internal_policy_local_asks_this_nodes_endpoints_per_packet() -> Result<()> {
-    internal_policy_local(false)
-}
-
-#[test]
-fn a_client_with_affinity_stays_until_its_endpoint_goes() -> Result<()> {
-    let mut site =
-        Site::new(&Options::default(), &[("client", 1), ("web-0", 1), ("web-1", 2), ("web-2", 2)])?;
+fn a_client_with_affinity_stays_until_its_endpoint_goes(fast_path: bool) -> Result<()> {
+    let options = Options { fast_path, ..Options::default() };
+    let mut site = Site::new(&options, &[("client", 1), ("web-0", 1), ("web-1", 2), ("web-2", 2)])?;
     site.cluster.apply("web.yaml", &web_service("sessionAffinity: ClientIP\n"))?;
     for address in WEB {
         let stays = wait_for("one endpoint for one client", LIMIT, || {
@@ -86,5 +82,8 @@ fn a_client_with_affinity_stays_until_its_endpoint_goes() -> Result<()> {
         let moved = spread.len() == 1 && !spread.contains_key(&gone);
         if moved { Ok(Some(())) } else { Err(Error::answer(url(WEB[0]), format!("{spread:?}"))) }
     })
-    .map_err(|error| site.with_logs(&error))
+    .map_err(|error| site.with_logs(&error))?;
+    // Switched off, clients are free at once.
+    site.cluster.apply("web.yaml", &web_service(""))?;
+    WEB.iter().try_for_each(|address| site.wait_spread(site.client(), &url(address), 2))
 }
