@@ -22,6 +22,7 @@ mod hints;
 mod host_ports;
 mod isolation;
 mod joining;
+mod kernel_clients;
 mod kube_proxy;
 mod large;
 mod leftovers;
