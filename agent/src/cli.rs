@@ -44,6 +44,15 @@ pub enum Command {
     /// What flags, file and KubeProxyConfiguration make together, in the form of the file; defaults are left out. What
     /// of a KubeProxyConfiguration does not hold here goes to the standard error.
     ShowConfig(Options),
+    /// Serve services in the place of kube-proxy, with kube-proxy's flags
+    ///
+    /// Pods are attached by another plugin, and DNS is somebody else's. `sluice kube-proxy --help` names the flags.
+    #[command(disable_help_flag = true)]
+    KubeProxy {
+        /// kube-proxy's flags
+        #[arg(value_name = "FLAGS", trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Put the CNI plugin that lies beside this program into a folder
     ///
     /// Whole at once, and only if another one is there; as `loopback`, too, if nobody else's is.

@@ -16,8 +16,8 @@ pub enum News {
 }
 
 /// Calls `notice` after changes that may matter, until it says that nobody listens. Devices of pods come and go
-/// all the time, and are the plugin's records' business.
-pub fn watch(notice: impl Fn(News) -> bool + Send + 'static) -> io::Result<()> {
+/// all the time, and are the plugin's records' business. With `routes`, those that others make to pods count, too.
+pub fn watch(routes: bool, notice: impl Fn(News) -> bool + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("links".into()).spawn(move || {
         let mut watch = match Watch::open(&[Topic::Links, Topic::Addresses, Topic::Routes]) {
             Ok(watch) => watch,
@@ -25,7 +25,7 @@ pub fn watch(notice: impl Fn(News) -> bool + Send + 'static) -> io::Result<()> {
                 return error!(%error, "cannot watch devices; changes are seen with the periodic repair");
             }
         };
-        let mut seen = Seen::default();
+        let mut seen = Seen { routes, ..Seen::default() };
         loop {
             match watch.next(None) {
                 Ok(event) => {
@@ -47,7 +47,11 @@ pub fn watch(notice: impl Fn(News) -> bool + Send + 'static) -> io::Result<()> {
 /// What was told of devices last. The kernel tells of a device for many reasons, such as a bridge that gets a port, or a
 /// carrier that comes.
 #[derive(Default)]
-struct Seen(HashMap<u32, Link>);
+struct Seen {
+    links: HashMap<u32, Link>,
+    /// Whether routes by a next hop matter.
+    routes: bool,
+}
 
 impl Seen {
     fn news(&mut self, event: &Event) -> Option<News> {
@@ -62,11 +66,11 @@ impl Seen {
     fn matters(&mut self, event: &Event) -> bool {
         match event {
             Event::Link(link) if !owned::is_host_veth_name(&link.name) => {
-                let before = self.0.insert(link.index, link.clone());
+                let before = self.links.insert(link.index, link.clone());
                 before.is_none_or(|before| !is_alike(&before, link))
             }
             Event::LinkGone(link) if !owned::is_host_veth_name(&link.name) => {
-                self.0.remove(&link.index);
+                self.links.remove(&link.index);
                 true
             }
             Event::Link(_) | Event::LinkGone(_) => false,
@@ -76,7 +80,9 @@ impl Seen {
             },
             Event::Missed => true,
             // A default route may make another device lead out.
-            Event::Route(route) | Event::RouteGone(route) => route.destination.prefix_len() == 0,
+            Event::Route(route) | Event::RouteGone(route) => {
+                route.destination.prefix_len() == 0 || self.routes && route.gateway.is_some()
+            }
             Event::Neighbour(_) | Event::NeighbourGone(_) => false,
         }
     }

@@ -1,14 +1,17 @@
 //! The binary `sluice`.
 
-use std::process::ExitCode;
+use std::{env, fs, path::Path, process::ExitCode};
 
 use clap::Parser;
 use sluice_agent::{
     cleanup::cleanup,
     cli::{Cli, Command, Options},
-    config::{Config, LogFormat},
+    config::{
+        Config, LogFormat,
+        kube_proxy::{Invocation, InvocationError, invocation},
+    },
     failure::Chain,
-    install, pages,
+    install, nf_conntrack, pages,
     start::{self, StartError},
     status::status,
 };
@@ -17,11 +20,21 @@ use tracing_subscriber::EnvFilter;
 /// `EX_CONFIG` of sysexits.h: the configuration is wrong, and starting again will not help.
 const EXIT_CONFIG: u8 = 78;
 
+/// The command line is wrong: what the parser of our own ends with.
+const EXIT_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
+    // A link of that name beside the program stands for kube-proxy itself.
+    let words: Vec<String> = env::args().collect();
+    let called = words.first().map(Path::new).and_then(Path::file_name);
+    if called.is_some_and(|name| name == "kube-proxy") {
+        return kube_proxy(&words[1..]);
+    }
     let (options, run): (_, fn(Config) -> ExitCode) = match Cli::parse().command {
         Command::Agent(options) => (options, run_agent),
         Command::Cleanup(options) => (options, run_cleanup),
         Command::ShowConfig(options) => (options, show_config),
+        Command::KubeProxy { words } => return kube_proxy(&words),
         Command::InstallPlugin { folder } => return install_plugin(&folder),
         Command::Status { services, options } => return show_status(options, services),
     };
@@ -32,6 +45,11 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    carry_out(config, run)
+}
+
+/// Starts logging, says what does not hold of the configuration, and runs.
+fn carry_out(config: Config, run: fn(Config) -> ExitCode) -> ExitCode {
     if let Err(problem) = start_logging(&config) {
         eprintln!("sluice: logLevel: {problem}");
         return ExitCode::from(EXIT_CONFIG);
@@ -40,6 +58,33 @@ fn main() -> ExitCode {
         tracing::warn!("{remark}");
     }
     run(config)
+}
+
+/// What kube-proxy's command line asks for.
+fn kube_proxy(words: &[String]) -> ExitCode {
+    match invocation(words) {
+        Ok(Invocation::Print(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Invocation::Write(path, text)) => match fs::write(&path, text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("sluice: cannot write {}: {error}", path.display());
+                ExitCode::FAILURE
+            }
+        },
+        Ok(Invocation::Cleanup(config)) => carry_out(*config, run_cleanup),
+        Ok(Invocation::InitOnly(config)) => carry_out(*config, |config| {
+            nf_conntrack::apply(&config.nf_conntrack);
+            ExitCode::SUCCESS
+        }),
+        Ok(Invocation::Run(config)) => carry_out(*config, run_agent),
+        Err(error) => {
+            eprintln!("sluice: {}", Chain(&error));
+            ExitCode::from(if let InvocationError::Config(_) = error { EXIT_CONFIG } else { EXIT_USAGE })
+        }
+    }
 }
 
 fn show_config(config: Config) -> ExitCode {

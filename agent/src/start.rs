@@ -11,28 +11,26 @@
 //! for a while, so that a successor can take over ([`handover`]).
 
 use std::{
+    fs,
     panic::{self, AssertUnwindSafe},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use sluice_netlink::Netlink;
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-    task::JoinHandle,
-};
-use tracing::{error, info, warn};
+use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     agent::Agent,
     api::{Access, AccessError, ApiSource, Needs, Shared, Timing, Wanted},
     capabilities,
-    config::{Config, Source},
-    folder::{FolderError, FolderSource, Input},
+    config::{Config, PodNetwork, Source},
+    ending::{Signals, another_text},
+    folder::{FolderError, FolderSource, Input, PodAddresses},
+    foreign,
     handover::{self, Predecessor, Waiting},
     health::Health,
     health_ports::HealthPorts,
@@ -42,6 +40,7 @@ use crate::{
     manager,
     metrics::Metrics,
     names::{BadCorefile, Names, NamesState, watch_corefile},
+    nf_conntrack,
     notice::Notices,
     records::{self, RecordsError, pod_addresses},
     run::{self, Event},
@@ -78,6 +77,9 @@ pub enum StartError {
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] sluice_netlink::Error),
+    /// Something else stands in the file now that was followed.
+    #[error("{0} has changed; a supervisor should start the agent again, with what it says now")]
+    Changed(PathBuf),
     /// The loop.
     #[error("the loop has stopped; a supervisor should start the agent again")]
     LoopStopped,
@@ -88,6 +90,20 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_name, "sluice agent");
     if let Some(folder) = &config.sysctl_dir {
         sluice_netlink::sysctl::look_below(folder);
+    }
+    if config.proxy {
+        nf_conntrack::apply(&config.nf_conntrack);
+    }
+    if config.pod_network == PodNetwork::Foreign {
+        warn!(
+            "pods are attached by another plugin: services are served to those on veth pairs; packets that are translated \
+             on their way go past this node's netfilter rules, and so past network policies that are made of them"
+        );
+    }
+    if let Some(score) = config.oom_score_adj
+        && let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string())
+    {
+        debug!(%error, "oomScoreAdj has no effect");
     }
     if config.proxy && config.fast_path && config.cgroup_root.is_none() {
         warn!("no cgroup2 is mounted and cgroupRoot is not set: services are served without the fast path");
@@ -134,6 +150,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     };
     let health_ports = config.proxy.then(|| HealthPorts::new(runtime.handle().clone(), health.clone()));
     let period = config.resync_period;
+    let followed = config.followed.clone();
     let mut agent = Agent::new(config, Netlink::open()?, names, metrics, health, ready);
     if let Some(health_ports) = health_ports {
         agent = agent.with_health_ports(health_ports);
@@ -143,7 +160,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     }
     manager::waiting();
     let ended = start_loop(agent, period, inbox)?;
-    let node = Node { lock, http, events, ended };
+    let node = Node { lock, http, events, ended, followed };
     let result = node.run(&runtime, dns, &state_dir);
     info!("ended; the datapath goes on");
     result
@@ -155,6 +172,8 @@ struct Node {
     http: Vec<JoinHandle<()>>,
     events: mpsc::Sender<Event>,
     ended: Ended,
+    /// A file that should stay what it is, and what stands in it.
+    followed: Option<(PathBuf, String)>,
 }
 
 /// Hears when the loop has ended, and gets DNS back. An error: not in order.
@@ -170,6 +189,7 @@ impl Node {
         runtime.block_on(async {
             tokio::select! {
                 () = signals.next() => Ok(()),
+                path = another_text(self.followed.take()) => Err(StartError::Changed(path)),
                 ended = &mut self.ended => {
                     error!(orderly = ended.is_ok(), "the loop has stopped");
                     Err(StartError::LoopStopped)
@@ -238,25 +258,6 @@ impl Node {
         }
         drop(self.lock);
         Ok(names)
-    }
-}
-
-/// The signals to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 
@@ -331,6 +332,29 @@ fn start_sources(
         }
     };
     let attachments = events.clone();
+    let foreign = config.pod_network == PodNetwork::Foreign;
+    if foreign {
+        foreign::watch(move |list| {
+            if let Some(pods) = &pods {
+                // The folder's view waits for the plugin's records, and there are none.
+                let _ = pods.send(Input::Records(PodAddresses::new()));
+            }
+            attachments.send(Event::Attachments(list)).is_ok()
+        })?;
+    } else {
+        watch_records(config, pods, attachments)?;
+    }
+    let changes = events.clone();
+    links::watch(foreign, move |news| changes.send(Event::NodeChanged(news)).is_ok())?;
+    Ok(notices)
+}
+
+/// Follows the plugin's records. The folder's view learns of the pods' addresses, too.
+fn watch_records(
+    config: &Config,
+    pods: Option<mpsc::Sender<Input>>,
+    attachments: mpsc::Sender<Event>,
+) -> Result<(), StartError> {
     records::watch(config.state_dir.clone(), move |list| {
         if let Some(pods) = &pods {
             // The folder's view ends with the loop; one answer is enough.
@@ -338,9 +362,7 @@ fn start_sources(
         }
         attachments.send(Event::Attachments(list)).is_ok()
     })?;
-    let changes = events.clone();
-    links::watch(move |news| changes.send(Event::NodeChanged(news)).is_ok())?;
-    Ok(notices)
+    Ok(())
 }
 
 /// A number that is another one on each node, and the same one each time.

@@ -297,3 +297,63 @@ fn what_cannot_be_started_ends_with_its_reason() {
         assert_eq!(agent.ended().code(), Some(2), "a flag is given once");
     });
 }
+
+#[test]
+fn kube_proxys_command_line_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let written = place("written.conf");
+    let done = output(&["kube-proxy", "--write-config-to", &written, "--cluster-cidr=10.244.0.0/16"]);
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    let text = fs::read_to_string(&written).unwrap();
+    assert!(text.starts_with("apiVersion: kubeproxy.config.k8s.io/v1alpha1\n"), "{text}");
+    let own = place("own.yaml");
+    fs::write(&own, format!("manifests: {}\nnfConntrack: none\n", place("manifests"))).unwrap();
+    let table: [(&[&str], i32, &str); 7] = [
+        (&["--help"], 0, ""),
+        (&["--version=true"], 0, ""),
+        (
+            &["--init-only", "--config", &written, "--sluice-config", &own, "-v=1"],
+            0,
+            "mode: iptables is kube-proxy's",
+        ),
+        (&["--no-such-flag"], 2, "unknown flag: --no-such-flag"),
+        (&["--cluster-cidr=10.244.0.0"], 2, "--cluster-cidr: \"10.244.0.0\" is not a network"),
+        (&["--config", &place("none")], 78, "none: No such file"),
+        (&["--config", &own], 78, "apiVersion: \"\" is not kubeproxy.config.k8s.io/v1alpha1"),
+    ];
+    for (flags, status, expected) in table {
+        let done = output(&[&["kube-proxy"], flags].concat());
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(status), "{flags:?}: {said}");
+        assert!(said.contains(expected), "{flags:?}: {said}");
+    }
+    // Under kube-proxy's own name, nothing of the command line changes at all.
+    let link = place("kube-proxy");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sluice"), &link).unwrap();
+    let done = Command::new(link).arg("--version").output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        format!("sluice kube-proxy {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn what_stands_in_for_kube_proxy_ends_when_its_configuration_changes() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        fs::create_dir_all(place("manifests")).unwrap();
+        let (theirs, own) = (place("config.conf"), place("own.yaml"));
+        let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nlogging: {format: json}\n";
+        fs::write(&theirs, text).unwrap();
+        let settings =
+            format!("manifests: {}\nstateDir: {}\nproxy: false\n", place("manifests"), place("state"));
+        fs::write(&own, settings).unwrap();
+        let mut command = sluice(&["kube-proxy", "--sluice-config", &own, "--config", &theirs]);
+        let mut agent = Agent(command.stderr(Stdio::piped()).spawn().unwrap());
+        agent.until("sluice agent");
+        fs::write(&theirs, format!("{text}mode: nftables\n")).unwrap();
+        assert_eq!(agent.ended().code(), Some(1));
+    });
+}

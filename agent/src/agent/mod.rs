@@ -26,8 +26,9 @@ use sluice_netlink::Netlink;
 use tracing::{debug, error, warn};
 
 use crate::{
-    config::Config,
+    config::{Config, PodNetwork},
     failure::Failure,
+    foreign,
     health::{Eligibility, Health},
     health_ports::HealthPorts,
     links::News,
@@ -189,10 +190,14 @@ impl Work for Agent {
     fn update(&mut self, update: Update) {
         self.metrics.set_faults(update.faults);
         let (mut endpoints, mut services) = (0, 0);
+        let foreign = self.config.pod_network == PodNetwork::Foreign;
         for delta in update.deltas {
             match &delta {
-                Delta::Put(Object::EndpointSlice(_))
-                | Delta::Remove(sluice_model::ObjectKey::EndpointSlice(_)) => {
+                Delta::Put(Object::EndpointSlice(slice)) => {
+                    endpoints += 1;
+                    self.dirty.node |= foreign && foreign::is_outside(slice);
+                }
+                Delta::Remove(sluice_model::ObjectKey::EndpointSlice(_)) => {
                     endpoints += 1;
                 }
                 Delta::Put(Object::Service(_)) | Delta::Remove(sluice_model::ObjectKey::Service(_)) => {

@@ -3,16 +3,19 @@
 
 use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
-use sluice_cni::node::NodeConfig;
+use sluice_cni::{node::NodeConfig, store::Attachment};
 use sluice_ebpf_common::SERVICE_DEVICE;
+use sluice_model::Snapshot;
 use sluice_netlink::{MacAddress, owned};
 use tracing::{debug, info, warn};
 
 use super::Agent;
 use crate::{
+    config::{Config, PodNetwork},
     conflist,
     failure::Failure,
-    node::{self, Found},
+    foreign,
+    node::{self, Facts, Found},
     routes,
 };
 
@@ -99,12 +102,16 @@ impl Agent {
             None => {
                 problems.insert(format!("there is no Node {name}: this node has no networks for pods"));
             }
+            _ if self.config.pod_network == PodNetwork::Foreign => {}
             Some(node) if node.pod_cidrs.is_empty() => {
                 problems.insert(format!("Node {name} has no spec.podCIDRs yet: no pod is attached before"));
             }
             Some(_) => {}
         }
         problems.extend(node::rivals(&self.config.bridge, facts, found));
+        if self.config.pod_network == PodNetwork::Foreign {
+            problems.extend(not_served(&self.snapshot, &self.config, &self.attachments, facts));
+        }
         let new: Vec<_> = problems.difference(&self.told).collect();
         for problem in new.iter().take(TOLD) {
             warn!("{problem}");
@@ -165,6 +172,28 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// What of another plugin's network is out of reach.
+fn not_served(
+    snapshot: &Snapshot,
+    config: &Config,
+    attachments: &[Attachment],
+    facts: &Facts,
+) -> Vec<String> {
+    let own = facts.addresses.keys().copied().collect();
+    let unseen = foreign::unseen(snapshot, &config.node_name, attachments, &own);
+    let pods = unseen.into_iter().map(|(address, service)| {
+        format!(
+            "{address}, an endpoint of {service}, is on this node, and no veth pair leads to it: what it answers is not translated"
+        )
+    });
+    let devices = facts.unserved.iter().map(|device| {
+        format!(
+            "{device} leads to pods of other nodes and has no link layer: what they answer is not translated"
+        )
+    });
+    devices.chain(pods).collect()
 }
 
 /// Tells what is about to be done.

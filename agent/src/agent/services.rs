@@ -48,7 +48,9 @@ impl Agent {
             failures.extend(services.set_facts(facts, whole).err().map(Failure::from));
         }
         if whole || dirty.pods {
-            failures.extend(services.adopt_pods(&self.config, &mut self.attachments, found).err());
+            let node = (found, facts);
+            let adopted = services.adopt_pods(&self.config, &mut self.attachments, node, &mut self.netlink);
+            failures.extend(adopted.err());
         }
         let start = Instant::now();
         // What is fresh has just read the maps.

@@ -2,8 +2,10 @@
 //!
 //! A mistake in it ends the agent before it has touched anything, with the file's line where there is one.
 
+mod check;
+mod complete;
 mod fields;
-mod kube_proxy;
+pub mod kube_proxy;
 mod settings;
 mod source;
 mod value;
@@ -11,20 +13,23 @@ mod value;
 use std::{
     collections::BTreeSet,
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
-use sluice_model::{IpFamily, ObjectName, Snapshot};
+use sluice_model::{ObjectName, Snapshot};
 use sluice_proxy::FlowTimeouts;
 
 pub use kube_proxy::KubeProxyError;
-pub use settings::{AttachMode, DetectLocal, Listen, LogFormat, OverlayMode, Settings};
+pub use settings::{AttachMode, DetectLocal, Listen, LogFormat, OverlayMode, PodNetwork, Settings};
 pub use source::{ApiSettings, Source};
-pub use value::{Grace, InvalidNodePortAddress, InvalidPeriod, NodePortAddress, Period, ServiceName};
+pub use value::{
+    ConntrackName, Grace, InvalidNfConntrack, InvalidNodePortAddress, InvalidPeriod, NfConntrack,
+    NodePortAddress, Period, ServiceName,
+};
 
 /// The configuration with nothing left open. The fields are those of [`Settings`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub struct Config {
     pub set: Settings,
     /// What of a KubeProxyConfiguration does not hold here.
     pub remarks: Vec<String>,
+    /// A file, and what stood in it: the agent ends once something else does, as kube-proxy does.
+    pub followed: Option<(PathBuf, String)>,
     pub node_name: Arc<str>,
     /// Either this or an API server is the source.
     pub manifests: Option<PathBuf>,
@@ -49,6 +56,9 @@ pub struct Config {
     pub datapath_object: Option<PathBuf>,
     pub flow_entries: u32,
     pub flow_timeouts: FlowTimeouts,
+    pub nf_conntrack: NfConntrack,
+    pub oom_score_adj: Option<i32>,
+    pub pod_network: PodNetwork,
     pub bridge: String,
     /// `None`: to be found out.
     pub uplinks: Option<Vec<String>>,
@@ -163,7 +173,7 @@ impl Config {
             Ok(text) => text,
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        let told = kube_proxy::translate(&text, cores(), settings.bridge.as_deref())
+        let told = kube_proxy::translate(&text, &kube_proxy::Around::of(&settings))
             .map_err(|source| ConfigError::KubeProxy { path: path.clone(), source })?;
         let mut other = told.settings;
         if settings.manifests.is_some() || settings.api_servers.is_some() {
@@ -174,193 +184,15 @@ impl Config {
         Ok(Self { remarks: remarks.collect(), ..config })
     }
 
-    /// Puts the defaults where nothing is set, and checks the whole.
-    pub fn new(settings: Settings) -> Result<Self, ConfigError> {
-        let set = settings.clone();
-        let node_name = match settings.node_name {
-            Some(name) => name,
-            None => fs::read_to_string("/proc/sys/kernel/hostname")
-                .map_err(ConfigError::HostName)?
-                .trim()
-                .to_lowercase(),
-        };
-        let cni_conf_dir = match (settings.cni_conflist, settings.cni_conf_dir) {
-            (Some(false), _) => None,
-            (_, Some(folder)) => Some(folder),
-            // Whoever runs from a folder of manifests may have no container runtime, and has not asked for one to be
-            // told anything.
-            (None, None) if settings.manifests.is_some() => None,
-            (_, None) => Some("/etc/cni/net.d".into()),
-        };
-        let times = FlowTimeouts::default();
-        let config = Self {
-            set,
-            remarks: Vec::new(),
-            node_name: node_name.into(),
-            manifests: settings.manifests,
-            kubeconfig: settings.kubeconfig,
-            api_servers: source::api_servers(&settings.api_servers.unwrap_or_default())?,
-            api_idle_timeout: settings.api_idle_timeout.map_or(Duration::from_secs(150), |period| period.0),
-            publish_pod_status: settings.publish_pod_status.unwrap_or(false),
-            state_dir: settings.state_dir.unwrap_or_else(|| "/var/lib/sluice".into()),
-            bpffs_dir: settings.bpffs_dir.unwrap_or_else(|| "/sys/fs/bpf/sluice".into()),
-            cgroup_root: settings.cgroup_root.or_else(mounted_cgroup2),
-            sysctl_dir: settings.sysctl_dir,
-            datapath_object: settings.datapath_object,
-            flow_entries: settings.flow_entries.unwrap_or(262_144),
-            flow_timeouts: FlowTimeouts {
-                tcp_established: settings
-                    .tcp_established_timeout
-                    .map_or(times.tcp_established, |period| period.0),
-                tcp_half_closed: settings
-                    .tcp_close_wait_timeout
-                    .map_or(times.tcp_half_closed, |period| period.0),
-                udp: settings.udp_timeout.map_or(times.udp, |period| period.0),
-                udp_stream: settings.udp_stream_timeout.map_or(times.udp_stream, |period| period.0),
-            },
-            bridge: settings.bridge.unwrap_or_else(|| sluice_netlink::owned::DEFAULT_BRIDGE.to_owned()),
-            uplinks: settings.uplinks,
-            mtu: settings.mtu,
-            service_cidrs: settings.service_cidrs.unwrap_or_default().iter().map(IpNet::trunc).collect(),
-            non_masquerade_cidrs: settings
-                .non_masquerade_cidrs
-                .unwrap_or_default()
-                .iter()
-                .map(IpNet::trunc)
-                .collect(),
-            masquerade_all: settings.masquerade_all.unwrap_or(false),
-            detect_local: settings.detect_local.unwrap_or_default(),
-            cluster_cidrs: settings.cluster_cidrs.unwrap_or_default().iter().map(IpNet::trunc).collect(),
-            overlay: settings.overlay.unwrap_or_default(),
-            vxlan_id: settings.vxlan_id.unwrap_or(83),
-            vxlan_port: settings.vxlan_port.unwrap_or(8472),
-            node_port_addresses: settings
-                .node_port_addresses
-                .unwrap_or_else(|| vec![NodePortAddress::Primary]),
-            guard_node_ports: settings.guard_node_ports.unwrap_or(false),
-            cni_conf_dir,
-            attach: settings.attach.unwrap_or_default(),
-            cluster_domain: settings.cluster_domain.unwrap_or_else(|| "cluster.local".to_owned()),
-            cluster_dns: settings.cluster_dns.unwrap_or_default(),
-            dns_service: settings
-                .dns_service
-                .map_or_else(|| ObjectName::new("kube-system", "kube-dns"), |name| name.0),
-            dns_upstreams: upstreams(&settings.dns_upstreams.unwrap_or_default())?,
-            resolv_conf: settings.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
-            dns_ttl: settings.dns_ttl.unwrap_or(30),
-            corefile: settings.corefile,
-            dns_allow_from: settings.dns_allow_from.unwrap_or_default().iter().map(IpNet::trunc).collect(),
-            dns_health_address: settings.dns_health_address,
-            dns_ready_address: settings.dns_ready_address,
-            dns_metrics_address: settings.dns_metrics_address,
-            dns_lameduck: settings.dns_lameduck.map(|time| time.0),
-            proxy: settings.proxy.unwrap_or(true),
-            dns: settings.dns.unwrap_or(true),
-            routes: settings.routes.unwrap_or(true),
-            fast_path: settings.fast_path.unwrap_or(true),
-            healthz_address: settings
-                .healthz_address
-                .map_or(Some((Ipv4Addr::UNSPECIFIED, 10_256).into()), |listen| listen.0),
-            metrics_address: settings
-                .metrics_address
-                .map_or(Some((Ipv4Addr::LOCALHOST, 10_249).into()), |listen| listen.0),
-            program_stats: settings.program_stats.unwrap_or(false),
-            resync_period: settings.resync_period.map_or(Duration::from_secs(30), |period| period.0),
-            log_format: settings.log_format.unwrap_or_default(),
-            log_level: settings.log_level.unwrap_or_else(|| "info".to_owned()),
-        };
-        config.check()?;
-        Ok(config)
-    }
-
     /// The networks of services: those that are configured, and those that the cluster names.
     pub fn service_networks(&self, snapshot: &Snapshot) -> BTreeSet<IpNet> {
         self.service_cidrs.iter().copied().chain(snapshot.service_networks()).collect()
     }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |setting, problem: String| Err(ConfigError::Value { setting, problem });
-        if self.node_name.is_empty() {
-            return wrong("nodeName", "is empty".to_owned());
-        }
-        if self.bridge.is_empty() || self.bridge.len() > 15 || self.bridge.contains('/') {
-            return wrong(
-                "bridge",
-                format!("{:?} is not a device name (1 to 15 bytes, no '/')", self.bridge),
-            );
-        }
-        if self.uplinks.as_ref().is_some_and(Vec::is_empty) {
-            return wrong("uplinks", "is an empty list; leave it out to have them found".to_owned());
-        }
-        if self.mtu.is_some_and(|mtu| !(1280..=65_535).contains(&mtu)) {
-            return wrong("mtu", "must be 1280 to 65535: IPv6 needs 1280".to_owned());
-        }
-        if self.vxlan_id == 0 || self.vxlan_id >= 1 << 24 {
-            return wrong("vxlanId", format!("{} is not between 1 and 16777215", self.vxlan_id));
-        }
-        if self.vxlan_port == 0 {
-            return wrong("vxlanPort", "0 is no port".to_owned());
-        }
-        if self.node_port_addresses.is_empty() {
-            return wrong("nodePortAddresses", "is an empty list; leave it out for the default".to_owned());
-        }
-        if self.detect_local == DetectLocal::ClusterCidr && self.cluster_cidrs.is_empty() {
-            return wrong("detectLocal", "is clusterCIDR, and clusterCIDRs is not set".to_owned());
-        }
-        if self.detect_local != DetectLocal::ClusterCidr && !self.cluster_cidrs.is_empty() {
-            return wrong("clusterCIDRs", "is set, and detectLocal is not clusterCIDR".to_owned());
-        }
-        let times = &self.flow_timeouts;
-        for (setting, time) in [
-            ("tcpEstablishedTimeout", times.tcp_established),
-            ("tcpCloseWaitTimeout", times.tcp_half_closed),
-            ("udpTimeout", times.udp),
-            ("udpStreamTimeout", times.udp_stream),
-        ] {
-            if time < Duration::from_secs(1) {
-                return wrong(setting, "is less than a second".to_owned());
-            }
-        }
-        if self.dns_ttl > 3600 {
-            return wrong("dnsTtl", format!("{} is more than 3600 seconds", self.dns_ttl));
-        }
-        for (index, ip) in self.cluster_dns.iter().enumerate() {
-            if self.cluster_dns[..index].iter().any(|other| IpFamily::of(*other) == IpFamily::of(*ip)) {
-                return wrong("clusterDNS", format!("{ip} is the second address of its family"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn upstreams(texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
-    let parse = |text: &String| {
-        let address = text.parse::<SocketAddr>().ok();
-        let plain = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
-        address.or_else(plain).ok_or_else(|| ConfigError::Value {
-            setting: "dnsUpstreams",
-            problem: format!("{text:?} is not an address or address:port"),
-        })
-    };
-    texts.iter().map(parse).collect()
 }
 
 /// How many processors this machine has.
 fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
-}
-
-/// Where cgroup2 is mounted, as the process sees it.
-fn mounted_cgroup2() -> Option<PathBuf> {
-    cgroup2_of(&fs::read_to_string("/proc/self/mounts").ok()?)
-}
-
-fn cgroup2_of(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (_, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(place.replace("\\040", " ")))
-    })
 }
 
 #[cfg(test)]
@@ -436,13 +268,5 @@ mod tests {
         }
         assert!(Config::new(base()).is_ok());
         assert!(parse("").is_ok(), "an empty file sets nothing");
-    }
-
-    #[test]
-    fn the_cgroup_root_is_found() {
-        let mounts = "proc /proc proc rw 0 0\ntmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
-                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(cgroup2_of(mounts), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(cgroup2_of("proc /proc proc rw 0 0\n"), None);
     }
 }

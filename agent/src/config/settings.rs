@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::value::{Grace, NodePortAddress, Period, ServiceName};
+use super::value::{Grace, NfConntrack, NodePortAddress, Period, ServiceName};
 
 /// Everything that can be set, each field as yet unset or set. In a file the names are in camelCase
 /// (`nodeName`), as flags in kebab-case (`--node-name`); a flag wins over the file.
@@ -73,6 +73,19 @@ pub struct Settings {
     /// How long datagrams are remembered [default: 2m]
     #[arg(long, value_name = "DURATION")]
     pub udp_stream_timeout: Option<Period>,
+    /// What nf_conntrack is told when the agent starts, as kube-proxy does: settings without their nf_conntrack_, such as
+    /// max=131072,udp_timeout=30; "none" leaves all as it is [default: max by the number of processors, and the two times
+    /// of TCP]
+    #[arg(long, value_name = "NAME=NUMBER,..")]
+    pub nf_conntrack: Option<NfConntrack>,
+    /// How the kernel scores the agent when it must end a process for want of memory, -1000 (never) to 1000
+    /// [default: as it was started]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub oom_score_adj: Option<i32>,
+    /// Who attaches pods to the network: this node's plugin, or another one (then there is no bridge, no configuration for
+    /// the container runtime and no route to other nodes' pods, and pods are found by their devices) [default: own]
+    #[arg(long, value_name = "WHO")]
+    pub pod_network: Option<PodNetwork>,
     /// The bridge that pods are attached to [default: sluice0]
     #[arg(long, value_name = "DEVICE")]
     pub bridge: Option<String>,
@@ -250,6 +263,17 @@ pub enum DetectLocal {
     Interface,
 }
 
+/// Who attaches pods to the network.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PodNetwork {
+    /// Sluice's plugin.
+    #[default]
+    Own,
+    /// Another one: pods are found by their devices.
+    Foreign,
+}
+
 /// How programs are put on devices.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -313,7 +337,8 @@ impl Settings {
             vxlan_port, node_port_addresses, cni_conf_dir, cni_conflist, attach, cluster_domain,
             cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, corefile, dns_allow_from,
             dns_health_address, dns_ready_address, dns_metrics_address, dns_lameduck, proxy, dns, routes, fast_path,
-            healthz_address, metrics_address, program_stats, resync_period, log_format, log_level,
+            healthz_address, metrics_address, program_stats, resync_period, log_format, log_level, nf_conntrack,
+            oom_score_adj, pod_network,
         )
     }
 }

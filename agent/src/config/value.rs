@@ -1,6 +1,6 @@
 //! Values of settings that have a form of their own.
 
-use std::{str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
@@ -147,5 +147,102 @@ impl Serialize for NodePortAddress {
             Self::All => to.serialize_str("all"),
             Self::Network(network) => to.collect_str(network),
         }
+    }
+}
+
+/// A setting of nf_conntrack, `/proc/sys/net/netfilter/nf_conntrack_*` (nf_conntrack-sysctl of the kernel's
+/// documentation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConntrackName {
+    /// How many connections there is room for, in all network namespaces together.
+    Max,
+    /// How long an open TCP connection is remembered, in seconds.
+    TcpTimeoutEstablished,
+    /// How long one is that one side has closed.
+    TcpTimeoutCloseWait,
+    /// Whether segments outside of the window belong to their connection: 1 or 0.
+    TcpBeLiberal,
+    /// How long datagrams are remembered that nobody has answered, in seconds.
+    UdpTimeout,
+    /// How long datagrams are remembered.
+    UdpTimeoutStream,
+}
+
+impl ConntrackName {
+    const ALL: [Self; 6] = [
+        Self::Max,
+        Self::TcpTimeoutEstablished,
+        Self::TcpTimeoutCloseWait,
+        Self::TcpBeLiberal,
+        Self::UdpTimeout,
+        Self::UdpTimeoutStream,
+    ];
+
+    /// The name, without what all have in common.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Max => "max",
+            Self::TcpTimeoutEstablished => "tcp_timeout_established",
+            Self::TcpTimeoutCloseWait => "tcp_timeout_close_wait",
+            Self::TcpBeLiberal => "tcp_be_liberal",
+            Self::UdpTimeout => "udp_timeout",
+            Self::UdpTimeoutStream => "udp_timeout_stream",
+        }
+    }
+}
+
+/// Settings of nf_conntrack and their values: `max=131072,udp_timeout=30`, or `none`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct NfConntrack(pub BTreeMap<ConntrackName, u64>);
+
+/// A text that is no such list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is neither none nor a list such as max=131072,udp_timeout=30 (of max, tcp_timeout_established, tcp_timeout_close_wait, tcp_be_liberal, udp_timeout, udp_timeout_stream)"
+)]
+pub struct InvalidNfConntrack(String);
+
+impl FromStr for NfConntrack {
+    type Err = InvalidNfConntrack;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNfConntrack> {
+        if text == "none" {
+            return Ok(Self::default());
+        }
+        let part = |part: &str| {
+            let (name, value) = part.trim().split_once('=')?;
+            let name = ConntrackName::ALL.into_iter().find(|known| known.as_str() == name)?;
+            Some((name, value.parse().ok()?))
+        };
+        let parts: Option<BTreeMap<_, _>> = text.split(',').map(part).collect();
+        parts.map(Self).ok_or_else(|| InvalidNfConntrack(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for NfConntrack {
+    type Error = InvalidNfConntrack;
+
+    fn try_from(text: String) -> Result<Self, InvalidNfConntrack> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for NfConntrack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}={value}", name.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for NfConntrack {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }

@@ -7,14 +7,17 @@ use std::{
 
 use ipnet::IpNet;
 use sluice_ebpf_common::{
-    Addr, NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE, NETWORK_OVERLAY, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS,
-    OVERLAY_UPLINK, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Uplink,
+    Addr, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, OVERLAY_UPLINK, SERVICE_DEVICE, SERVICE_PEER_DEVICE, Uplink,
 };
 use sluice_model::{IpFamily, Snapshot};
 
-use super::found::{Found, Tunnel, uplinks};
+use super::{
+    found::{Found, Tunnel, uplinks},
+    networks::networks,
+};
 use crate::{
-    config::{Config, DetectLocal, NodePortAddress},
+    config::{Config, NodePortAddress, PodNetwork},
+    foreign::abroad,
     names,
     routes::{Overlay, OverlayPeer, Way, Ways, overlay_device, ways},
 };
@@ -87,7 +90,9 @@ pub struct Facts {
     pub addresses: BTreeMap<IpAddr, u32>,
     /// Networks with `NETWORK_*`.
     pub networks: BTreeMap<IpNet, u32>,
-    /// This node's pod networks.
+    /// Devices of another plugin's that lead to other nodes' pods and cannot be served.
+    pub unserved: BTreeSet<String>,
+    /// This node's pod networks, where they are ours.
     pub pod_cidrs: Vec<IpNet>,
     /// The largest packet of a pod.
     pub mtu: u32,
@@ -106,6 +111,10 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
             Way::Direct { device, .. } => Some(device.clone()),
             Way::Overlay { .. } => None,
         }));
+    }
+    let abroad = (config.pod_network == PodNetwork::Foreign).then(|| abroad(found, &uplinks, snapshot));
+    if let Some(abroad) = &abroad {
+        uplinks.extend(abroad.devices.iter().cloned());
     }
     let first = |device: &str, family: IpFamily| {
         found.addresses_of(device).map(|network| network.addr()).find(|ip| IpFamily::of(*ip) == family)
@@ -129,7 +138,9 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
         }
     }
     // What is masqueraded into the overlay is answered through it.
-    let pod_cidrs = node.map(|node| node.pod_cidrs.clone()).unwrap_or_default();
+    // Another plugin's networks are no business of ours.
+    let own = node.filter(|_| abroad.is_none());
+    let pod_cidrs = own.map(|node| node.pod_cidrs.clone()).unwrap_or_default();
     let gateways: Vec<IpAddr> = gateways(&pod_cidrs).iter().map(IpNet::addr).collect();
     let in_overlay = |family| {
         let gateway = gateways.iter().copied().find(|ip| IpFamily::of(*ip) == family);
@@ -140,6 +151,11 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
         for index in devices.map(|device| device.index).chain([OVERLAY_UPLINK]) {
             sources.insert(index, uplink(&in_overlay));
         }
+    }
+    if let Some(overlay) =
+        abroad.as_ref().map(|abroad| abroad.overlay).filter(|own| *own != Uplink::default())
+    {
+        sources.insert(OVERLAY_UPLINK, overlay);
     }
     let of_node = |family: IpFamily| {
         let listed = primary.iter().copied().find(|ip| IpFamily::of(*ip) == family);
@@ -155,7 +171,8 @@ pub fn facts(config: &Config, snapshot: &Snapshot, found: &Found) -> Facts {
     Facts {
         addresses: addresses(config, snapshot, found, &uplinks, &primary),
         sources,
-        networks: networks(config, snapshot, &ways),
+        networks: networks(config, snapshot, &ways, abroad.as_ref()),
+        unserved: abroad.map(|abroad| abroad.bare).unwrap_or_default(),
         pod_cidrs,
         mtu: config.mtu.or(overlay_mtu).unwrap_or(outer_mtu),
         outer_mtu,
@@ -222,47 +239,6 @@ fn inner(config: &Config, snapshot: &Snapshot) -> impl Iterator<Item = IpAddr> {
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     let dns = if config.dns { names::addresses(config, snapshot) } else { BTreeSet::new() };
     loopback.into_iter().chain(dns)
-}
-
-/// The networks to which pods talk with their own addresses: all pods, nodes, and what is configured. Nodes whose pods are
-/// reached through the overlay are none of them: they themselves are not reached through it, and the network
-/// between may not know pods.
-fn networks(config: &Config, snapshot: &Snapshot, ways: &Ways) -> BTreeMap<IpNet, u32> {
-    let mut networks: BTreeMap<IpNet, u32> =
-        config.non_masquerade_cidrs.iter().map(|network| (*network, NETWORK_NO_MASQUERADE)).collect();
-    for node in snapshot.nodes.values() {
-        let own = node.name == config.node_name && config.detect_local == DetectLocal::NodeCidr;
-        let local = if own { NETWORK_LOCAL_PODS } else { 0 };
-        let in_overlay = |network: &IpNet| matches!(ways.networks.get(network), Some(Way::Overlay { .. }));
-        for network in &node.pod_cidrs {
-            let overlay = if in_overlay(network) { NETWORK_OVERLAY } else { 0 };
-            *networks.entry(*network).or_default() |= NETWORK_NO_MASQUERADE | local | overlay;
-        }
-        for entry in &node.addresses {
-            let family = IpFamily::of(entry.address);
-            let mut of_family =
-                node.pod_cidrs.iter().filter(|network| IpFamily::of(network.addr()) == family);
-            if !of_family.any(in_overlay) {
-                *networks.entry(IpNet::from(entry.address)).or_default() |= NETWORK_NO_MASQUERADE;
-            }
-        }
-    }
-    let is_cluster = config.detect_local == DetectLocal::ClusterCidr;
-    for local in config.cluster_cidrs.iter().filter(|_| is_cluster) {
-        mark(&mut networks, *local, NETWORK_LOCAL_PODS);
-    }
-    networks
-}
-
-/// Gives a network a flag beside those that hold for it already. The datapath asks the narrowest network alone, so those
-/// within it get the flag, too.
-fn mark(networks: &mut BTreeMap<IpNet, u32>, network: IpNet, flag: u32) {
-    let around = networks.iter().filter(|(other, _)| other.contains(&network));
-    let known = around.max_by_key(|(other, _)| other.prefix_len()).map_or(0, |(_, flags)| *flags);
-    networks.entry(network).or_insert(known);
-    for (_, flags) in networks.iter_mut().filter(|(other, _)| network.contains(*other)) {
-        *flags |= flag;
-    }
 }
 
 /// The gateway address of each pod network: its first address.

@@ -1,8 +1,10 @@
 //! Tables for what the datapath and the plugin are told of the node.
 
+use sluice_ebpf_common::{NETWORK_LOCAL_PODS, NETWORK_NO_MASQUERADE};
+
 use super::*;
 use crate::{
-    config::Settings,
+    config::{DetectLocal, Settings},
     node::plan::tests::{config, fresh, names, snapshot},
 };
 

@@ -9,6 +9,7 @@
 mod apply;
 mod desired;
 mod found;
+mod networks;
 mod observe;
 mod plan;
 

@@ -31,6 +31,7 @@ mod bury;
 mod change;
 pub mod conntrack;
 mod create;
+mod elsewhere;
 mod error;
 mod filter;
 mod link;

@@ -192,7 +192,7 @@ fn vlan_filtering(bridge: &[u8]) -> Result<Option<bool>, Malformed> {
 }
 
 /// An index or a name, for errors.
-struct ByIndex(u32);
+pub(crate) struct ByIndex(pub(crate) u32);
 
 impl fmt::Display for ByIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

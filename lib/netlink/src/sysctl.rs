@@ -42,6 +42,11 @@ pub fn set(name: &str, value: &str) -> Result<()> {
     written.map_err(|source| Error::Sysctl { verb: "set", name: name.to_owned(), source })
 }
 
+/// Whether nobody may set it here: some settings are those of the first network namespace for all.
+pub fn is_read_only(name: &str) -> bool {
+    fs::metadata(path(name)).is_ok_and(|metadata| metadata.permissions().readonly())
+}
+
 /// Sets the value unless it is that already: some settings take the kernel's lock for all links to write, and
 /// none to read. Says whether it was changed.
 pub fn ensure(name: &str, value: &str) -> Result<bool> {

@@ -85,8 +85,20 @@ const ACTION: Action<'_> = Action { verb: "watch", object: &"rtnetlink" };
 impl Watch {
     /// Watches the calling thread's namespace from now on. To miss nothing, open it before the first list.
     pub fn open(topics: &[Topic]) -> Result<Self> {
+        Self::new(topics, false)
+    }
+
+    /// The same, and in all namespaces that devices of this one have their peers in. An event does not say where it was.
+    pub fn open_everywhere(topics: &[Topic]) -> Result<Self> {
+        Self::new(topics, true)
+    }
+
+    fn new(topics: &[Topic], everywhere: bool) -> Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(|error| ACTION.io(error))?;
         socket.bind(&SocketAddr::new(0, 0)).map_err(|error| ACTION.io(error))?;
+        if everywhere {
+            socket.set_listen_all_namespaces(true).map_err(|error| ACTION.io(error))?;
+        }
         for group in topics.iter().flat_map(|topic| topic.groups()) {
             socket.add_membership(*group).map_err(|error| ACTION.io(error))?;
         }

@@ -163,6 +163,23 @@ impl Node {
         Ok(())
     }
 
+    /// Starts what stands in kube-proxy's place, with these flags of its besides; the node's own configuration goes before.
+    pub fn start_kube_proxy(&self, flags: &[&str]) -> Result<()> {
+        let program = programs::built("sluice")?.to_string_lossy().into_owned();
+        let config = self.config.display().to_string();
+        let words = [&["kube-proxy", "--sluice-config", &config], flags].concat();
+        *self.agent.borrow_mut() = Some(self.host.start("agent", &program, &words)?);
+        Ok(())
+    }
+
+    /// Runs it to its end, for flags such as `--cleanup`.
+    pub fn kube_proxy(&self, flags: &[&str]) -> Result<String> {
+        let program = programs::built("sluice")?;
+        let config = self.config.display().to_string();
+        let words = [&["kube-proxy", "--sluice-config", &config], flags].concat();
+        self.host.succeed(&program.to_string_lossy(), &words)
+    }
+
     /// The process id of the agent.
     pub fn agent_pid(&self) -> Option<u32> {
         self.agent.borrow().as_ref().map(Running::pid)

@@ -10,6 +10,7 @@ mod bandwidth;
 mod change;
 mod clusterip;
 mod connections;
+mod drop_in;
 mod endings;
 mod fallback;
 mod families;

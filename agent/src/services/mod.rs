@@ -1,13 +1,17 @@
 //! The datapath and the services in it: an adapter between the loop and the proxy.
 
+mod wiring;
+
+pub use wiring::wanted_hooks;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
 use nix::time::{ClockId, clock_gettime};
-use sluice_cni::store::{self, Attachment, State};
-use sluice_ebpf_common::{Backend, DropReason, Endpoint, FrontendKey, SERVICE_DEVICE, map_name};
+use sluice_cni::store::{self, Attachment};
+use sluice_ebpf_common::{Backend, DropReason, FrontendKey, map_name};
 use sluice_model::{Changes, IpFamily, Snapshot};
 use sluice_netlink::Netlink;
 use sluice_proxy::{
@@ -17,12 +21,13 @@ use sluice_proxy::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::{AttachMode, Config},
+    config::{AttachMode, Config, PodNetwork},
     failure::Failure,
+    foreign,
     metrics::Metrics,
     node::{Facts, Found},
-    routes::overlay_device,
 };
+use wiring::{endpoints, host_ports};
 
 /// The loaded datapath.
 pub struct Services {
@@ -114,13 +119,21 @@ impl Services {
         &mut self,
         config: &Config,
         attachments: &mut Vec<Attachment>,
-        found: &Found,
+        (found, facts): (&Found, &Facts),
+        netlink: &mut Netlink,
     ) -> Result<(), Failure> {
         // In this order: the plugin writes a pod's record before its entry, so an entry of now without a record
         // of after is a remnant, and not a pod that is being made.
         let known = self.datapath.endpoints()?;
         let open = self.datapath.host_ports()?;
-        *attachments = store::list(&config.state_dir).map_err(Failure::Records)?.attachments;
+        *attachments = match config.pod_network {
+            PodNetwork::Own => store::list(&config.state_dir).map_err(Failure::Records)?.attachments,
+            PodNetwork::Foreign => {
+                let found = foreign::attachments(netlink).map_err(Failure::Observe)?.into_iter();
+                let pods = found.filter(|other| foreign::is_pod(&config.cluster_cidrs, other));
+                pods.filter(|pod| !facts.uplinks.contains(&pod.host_veth)).collect()
+            }
+        };
         for (address, endpoint) in endpoints(attachments, found) {
             if known.get(&address) != Some(&endpoint) {
                 info!(%address, "adopting a pod");
@@ -195,7 +208,7 @@ impl Services {
             }
         }
         for target in pinned.iter().filter(|target| !wanted.contains_key(*target)) {
-            if let Err(error) = self.detach(target, netlink) {
+            if let Err(error) = self.detach(target, config, netlink) {
                 failures.push(error);
             }
         }
@@ -221,9 +234,15 @@ impl Services {
     }
 
     /// Takes a program away. A pod's device that is there is left alone: its record may be on its way.
-    fn detach(&mut self, target: &(Hook, String), netlink: &mut Netlink) -> Result<(), Failure> {
+    fn detach(
+        &mut self,
+        target: &(Hook, String),
+        config: &Config,
+        netlink: &mut Netlink,
+    ) -> Result<(), Failure> {
         let (hook, device) = target;
-        if *hook == Hook::FromPod && netlink.find_link(device).map_err(Failure::Observe)?.is_some() {
+        let has_record = *hook == Hook::FromPod && config.pod_network == PodNetwork::Own;
+        if has_record && netlink.find_link(device).map_err(Failure::Observe)?.is_some() {
             return Ok(());
         }
         info!(program = hook.program(), device, "detaching");
@@ -287,148 +306,4 @@ fn pinned_hooks(datapath: &Datapath) -> Result<BTreeSet<(Hook, String)>, Datapat
         pinned.extend(datapath.attached(hook)?.into_iter().map(|device| (hook, device)));
     }
     Ok(pinned)
-}
-
-/// Where programs belong, with the index of each device.
-pub fn wanted_hooks(
-    config: &Config,
-    facts: &Facts,
-    attachments: &[Attachment],
-    found: &Found,
-) -> BTreeMap<(Hook, String), u32> {
-    let loopback = found.devices.iter().find(|(_, device)| device.loopback).map(|(name, _)| name.as_str());
-    let own = [Some(SERVICE_DEVICE), loopback, Some(config.bridge.as_str())];
-    let hosts = own.into_iter().flatten().map(|device| (Hook::FromHost, device));
-    let overlays = facts.ways.overlays.keys().map(|over| overlay_device(*over));
-    let wires = facts.uplinks.iter().map(String::as_str).chain(overlays);
-    let wires = wires.flat_map(|device| [(Hook::FromWire, device), (Hook::ToWire, device)]);
-    let pods = attachments
-        .iter()
-        .filter(|attachment| attachment.state == State::Ready)
-        .map(|attachment| (Hook::FromPod, attachment.host_veth.as_str()));
-    hosts
-        .chain(wires)
-        .chain(pods)
-        .filter_map(|(hook, device)| Some(((hook, device.to_owned()), found.devices.get(device)?.index)))
-        .collect()
-}
-
-/// The pods that are attached, each with its device. Those whose device is gone are left out.
-fn wired<'a>(
-    attachments: &'a [Attachment],
-    found: &'a Found,
-) -> impl Iterator<Item = (&'a Attachment, &'a crate::node::Device)> {
-    let ready = attachments.iter().filter(|attachment| attachment.state == State::Ready);
-    ready.filter_map(|attachment| Some((attachment, found.devices.get(&attachment.host_veth)?)))
-}
-
-/// What the datapath should know of the pods that are attached.
-fn endpoints(attachments: &[Attachment], found: &Found) -> BTreeMap<IpAddr, Endpoint> {
-    wired(attachments, found)
-        .flat_map(|(attachment, device)| {
-            let endpoint = attachment.endpoint(device.index);
-            attachment.addresses.iter().map(move |address| (address.addr(), endpoint))
-        })
-        .collect()
-}
-
-/// The host ports that should be open.
-fn host_ports(attachments: &[Attachment], found: &Found) -> BTreeMap<FrontendKey, Backend> {
-    wired(attachments, found)
-        .flat_map(|(attachment, _)| attachment.mappings())
-        .map(|mapping| mapping.entry())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use sluice_cni::store::PodName;
-    use sluice_netlink::MacAddress;
-
-    use super::*;
-    use crate::{config::Settings, node::Device, routes::Ways};
-
-    fn attachment(state: State, host_veth: &str, address: &str) -> Attachment {
-        Attachment {
-            state,
-            version: 1,
-            container_id: "c".into(),
-            ifname: "eth0".into(),
-            network: "sluice".into(),
-            netns: "/run/netns/c".into(),
-            pod: Some(PodName { namespace: "default".into(), name: "a".into(), uid: None }),
-            addresses: vec![address.parse().unwrap()],
-            host_veth: host_veth.into(),
-            mac: MacAddress([2, 0, 0, 0, 0, 1]),
-            bridge: "sluice0".into(),
-            gateway_mac: MacAddress([2, 0, 0, 0, 0, 2]),
-            gateway_device: None,
-            aliases: Vec::new(),
-            bpffs: "/sys/fs/bpf".into(),
-            host_ports: Vec::new(),
-            shaped: false,
-            bridged: false,
-        }
-    }
-
-    fn found(devices: &[(&str, u32)]) -> Found {
-        let device = |(name, index): &(&str, u32)| {
-            ((*name).to_owned(), Device { index: *index, loopback: *name == "lo", ..Device::default() })
-        };
-        Found { devices: devices.iter().map(device).collect(), ..Found::default() }
-    }
-
-    fn attachments() -> Vec<Attachment> {
-        vec![
-            attachment(State::Ready, "sluice00000001", "10.1.0.2/24"),
-            attachment(State::Adding, "sluice00000002", "10.1.0.3/24"),
-            attachment(State::Ready, "sluice00000003", "10.1.0.4/24"),
-        ]
-    }
-
-    #[test]
-    fn pods_are_adopted_once_they_are_complete_and_while_their_device_is_there() {
-        let found = found(&[("sluice00000001", 7), ("sluice00000002", 8)]);
-        let endpoints = endpoints(&attachments(), &found);
-        let expected = Endpoint {
-            ifindex: 7,
-            pod_mac: [2, 0, 0, 0, 0, 1],
-            gateway_mac: [2, 0, 0, 0, 0, 2],
-            ..Endpoint::default()
-        };
-        assert_eq!(endpoints, [("10.1.0.2".parse().unwrap(), expected)].into());
-    }
-
-    #[test]
-    fn programs_go_where_they_belong() {
-        let settings =
-            Settings { node_name: Some("one".into()), manifests: Some("/m".into()), ..Settings::default() };
-        let config = Config::new(settings).unwrap();
-        let found = found(&[("lo", 1), ("eth0", 2), ("sluice-svc", 4), ("sluice00000001", 7), ("veth9", 9)]);
-        let facts = Facts {
-            uplinks: ["eth0".to_owned()].into(),
-            sources: BTreeMap::new(),
-            addresses: BTreeMap::new(),
-            networks: BTreeMap::new(),
-            pod_cidrs: Vec::new(),
-            mtu: 1500,
-            outer_mtu: 1500,
-            ways: Ways::default(),
-        };
-        let wanted = wanted_hooks(&config, &facts, &attachments(), &found);
-        let said: Vec<_> = wanted
-            .iter()
-            .map(|((hook, device), index)| format!("{} {device} {index}", hook.program()))
-            .collect();
-        assert_eq!(
-            said,
-            [
-                "from_pod sluice00000001 7",
-                "from_wire eth0 2",
-                "to_wire eth0 2",
-                "from_host lo 1",
-                "from_host sluice-svc 4",
-            ]
-        );
-    }
 }

@@ -1,10 +1,15 @@
 //! What kube-proxy's configuration becomes.
 
+use std::time::Duration;
+
 use super::*;
+
+/// A machine of four processors, whose pods Sluice attaches.
+pub(super) const HERE: Around<'static> = Around { cores: 4, bridge: None, foreign: false };
 
 fn read(fields: &str) -> Result<Translated, String> {
     let text = format!("apiVersion: {API_VERSION}\nkind: {KIND}\n{fields}");
-    translate(&text, 4, None).map_err(|error| error.to_string())
+    translate(&text, &HERE).map_err(|error| error.to_string())
 }
 
 fn settings(fields: &str) -> Settings {
@@ -92,6 +97,10 @@ fn what_kubeadm_writes_is_taken_without_a_remark() {
         detect_local: Some(DetectLocal::ClusterCidr),
         cluster_cidrs: Some(networks.to_vec()),
         node_port_addresses: Some(vec![NodePortAddress::All]),
+        nf_conntrack: Some(
+            "max=131072,tcp_timeout_established=86400,tcp_timeout_close_wait=3600".parse().unwrap(),
+        ),
+        oom_score_adj: Some(-999),
         ..Settings::default()
     };
     assert_eq!(settings, expected);
@@ -100,7 +109,7 @@ fn what_kubeadm_writes_is_taken_without_a_remark() {
 #[test]
 fn what_has_a_meaning_becomes_a_setting() {
     let text = "mode: nftables\nhostnameOverride: ' Node-One '\nbindAddress: '::'\nmetricsBindAddress: '[::]:9999'\n\
-                detectLocalMode: NodeCIDR\nlogging: {format: json}\n\
+                detectLocalMode: NodeCIDR\nlogging: {format: json, verbosity: 4}\noomScoreAdj: 7\n\
                 nftables: {masqueradeAll: true, syncPeriod: 1m}\n\
                 conntrack: {maxPerCore: 65536, tcpEstablishedTimeout: 2h30m, tcpCloseWaitTimeout: 60s, udpTimeout: 10s, \
                 udpStreamTimeout: 5m}\n";
@@ -110,7 +119,8 @@ fn what_has_a_meaning_becomes_a_setting() {
     assert_eq!(set.metrics_address, Some("[::]:9999".parse().unwrap()));
     assert_eq!(set.node_port_addresses, Some(vec![NodePortAddress::Primary]), "as mode nftables has it");
     assert_eq!((set.detect_local, set.masquerade_all), (Some(DetectLocal::NodeCidr), Some(true)));
-    assert_eq!(set.log_format, Some(LogFormat::Json));
+    assert_eq!((set.log_format, set.log_level.as_deref()), (Some(LogFormat::Json), Some("debug")));
+    assert_eq!(set.oom_score_adj, Some(7));
     assert_eq!(set.flow_entries, Some(2 * 4 * 65_536), "two entries are a connection");
     let seconds = |period: Option<Period>| period.map(|period| period.0.as_secs());
     assert_eq!(seconds(set.resync_period), Some(60));
@@ -138,6 +148,11 @@ fn node_ports_are_served_where_the_mode_serves_them() {
 #[test]
 fn interfaces_are_ours_or_remarked_on() {
     let said = |text: &str| read(text).unwrap().remarks.join("; ");
+    let text = format!(
+        "apiVersion: {API_VERSION}\nkind: {KIND}\ndetectLocalMode: BridgeInterface\ndetectLocal: {{bridgeInterface: cni0}}\n"
+    );
+    let elsewhere = translate(&text, &Around { foreign: true, ..HERE }).unwrap();
+    assert_eq!(elsewhere.remarks, [""; 0], "pods of others are known by their devices");
     let ours = "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: sluice0}\n";
     assert_eq!(said(ours), "");
     assert_eq!(settings(ours).detect_local, Some(DetectLocal::Interface));
@@ -157,29 +172,28 @@ fn interfaces_are_ours_or_remarked_on() {
 #[test]
 fn what_has_no_meaning_is_remarked_on_by_name() {
     let text = "clusterCIDR: 10.244.0.0/16\nmode: ipvs\nipvs: {scheduler: rr, strictARP: true}\nfeatureGates: {SomeGate: true}\n\
-                oomScoreAdj: -999\nenableProfiling: true\nnftables: {masqueradeBit: 14}\niptables: {minSyncPeriod: 1s}\n\
-                bindAddress: 192.0.2.1\nclientConnection: {qps: 5}\nlogging: {verbosity: 4}\nfutureField: {deep: 1}\n\
-                conntrack: {tcpBeLiberal: true}\n";
+                portRange: 1-2\nenableProfiling: true\nnftables: {masqueradeBit: 15}\niptables: {minSyncPeriod: 2s}\n\
+                bindAddress: 192.0.2.1\nclientConnection: {qps: 50, burst: 10}\nlogging: {vmodule: a=1}\nfutureField: {deep: 1}\n\
+                configSyncPeriod: 15m\n";
     let remarks = read(text).unwrap().remarks;
     for name in [
         "mode",
         "ipvs.scheduler",
         "ipvs.strictARP",
         "featureGates.SomeGate",
-        "oomScoreAdj",
+        "portRange",
         "enableProfiling",
         "nftables.masqueradeBit",
         "iptables.minSyncPeriod",
         "bindAddress",
         "clientConnection.qps",
-        "logging.verbosity",
+        "logging.vmodule",
         "futureField.deep",
-        "conntrack.tcpBeLiberal",
     ] {
         let said = remarks.iter().filter(|remark| remark.starts_with(&format!("{name}: "))).count();
         assert_eq!(said, 1, "{name} in {remarks:#?}");
     }
-    assert_eq!(remarks.len(), 13, "{remarks:#?}");
+    assert_eq!(remarks.len(), 12, "{remarks:#?}");
     assert!(remarks.iter().any(|remark| remark.contains("there is no such field")));
 }
 
@@ -213,10 +227,48 @@ fn what_kube_proxy_refuses_is_refused_with_its_field() {
         assert!(said.starts_with(start), "{text}{said}");
     }
     assert!(
-        translate("kind: KubeProxyConfiguration\n", 1, None)
+        translate("kind: KubeProxyConfiguration\n", &HERE)
             .unwrap_err()
             .to_string()
             .starts_with("apiVersion: ")
     );
-    assert!(translate("- 1\n", 1, None).is_err() && translate(": : :", 1, None).is_err());
+    assert!(translate("- 1\n", &HERE).is_err() && translate(": : :", &HERE).is_err());
+}
+
+#[test]
+fn nf_conntrack_is_told_what_kube_proxy_tells_it() {
+    let told = |section: &str, cores: u32| {
+        let text = format!("apiVersion: {API_VERSION}\nkind: {KIND}\nconntrack: {section}\n");
+        let settings = translate(&text, &Around { cores, ..HERE }).unwrap().settings;
+        (settings.nf_conntrack.unwrap().to_string(), settings.flow_entries)
+    };
+    let times = ",tcp_timeout_established=86400,tcp_timeout_close_wait=3600";
+    let table = [
+        // 32,768 for each processor, 131,072 at least and 1,048,576 at most.
+        ("{}", 2, format!("max=131072{times}"), None),
+        ("{}", 8, format!("max=262144{times}"), None),
+        ("{}", 64, format!("max=1048576{times}"), None),
+        ("{maxPerCore: 1000, min: 500}", 4, format!("max=4000{times}"), Some(8000)),
+        ("{min: 2000000}", 4, format!("max=2000000{times}"), Some(4_000_000)),
+        // None for a processor leaves it as it is, and so does no time at all, where that is said.
+        ("{maxPerCore: 0, min: 7}", 4, times[1..].to_owned(), None),
+        (
+            "{maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}",
+            4,
+            "none".to_owned(),
+            None,
+        ),
+        (
+            "{maxPerCore: 0, tcpBeLiberal: true, udpTimeout: 10s, udpStreamTimeout: 1m, tcpCloseWaitTimeout: 30s}",
+            4,
+            "tcp_timeout_established=86400,tcp_timeout_close_wait=30,tcp_be_liberal=1,udp_timeout=10,udp_timeout_stream=60"
+                .to_owned(),
+            None,
+        ),
+    ];
+    for (section, cores, expected, entries) in table {
+        assert_eq!(told(section, cores), (expected, entries), "{section} of {cores}");
+    }
+    let usual = usual_nf_conntrack(2, Duration::from_secs(7), Duration::from_secs(8));
+    assert_eq!(usual.to_string(), "max=131072,tcp_timeout_established=7,tcp_timeout_close_wait=8");
 }

@@ -4,26 +4,37 @@
 //! A name that is set to nothing (`""`, `0`, `0s`, `false`, `null`, an empty list) is as good as absent: kubeadm writes
 //! them all. What kube-proxy refuses is refused, with the field.
 
+mod command;
+mod conntrack;
+mod defaults;
+mod flags;
+mod remarks;
+mod table;
+
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
 use sluice_model::IpFamily;
 
+pub use command::{Invocation, InvocationError, invocation};
+pub(super) use conntrack::usual as usual_nf_conntrack;
+pub use flags::FlagError;
+
 use super::{
-    LogFormat, NodePortAddress,
+    LogFormat, NodePortAddress, cores,
     fields::Fields,
-    settings::{DetectLocal, Listen, Settings},
+    settings::{DetectLocal, Listen, PodNetwork, Settings},
     value::Period,
 };
+use conntrack::conntrack;
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
 const HEALTHZ_PORT: u16 = 10_256;
 const METRICS_PORT: u16 = 10_249;
-/// What conntrack has room for where one of its two settings is left out: connections, and connections a core.
-const CONNTRACK_MIN: i64 = 128 * 1024;
-const CONNTRACK_PER_CORE: i64 = 32 * 1024;
+/// How little the kernel likes to end kube-proxy where memory is short, if nothing is said.
+const OOM_SCORE: i32 = -999;
 
 /// A KubeProxyConfiguration that kube-proxy would not take either.
 #[derive(Debug, thiserror::Error)]
@@ -50,34 +61,36 @@ pub(super) struct Translated {
     pub(super) remarks: Vec<String>,
 }
 
-/// Why fields have no meaning here. A path ends a section's name with all that is in it.
-const MEANINGLESS: &[(&str, &str)] = &[
-    ("bindAddressHardFail", "an address that is taken is reported and tried again"),
-    ("clientConnection", "the agent's way to the API has no such setting"),
-    ("configSyncPeriod", "a watch needs no refreshing"),
-    ("conntrack.tcpBeLiberal", "segments outside the window are left to their receiver in any case"),
-    ("detectLocal", "belongs to another detectLocalMode"),
-    ("enableProfiling", "pprof is of Go; the metrics tell of programs' run times"),
-    ("featureGates", "there are no feature gates"),
-    ("iptables.masqueradeBit", "packets are not marked"),
-    ("iptables.minSyncPeriod", "a change takes effect at once, at a cost of its own size"),
-    ("iptables", "belongs to another mode"),
-    ("ipvs", "endpoints are chosen at random, all with the same probability, whatever the mode"),
-    ("logging", "see logLevel and logFormat of the agent"),
-    ("nftables.masqueradeBit", "packets are not marked"),
-    ("nftables.minSyncPeriod", "a change takes effect at once, at a cost of its own size"),
-    ("nftables", "belongs to another mode"),
-    ("oomScoreAdj", "is for whoever starts the agent (OOMScoreAdjust= of its unit)"),
-    ("portRange", "is unused in kube-proxy, too"),
-    ("showHiddenMetricsForVersion", "no metrics are hidden"),
-    ("windowsRunAsService", "is for Windows"),
-    ("winkernel", "is for Windows"),
-];
+/// What a configuration depends on besides what it says.
+pub(super) struct Around<'a> {
+    /// The number of the machine's processors.
+    pub(super) cores: u32,
+    /// The bridge that pods are attached to, if it is not the usual one.
+    pub(super) bridge: Option<&'a str>,
+    /// Another plugin attaches the pods.
+    pub(super) foreign: bool,
+}
 
-/// Reads a configuration. `cores` is the number of the machine's processors; `bridge` the bridge that pods are
-/// attached to, if it is not the usual one.
-pub(super) fn translate(text: &str, cores: u32, bridge: Option<&str>) -> Result<Translated, KubeProxyError> {
-    let value: Value = serde_saphyr::from_str(text).map_err(Box::new)?;
+impl<'a> Around<'a> {
+    /// This machine, and what of its own settings Sluice has.
+    pub(super) fn of(settings: &'a Settings) -> Self {
+        let foreign = settings.pod_network == Some(PodNetwork::Foreign);
+        Self { cores: cores(), bridge: settings.bridge.as_deref(), foreign }
+    }
+}
+
+/// Reads a configuration.
+pub(super) fn translate(text: &str, around: &Around<'_>) -> Result<Translated, KubeProxyError> {
+    translate_value(read(text)?, around)
+}
+
+/// The fields as they stand in a file.
+fn read(text: &str) -> Result<Value, KubeProxyError> {
+    Ok(serde_saphyr::from_str(text).map_err(Box::new)?)
+}
+
+/// What the fields mean.
+fn translate_value(value: Value, around: &Around<'_>) -> Result<Translated, KubeProxyError> {
     let mut top = Fields::new(String::new(), value)?;
     for (name, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
         let found = top.text(name)?.unwrap_or_default();
@@ -95,8 +108,8 @@ pub(super) fn translate(text: &str, cores: u32, bridge: Option<&str>) -> Result<
     addresses(&mut top, &mut settings, &mut remarks)?;
     let local = mode.read_sections(&mut top, &mut settings)?;
     settings.node_port_addresses = Some(node_ports(&mut top, mode, local)?);
-    detect_local(&mut top, &mut settings, &mut remarks, bridge)?;
-    conntrack(&mut top, &mut settings, cores)?;
+    detect_local(&mut top, &mut settings, &mut remarks, around)?;
+    conntrack(&mut top, &mut settings, around.cores)?;
     settings.node_name = top.text("hostnameOverride")?.map(|name| name.trim().to_lowercase());
     let mut client = top.section("clientConnection")?;
     settings.kubeconfig = client.text("kubeconfig")?.map(Into::into);
@@ -108,9 +121,18 @@ pub(super) fn translate(text: &str, cores: u32, bridge: Option<&str>) -> Result<
         Some("json") => Some(LogFormat::Json),
         Some(other) => return Err(logging.wrong("format", format!("{other:?} is neither text nor json"))),
     };
+    settings.log_level = match logging.number("verbosity")? {
+        None | Some(i64::MIN..4) => None,
+        Some(4..8) => Some("debug".to_owned()),
+        Some(_) => Some("trace".to_owned()),
+    };
     top.put_back("logging", logging);
+    let score = top.number("oomScoreAdj")?.unwrap_or(i64::from(OOM_SCORE));
+    let score = i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score));
+    settings.oom_score_adj =
+        Some(score.ok_or_else(|| top.wrong("oomScoreAdj", "is not between -1000 and 1000"))?);
     check_ranges(&mut top)?;
-    leftovers("", &Value::Object(top.fields), &mut remarks);
+    remarks::leftovers("", &Value::Object(top.fields), &mut remarks);
     Ok(Translated { settings, remarks })
 }
 
@@ -239,7 +261,7 @@ fn detect_local(
     top: &mut Fields,
     settings: &mut Settings,
     remarks: &mut Vec<String>,
-    bridge: Option<&str>,
+    around: &Around<'_>,
 ) -> Result<(), KubeProxyError> {
     let cidrs = cluster_cidrs(top)?;
     let mut section = top.section("detectLocal")?;
@@ -264,12 +286,14 @@ fn detect_local(
         Some(mode @ ("BridgeInterface" | "InterfaceNamePrefix")) => {
             settings.detect_local = Some(DetectLocal::Interface);
             remarks.extend((!cidrs.is_empty()).then(|| unused(mode)));
-            let ours = bridge.unwrap_or(sluice_netlink::owned::DEFAULT_BRIDGE);
+            let ours = around.bridge.unwrap_or(sluice_netlink::owned::DEFAULT_BRIDGE);
             let (field, name) = match mode {
                 "BridgeInterface" => ("bridgeInterface", interface("bridgeInterface")?),
                 _ => ("interfaceNamePrefix", interface("interfaceNamePrefix")?),
             };
             let means_ours = match field {
+                // Whoever has attached them, pods are known by their devices.
+                _ if around.foreign => true,
                 "bridgeInterface" => name == ours,
                 _ => ours.starts_with(&name),
             };
@@ -303,31 +327,6 @@ fn cluster_cidrs(top: &mut Fields) -> Result<Vec<IpNet>, KubeProxyError> {
     }
 }
 
-/// The size of the table of connections, and how long they are remembered.
-fn conntrack(top: &mut Fields, settings: &mut Settings, cores: u32) -> Result<(), KubeProxyError> {
-    let mut section = top.section("conntrack")?;
-    let (per_core, min) = (section.number("maxPerCore")?, section.number("min")?);
-    for (field, number) in [("maxPerCore", per_core), ("min", min)] {
-        if number.is_some_and(|number| number < 0) {
-            return Err(section.wrong(field, "is less than 0"));
-        }
-    }
-    // That there be no limit for a core means that the limit is left as it is.
-    if per_core != Some(0) && (per_core.is_some() || min.is_some()) {
-        let of_cores = per_core.unwrap_or(CONNTRACK_PER_CORE).saturating_mul(i64::from(cores));
-        let connections = of_cores.max(min.unwrap_or(CONNTRACK_MIN));
-        // Two entries are a connection.
-        let entries = u32::try_from(connections.saturating_mul(2));
-        settings.flow_entries = Some(entries.map_err(|_| section.wrong("maxPerCore", "is too large"))?);
-    }
-    settings.tcp_established_timeout = section.duration("tcpEstablishedTimeout")?.map(Period);
-    settings.tcp_close_wait_timeout = section.duration("tcpCloseWaitTimeout")?.map(Period);
-    settings.udp_timeout = section.duration("udpTimeout")?.map(Period);
-    settings.udp_stream_timeout = section.duration("udpStreamTimeout")?.map(Period);
-    top.put_back("conntrack", section);
-    Ok(())
-}
-
 /// What kube-proxy refuses of what has no meaning here.
 fn check_ranges(top: &mut Fields) -> Result<(), KubeProxyError> {
     let outside = |number: Option<i64>, low: i64, high: i64| number.filter(|n| !(low..=high).contains(n));
@@ -336,9 +335,6 @@ fn check_ranges(top: &mut Fields) -> Result<(), KubeProxyError> {
         if let Some(bit) = outside(section.peek_number("masqueradeBit")?, 0, 31) {
             return Err(section.wrong("masqueradeBit", format!("{bit} is not between 0 and 31")));
         }
-    }
-    if let Some(score) = outside(top.peek_number("oomScoreAdj")?, -1000, 1000) {
-        return Err(top.wrong("oomScoreAdj", format!("{score} is not between -1000 and 1000")));
     }
     let ipvs = top.peek("ipvs")?;
     for (index, text) in ipvs.clone().list("excludeCIDRs")?.iter().enumerate() {
@@ -352,61 +348,9 @@ fn check_ranges(top: &mut Fields) -> Result<(), KubeProxyError> {
     top.peek("")?.duration("configSyncPeriod").map(|_| ())
 }
 
-/// A remark on each name that is left and set to something.
-fn leftovers(path: &str, value: &Value, remarks: &mut Vec<String>) {
-    if is_nothing(value) {
-        return;
-    }
-    match value {
-        Value::Object(fields)
-            if path.is_empty() || MEANINGLESS.iter().all(|(name, _)| *name != path) || has_own(path) =>
-        {
-            for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                leftovers(&path, value, remarks);
-            }
-        }
-        Value::Object(fields) => {
-            for (name, value) in fields.iter().filter(|(_, value)| !is_nothing(value)) {
-                let path = format!("{path}.{name}");
-                remarks.push(format!("{path}: {value} has no effect: {}", why(&path)));
-            }
-        }
-        value => remarks.push(format!("{path}: {value} has no effect: {}", why(path))),
-    }
-}
-
-/// Whether fields within a section have reasons of their own.
-fn has_own(section: &str) -> bool {
-    MEANINGLESS.iter().any(|(name, _)| name.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')))
-}
-
-/// The reason of the narrowest path.
-fn why(path: &str) -> &'static str {
-    let covers =
-        |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    let found = MEANINGLESS.iter().filter(|(name, _)| covers(name)).max_by_key(|(name, _)| name.len());
-    found.map_or("there is no such field", |(_, why)| why)
-}
-
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) => false,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => {
-            matches!(&**text, "" | "0")
-                || text.parse::<jiff::SignedDuration>().is_ok_and(|time| time.is_zero())
-        }
-        Value::Array(list) => list.is_empty(),
-        Value::Object(fields) => fields.values().all(is_nothing),
-    }
-}
-
 fn not_an(text: &str, what: &str) -> String {
     format!("{text:?} is not an {what}").replace("an network", "a network")
 }
 
 #[cfg(test)]
-#[path = "kube_proxy_tests.rs"]
 mod tests;
