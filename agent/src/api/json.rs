@@ -99,15 +99,12 @@ pub(super) fn elements(text: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     }
 }
 
-/// Members that are much and that nobody here reads: who has set which field, and a node's images.
-const HEAVY: [&[u8]; 2] = [b"\"managedFields\":[", b"\"images\":["];
-
-/// The text of an object without its heavy members: reading those would cost as much as all the rest. What is not
-/// written as the API server writes it stays.
-pub(super) fn lightened(text: &[u8]) -> Cow<'_, [u8]> {
+/// The text of an object without the lists that nobody here reads, `unread`, each as its name and what follows it
+/// (`"images":[`): to read them could cost as much as all the rest. What is not written as the API server writes it stays.
+pub(super) fn lightened<'a>(text: &'a [u8], unread: &[&[u8]]) -> Cow<'a, [u8]> {
     let mut light: Vec<u8> = Vec::new();
     let mut taken = 0;
-    while let Some((start, end)) = next_heavy(text, taken) {
+    while let Some((start, end)) = next_unread(text, unread, taken) {
         light.extend_from_slice(&text[taken..start]);
         light.extend_from_slice(b"null");
         taken = end;
@@ -119,11 +116,11 @@ pub(super) fn lightened(text: &[u8]) -> Cow<'_, [u8]> {
     light.into()
 }
 
-/// Where the value of the next heavy member begins and ends.
-fn next_heavy(text: &[u8], from: usize) -> Option<(usize, usize)> {
+/// Where the value of the next such member begins and ends.
+fn next_unread(text: &[u8], unread: &[&[u8]], from: usize) -> Option<(usize, usize)> {
     let rest = &text[from..];
     let found = |pattern: &&[u8]| Some((memmem::find(rest, pattern)?, pattern.len()));
-    let (at, length) = HEAVY.iter().filter_map(found).min()?;
+    let (at, length) = unread.iter().filter_map(found).min()?;
     // A quote within a text has a backslash before it; then this is no name of a member.
     let escaped = at > 0 && rest[at - 1] == b'\\';
     let start = from + at + length - 1;
@@ -175,7 +172,14 @@ mod tests {
             (r#"{"images":[1,"#, r#"{"images":[1,"#),
         ];
         for (text, expected) in table {
-            assert_eq!(String::from_utf8_lossy(&lightened(text.as_bytes())), expected, "{text}");
+            assert_eq!(
+                String::from_utf8_lossy(&lightened(
+                    text.as_bytes(),
+                    &[br#""managedFields":["#, br#""images":["#]
+                )),
+                expected,
+                "{text}"
+            );
         }
     }
 

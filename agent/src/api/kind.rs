@@ -105,6 +105,17 @@ impl Kind {
         }
     }
 
+    /// The lists in such an object that nobody here reads: who has set which field, a node's images, and, but for pods,
+    /// conditions. These are read no more for what may be amiss with them: the API server takes a service's
+    /// condition without a time, which `k8s-openapi` does not.
+    pub(super) fn unread(self) -> &'static [&'static [u8]] {
+        const LISTS: [&[u8]; 3] = [br#""managedFields":["#, br#""images":["#, br#""conditions":["#];
+        match self {
+            Self::Pod => &LISTS[..2],
+            _ => &LISTS,
+        }
+    }
+
     /// What becomes of a node that is not shown these objects; `None` where nothing can be done without them.
     pub fn without(self) -> Option<&'static str> {
         match self {

@@ -145,7 +145,7 @@ impl Known {
 
     /// An event of a watch; gives the object's version, and what it changes.
     pub(super) fn event(&mut self, happened: Happened, text: &[u8]) -> (Option<String>, Option<Delta>) {
-        let text = &*json::lightened(text);
+        let text = &*json::lightened(text, self.kind.unread());
         let mut identity: Identity = match json::read(text) {
             Ok(identity) => identity,
             Err(error) => {

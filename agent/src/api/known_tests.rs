@@ -78,6 +78,19 @@ fn an_object_with_a_mistake_is_told_once_and_what_it_was_stays() {
 }
 
 #[test]
+fn what_nobody_reads_of_an_object_does_not_keep_it_out() {
+    // As a load balancer's controller may leave it behind.
+    let service = br#"{"metadata":{"namespace":"d","name":"s"},"spec":{},
+        "status":{"conditions":[{"type":"Ready","status":"True","lastTransitionTime":null}]}}"#;
+    let delta = Known::new(Kind::Service).event(Happened::Changed, service).1;
+    assert!(matches!(delta, Some(Delta::Put(Object::Service(_)))), "{delta:?}");
+    let ready = r#"{"metadata":{"namespace":"d","name":"p"},"spec":{},"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#;
+    let delta = Known::new(Kind::Pod).event(Happened::Changed, ready.as_bytes()).1;
+    let Some(Delta::Put(Object::Pod(pod))) = delta else { panic!("{delta:?}") };
+    assert!(pod.ready);
+}
+
+#[test]
 fn services_come_again_when_their_labels_are_asked_for() {
     let service =
         r#"{"metadata":{"namespace":"d","name":"s","resourceVersion":"5","labels":{"a":"b"}},"spec":{}}"#;
