@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     conflist::{self, ConflistError},
     lock::{self, LockError},
+    names,
     routes::OVERLAY_DEVICES,
 };
 
@@ -56,7 +57,7 @@ pub fn cleanup(config: &Config) -> Vec<CleanupError> {
         &remove_pins,
         &remove_service_device,
         &remove_bridge,
-        &remove_description,
+        &remove_files,
     ];
     steps.iter().filter_map(|step| step(config).err()).collect()
 }
@@ -106,10 +107,13 @@ fn remove_pins(config: &Config) -> Result<(), CleanupError> {
     info!(path = %root.display(), "removing programs and maps");
     match fs::remove_dir_all(&root) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(CleanupError::File { path: root, source })
+            return Err(CleanupError::File { path: root, source });
         }
-        _ => Ok(()),
+        _ => {}
     }
+    // The folder around them is ours as well, unless somebody else has put something there.
+    let _ = fs::remove_dir(&config.bpffs_dir);
+    Ok(())
 }
 
 fn remove_service_device(_: &Config) -> Result<(), CleanupError> {
@@ -138,10 +142,16 @@ fn remove_bridge(config: &Config) -> Result<(), CleanupError> {
     Ok(())
 }
 
-fn remove_description(config: &Config) -> Result<(), CleanupError> {
-    let path = config.state_dir.join(FILE);
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CleanupError::File { path, source }),
-        _ => Ok(()),
+/// What the plugin is told of the node, and what DNS would begin with. The plugin's records stay: they are the pods'.
+fn remove_files(config: &Config) -> Result<(), CleanupError> {
+    for file in [FILE].iter().chain(&names::FILES) {
+        let path = config.state_dir.join(file);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(CleanupError::File { path, source });
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }

@@ -29,7 +29,8 @@ pub struct Status {
 
 /// How this node is; `services` adds what each address of a service leads to.
 pub fn status(config: &Config, services: bool) -> Status {
-    let (agent, healthy) = agent(config);
+    let pins = Pins::new(&config.bpffs_dir);
+    let (agent, healthy) = agent(config, pins.root().is_dir());
     let mut lines = vec![("agent", agent)];
     if let Some(troubles) = config.metrics_address.and_then(|address| get(address, "/statusz").ok()) {
         lines.extend(
@@ -41,7 +42,6 @@ pub fn status(config: &Config, services: bool) -> Status {
     }
     lines.push(("node", description(config)));
     lines.push(("pods", pods(config)));
-    let pins = Pins::new(&config.bpffs_dir);
     lines.push(("programs", programs(&pins)));
     let observed = match pins.root().is_dir() {
         true => PinnedStore::open(&pins).map_err(|error| Chain(&error).to_string()).and_then(|store| {
@@ -67,8 +67,8 @@ pub fn status(config: &Config, services: bool) -> Status {
     Status { text, healthy }
 }
 
-/// What the agent says of itself.
-fn agent(config: &Config) -> (String, bool) {
+/// What the agent says of itself. `at_work`: there is a datapath.
+fn agent(config: &Config, at_work: bool) -> (String, bool) {
     let Some(address) = config.healthz_address else {
         return ("healthzAddress is none: it cannot be asked".to_owned(), false);
     };
@@ -85,7 +85,8 @@ fn agent(config: &Config) -> (String, bool) {
             (line, code == 200)
         }
         Err(error) => {
-            (format!("does not answer at {address}: {error}; the datapath goes on without it"), false)
+            let rest = if at_work { "; the datapath goes on without it" } else { "" };
+            (format!("does not answer at {address}: {error}{rest}"), false)
         }
     }
 }

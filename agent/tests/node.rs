@@ -159,8 +159,12 @@ fn cleaning_up_takes_what_is_ours() {
             Config { bpffs_dir: state.path().join("bpf"), state_dir: state.path().to_owned(), ..config() };
         let before = node::observe(netlink).unwrap();
         set_up(&config, netlink);
+        let files = ["node.json", "dns-zone.json", "Corefile.good"].map(|file| state.path().join(file));
+        files.iter().for_each(|file| std::fs::write(file, "{}").unwrap());
+        std::fs::create_dir_all(config.bpffs_dir.join("v1")).unwrap();
         let errors = sluice_agent::cleanup::cleanup(&config);
         assert!(errors.is_empty(), "{errors:?}");
+        assert!(!files.iter().chain([&config.bpffs_dir]).any(|path| path.exists()));
         let after = node::observe(netlink).unwrap();
         assert_eq!(after.devices, before.devices);
         // The kernel adds link-local routes of its own in its own time.

@@ -140,6 +140,38 @@ fn the_agent_accepts_its_configuration_and_its_arguments() {
     assert_eq!(pod.host_network, Some(true));
 }
 
+/// The set of pods that clean up.
+fn cleanup() -> DaemonSet {
+    let written: Value = serde_saphyr::from_str(&text("cleanup/daemonset.yaml")).unwrap();
+    let typed: DaemonSet = serde_json::from_value(written.clone()).unwrap();
+    known(&written, &serde_json::to_value(&typed).unwrap(), "cleanup");
+    typed
+}
+
+#[test]
+fn who_cleans_up_sees_and_may_do_what_the_agent_does() {
+    let pod_of = |set: DaemonSet| set.spec.unwrap().template.spec.unwrap();
+    let (agent, cleanup) = (pod_of(object("DaemonSet")), pod_of(cleanup()));
+    assert_eq!(cleanup.host_network, agent.host_network);
+    assert_eq!(cleanup.tolerations, agent.tolerations, "on the same nodes");
+    assert_eq!(cleanup.node_selector, agent.node_selector);
+    let container = &cleanup.init_containers.as_ref().unwrap()[0];
+    let words = container.args.iter().flatten().map(|word| word.replace("$(NODE_NAME)", "node1"));
+    let command = Cli::try_parse_from(["sluice".to_owned()].into_iter().chain(words)).unwrap().command;
+    let Command::Cleanup(options) = command else { panic!("it cleans up") };
+    assert_eq!(options.config.as_deref(), Some(Path::new("/etc/sluice/agent.yaml")));
+    assert_eq!(container.image, agent.containers[0].image);
+    assert_eq!(container.command, agent.containers[0].command);
+    let capabilities = |container: &k8s_openapi::api::core::v1::Container| {
+        container.security_context.clone().unwrap().capabilities.unwrap()
+    };
+    assert_eq!(capabilities(container), capabilities(&agent.containers[0]));
+    let mounts = agent.containers[0].volume_mounts.as_ref().unwrap();
+    assert!(container.volume_mounts.iter().flatten().all(|mount| mounts.contains(mount)));
+    let volumes = agent.volumes.as_ref().unwrap();
+    assert!(cleanup.volumes.iter().flatten().all(|volume| volumes.contains(volume)));
+}
+
 #[test]
 fn the_unit_starts_the_agent_as_it_wants_to_be_started() {
     let unit = text("sluice.service");

@@ -18,7 +18,7 @@ use tracing::{error, warn};
 use crate::folder::write_atomically;
 
 /// The last good Corefile, in the state folder.
-const KEPT: &str = "Corefile.good";
+pub(super) const KEPT: &str = "Corefile.good";
 /// How often the file is read whatever the watch says: folders are moved and mounted.
 const REREAD: Duration = Duration::from_secs(5);
 /// A writer that does not rename is given this long to finish.

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use crate::folder::write_atomically;
 
 /// The file in the state folder.
-const FILE: &str = "dns-zone.json";
+pub(super) const FILE: &str = "dns-zone.json";
 /// How often it is written at most.
 const PERIOD: Duration = Duration::from_secs(30);
 

@@ -37,6 +37,9 @@ use crate::{
     socket_store::SocketStore,
 };
 
+/// What is kept in the state folder for the next start.
+pub const FILES: [&str; 2] = [kept::FILE, corefile::KEPT];
+
 /// The server, once it has addresses to serve at.
 pub struct Names {
     runtime: Handle,
