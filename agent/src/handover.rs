@@ -9,7 +9,8 @@
 //!  ends once it has answered what came ◀── a byte ─── serves
 //! ```
 //!
-//! An agent that was not told to end waits for nobody: a second one is a mistake, and is told so.
+//! An agent that was not told to end waits for nobody: a second one is a mistake, and is told so; unless it was started to
+//! be there when the first is told to end, as in a rolling update, and waits for that (`handoverWait`).
 
 use std::{
     fs,
@@ -27,12 +28,14 @@ use crate::lock::{self, AgentLock, LockError};
 
 /// The socket in the state folder.
 const SOCKET: &str = "handover.sock";
-/// How long a lock that is held is waited for before its holder is asked: it may be at its end.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an agent that was not told to end is waited for, where nothing else is set: it may be at its end.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// How long one that hands over is waited for.
 const HANDOVER: Duration = Duration::from_secs(30);
 /// How often the lock is tried.
 const STEP: Duration = Duration::from_millis(10);
+/// The same, of an agent that may have to wait for long.
+const LONG_STEP: Duration = Duration::from_millis(100);
 
 /// Where an agent that was told to end waits for its successor.
 #[derive(Debug)]
@@ -104,10 +107,14 @@ impl Predecessor {
     }
 }
 
-/// Takes the lock, from an agent that hands over if there is one.
-pub fn take_lock(state_dir: &Path) -> Result<(AgentLock, Option<Predecessor>), LockError> {
-    let start = Instant::now();
+/// Takes the lock, from an agent that hands over if there is one. One that was not told to end is waited for so long.
+pub fn take_lock(
+    state_dir: &Path,
+    patience: Duration,
+) -> Result<(AgentLock, Option<Predecessor>), LockError> {
+    let mut start = Instant::now();
     let mut predecessor: Option<Predecessor> = None;
+    let mut told = false;
     loop {
         match lock::lock(state_dir) {
             Ok(lock) => return Ok((lock, predecessor)),
@@ -117,12 +124,20 @@ pub fn take_lock(state_dir: &Path) -> Result<(AgentLock, Option<Predecessor>), L
                 {
                     info!("taking over from the agent before");
                     predecessor = Some(Predecessor(stream));
+                    start = Instant::now();
                 }
-                let limit = if predecessor.is_some() { HANDOVER } else { PATIENCE };
+                let limit = if predecessor.is_some() { HANDOVER } else { patience };
                 if start.elapsed() > limit {
                     return Err(LockError::Held(path));
                 }
-                thread::sleep(STEP);
+                if predecessor.is_none() && start.elapsed() > PATIENCE {
+                    if !std::mem::replace(&mut told, true) {
+                        info!("waiting for the agent that runs on this node to be told to end");
+                    }
+                    thread::sleep(LONG_STEP);
+                } else {
+                    thread::sleep(STEP);
+                }
             }
             Err(error) => return Err(error),
         }
@@ -137,17 +152,19 @@ mod tests {
     fn the_node_goes_from_one_agent_to_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().to_owned();
-        let (held, nobody) = take_lock(&state).unwrap();
+        let (held, nobody) = take_lock(&state, PATIENCE).unwrap();
         assert!(nobody.is_none());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let waiting = Waiting::new(&state).unwrap();
         let path = state.clone();
         let next = thread::spawn(move || {
-            let (lock, predecessor) = take_lock(&path).unwrap();
+            let (lock, predecessor) = take_lock(&path, Duration::from_secs(60)).unwrap();
             predecessor.unwrap().relieve();
             lock
         });
+        // It is there before the first is told to end, and waits.
+        thread::sleep(PATIENCE + STEP);
+        let waiting = Waiting::new(&state).unwrap();
         let successor = runtime.block_on(waiting.successor()).unwrap();
         drop(held);
         assert!(runtime.block_on(successor.serves()));
@@ -159,8 +176,8 @@ mod tests {
     #[test]
     fn a_successor_that_dies_is_noticed_and_an_agent_that_stays_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let _held = take_lock(folder.path()).unwrap();
-        assert!(matches!(take_lock(folder.path()), Err(LockError::Held(_))));
+        let _held = take_lock(folder.path(), PATIENCE).unwrap();
+        assert!(matches!(take_lock(folder.path(), PATIENCE), Err(LockError::Held(_))));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
         fs::write(folder.path().join(SOCKET), "left by one that was killed").unwrap();

@@ -115,7 +115,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
         warn!(%error, "cannot raise the number of files that may be open");
     }
     let store = SocketStore::of_process();
-    let (lock, predecessor) = handover::take_lock(&config.state_dir)?;
+    let (lock, predecessor) = handover::take_lock(&config.state_dir, config.handover_wait)?;
     let _counting = config
         .program_stats
         .then(|| sluice_proxy::count_runs().inspect_err(|error| warn!(%error, "programStats has no effect")));

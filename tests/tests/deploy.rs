@@ -9,6 +9,7 @@ use clap::Parser;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -104,7 +105,7 @@ fn the_role_allows_what_is_watched_and_events_and_nothing_else() {
 #[test]
 fn the_agent_accepts_its_configuration_and_its_arguments() {
     let set: DaemonSet = object("DaemonSet");
-    let pod = set.spec.unwrap().template.spec.unwrap();
+    let pod = set.spec.clone().unwrap().template.spec.unwrap();
     let line = |container: &k8s_openapi::api::core::v1::Container| {
         let arguments = container.args.clone().unwrap().into_iter();
         let arguments = arguments.map(|argument| argument.replace("$(NODE_NAME)", "node1"));
@@ -135,9 +136,17 @@ fn the_agent_accepts_its_configuration_and_its_arguments() {
     assert_eq!(used.map(|mount| mount.name).collect::<BTreeSet<_>>(), volumes);
 
     // The probes ask where the agent answers.
-    let port = config.healthz_address.unwrap().port();
-    assert_eq!(agent.ports.as_ref().unwrap()[0].container_port, i32::from(port));
+    let port = IntOrString::Int(config.healthz_address.unwrap().port().into());
+    for probe in [&agent.startup_probe, &agent.liveness_probe, &agent.readiness_probe] {
+        assert_eq!(probe.clone().unwrap().http_get.unwrap().port, port);
+    }
     assert_eq!(pod.host_network, Some(true));
+    // Two are there at once while one hands over to the other: none may hold a port by its declaration, and the new one
+    // waits for the old one to be told to end.
+    assert_eq!(agent.ports, None);
+    let update = set.spec.unwrap().update_strategy.unwrap().rolling_update.unwrap();
+    assert_eq!(update.max_unavailable, Some(IntOrString::Int(0)));
+    assert!(update.max_surge.is_some() && config.handover_wait >= std::time::Duration::from_secs(600));
 }
 
 /// The set of pods that clean up.

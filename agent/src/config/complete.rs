@@ -56,6 +56,7 @@ impl Config {
             api_idle_timeout: settings.api_idle_timeout.map_or(Duration::from_secs(150), |period| period.0),
             publish_pod_status: settings.publish_pod_status.unwrap_or(false),
             state_dir: settings.state_dir.unwrap_or_else(|| "/var/lib/sluice".into()),
+            handover_wait: settings.handover_wait.map_or(crate::handover::PATIENCE, |time| time.0),
             bpffs_dir: settings.bpffs_dir.unwrap_or_else(|| "/sys/fs/bpf/sluice".into()),
             cgroup_root: settings.cgroup_root.or_else(mounted_cgroup2),
             sysctl_dir: settings.sysctl_dir,

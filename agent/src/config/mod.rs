@@ -49,6 +49,7 @@ pub struct Config {
     pub api_idle_timeout: Duration,
     pub publish_pod_status: bool,
     pub state_dir: PathBuf,
+    pub handover_wait: Duration,
     pub bpffs_dir: PathBuf,
     /// `None` where no cgroup2 is mounted: there is no fast path then.
     pub cgroup_root: Option<PathBuf>,

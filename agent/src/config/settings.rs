@@ -46,6 +46,10 @@ pub struct Settings {
     /// The folder that the agent shares with the plugin [default: /var/lib/sluice]
     #[arg(long, value_name = "FOLDER")]
     pub state_dir: Option<PathBuf>,
+    /// How long to wait for another agent that runs on the same folder to be told to end, before giving up
+    /// [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    pub handover_wait: Option<Grace>,
     /// The folder, on a BPF file system, that holds what survives the agent [default: /sys/fs/bpf/sluice]
     #[arg(long, value_name = "FOLDER")]
     pub bpffs_dir: Option<PathBuf>,
@@ -332,7 +336,7 @@ impl Settings {
     pub fn or(self, other: Self) -> Self {
         first_set!(self, other;
             node_name, kube_proxy_config, tcp_established_timeout, tcp_close_wait_timeout, udp_timeout, udp_stream_timeout,
-            masquerade_all, detect_local, cluster_cidrs, guard_node_ports, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
+            masquerade_all, detect_local, cluster_cidrs, guard_node_ports, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, handover_wait, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
             flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, overlay, vxlan_id,
             vxlan_port, node_port_addresses, cni_conf_dir, cni_conflist, attach, cluster_domain,
             cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, corefile, dns_allow_from,

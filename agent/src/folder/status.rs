@@ -74,8 +74,9 @@ pub(crate) fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
-    // Of this process alone: an agent that ends and its successor may write at the same time.
-    hidden.push(format!(".{}.new", std::process::id()));
+    // Of this process alone: an agent that ends and its successor may write at the same time, and in containers both are
+    // process 1.
+    hidden.push(format!(".{:08x}.new", rand::random::<u32>()));
     let temporary = folder.join(hidden);
     let mut file = fs::File::create(&temporary)?;
     file.write_all(text.as_bytes())?;
