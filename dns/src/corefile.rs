@@ -56,14 +56,23 @@ impl CorefileError {
 pub struct Corefile {
     /// For the server.
     pub config: DnsConfig,
-    /// Where `/health` is answered besides where it is anyway.
-    pub health: Option<SocketAddr>,
+    /// Where `/health` is answered; none: the directive is not there.
+    pub health: Option<PageAt>,
     /// How long the server goes on after it was told to stop.
     pub lameduck: Duration,
-    /// Where `/ready` is answered besides where it is anyway.
-    pub ready: Option<SocketAddr>,
+    /// Where `/ready` is answered.
+    pub ready: Option<PageAt>,
     /// Where `/metrics` is answered.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<PageAt>,
+}
+
+/// Where a page is served over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageAt {
+    /// At this port of every address.
+    Port(u16),
+    /// There alone.
+    Address(SocketAddr),
 }
 
 impl Corefile {

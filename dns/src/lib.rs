@@ -57,7 +57,7 @@ pub use config::{
     OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules, Selector, ServeStale,
     StubDomain, Template, Tls, Upstreams,
 };
-pub use corefile::{Corefile, CorefileError};
+pub use corefile::{Corefile, CorefileError, PageAt};
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
 pub use saved::{Saved, SavedError};

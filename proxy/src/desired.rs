@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -22,8 +22,11 @@ use sluice_model::{
 pub struct NodeView {
     /// The node's name.
     pub name: Arc<str>,
-    /// The service whose port 53 a server on this node answers itself; see [`FRONTEND_LOCAL_SERVER`].
+    /// The service whose ports 53 and 9153 a server on this node answers itself; see [`FRONTEND_LOCAL_SERVER`].
     pub local_dns: Option<ObjectName>,
+    /// Pages of that server: where clients ask (TCP), and where on this node it listens for that. Ports of the service
+    /// itself go before.
+    pub local_pages: BTreeMap<SocketAddr, SocketAddr>,
     /// Whether connect() to a cluster address may go straight to a backend.
     pub fast_path: bool,
     /// Whether whatever goes to a cluster address bears the node's address, pods' packets too (row 6 of the behaviour
@@ -87,8 +90,51 @@ pub struct DesiredService {
 /// Where endpoints listen.
 type Addresses = BTreeSet<(Addr, Be16)>;
 
-/// All that one service wants; empty for a service that is not proxied or not there.
+/// The ports of the cluster's DNS that a server on this node answers itself: DNS, and CoreDNS's metrics.
+const LOCAL_PORTS: [u16; 2] = [53, 9153];
+
+/// All that one service wants; empty for a service that is not proxied or not there. The service of the cluster's DNS
+/// has the pages of this node's server.
 pub fn desired_services(
+    snapshot: &Snapshot,
+    name: &ObjectName,
+    node: &NodeView,
+) -> BTreeMap<ServiceKey, DesiredService> {
+    let mut desired = desired_ports(snapshot, name, node);
+    if node.local_dns.as_ref() == Some(name) {
+        add_pages(name, node, &mut desired);
+    }
+    desired
+}
+
+/// Adds the pages of this node's DNS server, each with this node's socket for its only endpoint.
+fn add_pages(name: &ObjectName, node: &NodeView, desired: &mut BTreeMap<ServiceKey, DesiredService>) {
+    let taken: BTreeSet<FrontendKey> =
+        desired.values().flat_map(|service| service.frontends.keys().copied()).collect();
+    let is_fast = node.fast_path && !node.masquerade_all;
+    for (at, server) in &node.local_pages {
+        let proto = u16::from(Protocol::Tcp.number());
+        let frontend =
+            FrontendKey { addr: at.ip().into(), port: Be16::from_host(at.port()), proto, pad: 0 };
+        if taken.contains(&frontend) {
+            continue;
+        }
+        let key = ServiceKey {
+            service: name.clone(),
+            port: format!("page {}", at.port()).into(),
+            protocol: Protocol::Tcp,
+            family: IpFamily::of(at.ip()),
+            scope: Scope::Cluster,
+        };
+        let page = desired.entry(key).or_default();
+        page.flags = if is_fast { SERVICE_FAST_PATH } else { 0 };
+        page.frontends.insert(frontend, 0);
+        page.backends.insert((server.ip().into(), Be16::from_host(server.port())));
+    }
+}
+
+/// What a service's own ports want.
+fn desired_ports(
     snapshot: &Snapshot,
     name: &ObjectName,
     node: &NodeView,
@@ -190,7 +236,7 @@ fn frontends(
     };
     let of_family = |address: &&IpAddr| IpFamily::of(**address) == family;
     let when = |condition: bool, flag: u32| if condition { flag } else { 0 };
-    let local_server = port.port == 53 && node.local_dns.as_ref() == Some(&service.name);
+    let local_server = LOCAL_PORTS.contains(&port.port) && node.local_dns.as_ref() == Some(&service.name);
     let inside = when(local_server, FRONTEND_LOCAL_SERVER)
         | when(node.masquerade_all, FRONTEND_EXTERNAL)
         | when(service.internal_traffic_policy == TrafficPolicy::Local, FRONTEND_LOCAL_INSIDE);

@@ -167,8 +167,44 @@ fn the_cluster_dns_port_is_answered_on_the_node() {
     let node = NodeView { local_dns: Some(service.name.clone()), ..NodeView::default() };
     assert_eq!(
         frontends(service, &node),
-        ["10.96.0.7 port 0 flags 32", "10.96.0.7 port 53 flags 2", "10.96.0.7 port 9153 flags 0"]
+        ["10.96.0.7 port 0 flags 32", "10.96.0.7 port 53 flags 2", "10.96.0.7 port 9153 flags 2"]
     );
+}
+
+#[test]
+fn pages_of_the_dns_server_are_reached_at_its_address_unless_the_service_has_their_ports() {
+    let mut service = web();
+    service.cluster_ips.truncate(1);
+    service.ports.truncate(1);
+    service.ports[0].port = 8181;
+    let name = service.name.clone();
+    let page = |at: &str, server: &str| (at.parse().unwrap(), server.parse().unwrap());
+    let node = NodeView {
+        local_dns: Some(name.clone()),
+        local_pages: [
+            page("10.96.0.7:8080", "192.0.2.1:9153"),
+            page("10.96.0.7:8181", "192.0.2.1:9153"),
+            page("[fd00::7]:8080", "[2001:db8::1]:9153"),
+        ]
+        .into(),
+        fast_path: true,
+        ..NodeView::default()
+    };
+    let told = |snapshot: &Snapshot| {
+        let desired = desired_services(snapshot, &name, &node);
+        let pages = desired.iter().filter(|(key, _)| key.port.starts_with("page"));
+        let told = pages.map(|(key, page)| {
+            assert_eq!(page.flags, SERVICE_FAST_PATH);
+            let [(address, port)] = page.backends.iter().collect::<Vec<_>>()[..] else { panic!("{page:?}") };
+            format!("{} {:?}: {address} {port}", key.port, key.family)
+        });
+        told.collect::<Vec<_>>()
+    };
+    let both = ["page 8080 V4: 192.0.2.1 9153", "page 8080 V6: 2001:db8::1 9153"];
+    assert_eq!(told(&snapshot(service, Vec::new())), both);
+    assert_eq!(told(&Snapshot::default()), [both[0], both[1], "page 8181 V4: 192.0.2.1 9153"], "no service");
+    let other = ObjectName::new("default", "other");
+    assert_eq!(desired_services(&Snapshot::default(), &other, &node), BTreeMap::new());
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Keeps the services' maps as the cluster wants them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use sluice_ebpf_common::{Addr, Be16, FRONTEND_ADDRESS, FrontendKey};
 use sluice_model::{Changes, IpFamily, ObjectName, Protocol, Snapshot};
@@ -99,6 +102,14 @@ impl<S: MapStore> Proxy<S> {
         })
     }
 
+    /// Says where pages of this node's DNS server are reached, for the next pass; see [`NodeView::local_pages`].
+    pub fn set_local_pages(&mut self, pages: BTreeMap<SocketAddr, SocketAddr>) {
+        if self.node.local_pages != pages {
+            self.node.local_pages = pages;
+            self.unfinished.extend(self.node.local_dns.clone());
+        }
+    }
+
     /// Brings the maps in line with the snapshot, where it changed. The first call takes the snapshot as
     /// complete, whatever `changes` says: services that the maps hold and it does not are removed.
     pub fn sync(&mut self, snapshot: &Snapshot, changes: &Changes) -> SyncReport {
@@ -106,7 +117,8 @@ impl<S: MapStore> Proxy<S> {
         // The node's zone decides which endpoints are near.
         if self.adopting || changes.everything || changes.nodes.contains(&self.node.name) {
             let gone = self.known.keys().map(|key| key.service.clone()).collect::<BTreeSet<_>>();
-            let all = snapshot.services.keys().cloned().chain(gone).collect();
+            let dns = self.node.local_dns.clone();
+            let all = snapshot.services.keys().cloned().chain(gone).chain(dns).collect();
             self.sync_services(snapshot, &all, &mut report);
             self.remove_unclaimed(&mut report);
             self.adopting = false;

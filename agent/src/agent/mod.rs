@@ -283,6 +283,11 @@ impl Work for Agent {
         {
             failures.push(failure);
         }
+        if let Some(names) = &mut self.names {
+            let found = self.node.iter().flat_map(|(found, _)| &found.addresses);
+            let local = found.map(|(_, address)| address.addr()).collect();
+            names.prepare(&self.config, &self.snapshot, &changes, local);
+        }
         if self.config.proxy
             && let Err(failure) = self.serve_services(depth, &dirty, &changes, &mut failures)
         {
@@ -296,9 +301,7 @@ impl Work for Agent {
             self.route(&mut failures);
         }
         if let Some(names) = &mut self.names {
-            let found = self.node.iter().flat_map(|(found, _)| &found.addresses);
-            let local = found.map(|(_, address)| address.addr()).collect();
-            failures.extend(names.publish(&self.config, &self.snapshot, &changes, local));
+            failures.extend(names.publish(&self.config, &self.snapshot, &changes));
         }
         if dirty.node
             && let Err(failure) = self.describe_node()

@@ -11,6 +11,7 @@ use crate::{
     failure::Failure,
     health_ports::Place,
     metrics::PassRecord,
+    names::Names,
     run::Depth,
     services::{Services, wanted_hooks},
 };
@@ -52,6 +53,7 @@ impl Agent {
             let adopted = services.adopt_pods(&self.config, &mut self.attachments, node, &mut self.netlink);
             failures.extend(adopted.err());
         }
+        services.set_local_pages(self.names.as_ref().map(Names::pages).unwrap_or_default());
         let start = Instant::now();
         // What is fresh has just read the maps.
         let errors = services.sync(&self.snapshot, changes, whole && !fresh);

@@ -1,15 +1,16 @@
 //! What the DNS server should be like, from the configuration, the Corefile and the cluster. Pure.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use ipnet::IpNet;
-use sluice_dns::{Corefile, CorefileError, DnsConfig, PodRecords, Upstreams};
-use sluice_model::{Service, ServicePort, Snapshot, TargetPort};
+use sluice_dns::{Corefile, CorefileError, DnsConfig, PageAt, PodRecords, Upstreams};
+use sluice_model::{Protocol, Service, ServicePort, Snapshot, TargetPort};
 
+use super::pages;
 use crate::{
     api::{Needs, Pods},
     config::Config,
@@ -19,8 +20,8 @@ use crate::{
 const PORT: u16 = 53;
 /// The lameduck time of the standard manifests.
 const LAMEDUCK: Duration = Duration::from_secs(5);
-/// The port of DNS's metrics.
-const METRICS_PORT: u16 = 9153;
+/// CoreDNS's ports for `/health`, `/ready` and `/metrics`.
+const PAGE_PORTS: [u16; 3] = [8080, 8181, 9153];
 
 /// What the server should be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,20 +30,20 @@ pub struct Wanted {
     pub dns: DnsConfig,
     /// Where it is told over HTTP how it is.
     pub doors: DoorAddresses,
+    /// Where it is told so by way of the datapath, and the door that leads to.
+    pub pages: BTreeMap<SocketAddr, SocketAddr>,
     /// How long it goes on answering after the agent was told to end.
     pub lameduck: Duration,
 }
 
-/// Where it is told over HTTP how the server is, besides the agent's own address for health. CoreDNS has ports 8080 and
-/// 8181 in a pod of its own; on a node they would be taken from pods in the host's network, so they are served only
-/// where somebody says so.
+/// The sockets at which it is told over HTTP how the server is, besides the agent's own address for health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DoorAddresses {
     /// `/health`.
     pub health: Option<SocketAddr>,
     /// `/ready`.
     pub ready: Option<SocketAddr>,
-    /// `/metrics`.
+    /// `/metrics`, and the two others beside it.
     pub metrics: Option<SocketAddr>,
 }
 
@@ -59,16 +60,21 @@ pub fn default_service(config: &Config) -> Option<Service> {
     if !config.dns || config.cluster_dns.is_empty() {
         return None;
     }
-    let port = |name: &str, protocol| ServicePort {
+    let port = |name: &str, protocol, port| ServicePort {
         name: name.into(),
         protocol,
-        port: PORT,
-        target_port: TargetPort::Number(PORT),
+        port,
+        target_port: TargetPort::Number(port),
         node_port: None,
     };
+    let [.., metrics] = PAGE_PORTS;
     Some(Service {
         cluster_ips: config.cluster_dns.clone(),
-        ports: vec![port("dns", sluice_model::Protocol::Udp), port("dns-tcp", sluice_model::Protocol::Tcp)],
+        ports: vec![
+            port("dns", Protocol::Udp, PORT),
+            port("dns-tcp", Protocol::Tcp, PORT),
+            port("metrics", Protocol::Tcp, metrics),
+        ],
         ..Service::new(config.dns_service.clone())
     })
 }
@@ -139,12 +145,11 @@ pub(super) fn wanted(
         allow_from: clients(config, snapshot, &addresses, local),
         ..DnsConfig::default()
     };
-    let metrics = Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), METRICS_PORT));
-    let (mut dns, doors, lameduck) = match corefile {
-        None => (base, DoorAddresses { metrics, ..DoorAddresses::default() }, LAMEDUCK),
+    let (mut dns, said, lameduck) = match corefile {
+        None => (base, PAGE_PORTS.map(|port| Some(PageAt::Port(port))), LAMEDUCK),
         Some(text) => {
             let Corefile { config, health, ready, metrics, lameduck } = Corefile::read(text, base)?;
-            (config, DoorAddresses { health, ready, metrics }, lameduck)
+            (config, [health, ready, metrics], lameduck)
         }
     };
     // The cluster's DNS addresses are served whatever else a Corefile binds, and on the port of DNS: the one that a
@@ -152,15 +157,10 @@ pub(super) fn wanted(
     let listen: BTreeSet<SocketAddr> =
         addresses.iter().map(|ip| SocketAddr::new(*ip, PORT)).chain(dns.listen).collect();
     dns.listen = listen.into_iter().collect();
-    Ok(Wanted {
-        dns,
-        doors: DoorAddresses {
-            health: config.dns_health_address.map_or(doors.health, |set| set.0),
-            ready: config.dns_ready_address.map_or(doors.ready, |set| set.0),
-            metrics: config.dns_metrics_address.map_or(doors.metrics, |set| set.0),
-        },
-        lameduck: config.dns_lameduck.unwrap_or(lameduck),
-    })
+    let bound = dns.listen.iter().map(SocketAddr::ip).collect();
+    let node = snapshot.nodes.get(&config.node_name).map(|node| &**node);
+    let (doors, pages) = pages::doors(config, said, node, &addresses, &bound);
+    Ok(Wanted { dns, doors, pages, lameduck: config.dns_lameduck.unwrap_or(lameduck) })
 }
 
 #[cfg(test)]
@@ -206,7 +206,8 @@ mod tests {
         assert_eq!(addresses(&config, &Snapshot::default()).len(), 2);
         let mut service = default_service(&config).unwrap();
         assert_eq!(service.name.to_string(), "kube-system/kube-dns");
-        assert!(service.is_proxied() && service.ports.iter().all(|port| port.port == 53));
+        let ports: Vec<_> = service.ports.iter().map(|port| port.port).collect();
+        assert!(service.is_proxied() && ports == [53, 53, 9153]);
         service.cluster_ips = vec!["10.96.0.11".parse().unwrap()];
         let snapshot = snapshot([Object::Service(service)]);
         let addresses: Vec<_> = addresses(&config, &snapshot).iter().map(ToString::to_string).collect();
@@ -281,8 +282,10 @@ mod tests {
         assert_eq!((told.dns.zone.as_str(), told.dns.ttl), ("k8s.test", 9));
         let listen: Vec<_> = told.dns.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["10.96.0.10:53", "169.254.20.10:5353", "[fd00::a]:53"]);
-        let doors = [told.doors.health, told.doors.ready, told.doors.metrics].map(|a| a.map(|a| a.port()));
-        assert_eq!((doors, told.lameduck), ([Some(8088), None, None], Duration::from_secs(7)));
+        let doors = |wanted: &Wanted| {
+            [wanted.doors.health, wanted.doors.ready, wanted.doors.metrics].map(|door| door.map(|at| at.port()))
+        };
+        assert_eq!((doors(&told), told.lameduck), ([None, None, None], Duration::from_secs(7)));
 
         let flags = config(|settings| {
             settings.dns_health_address = Some(Listen(None));
@@ -291,12 +294,10 @@ mod tests {
             settings.dns_lameduck = "1s".parse().ok();
         });
         let told = wanted(&flags, Some(text), &empty.0, &empty.1).unwrap();
-        let doors = [told.doors.health, told.doors.ready, told.doors.metrics].map(|a| a.map(|a| a.port()));
-        assert_eq!((doors, told.lameduck), ([None, Some(8282), Some(9)], Duration::from_secs(1)));
+        assert_eq!((doors(&told), told.lameduck), ([None, Some(8282), Some(9)], Duration::from_secs(1)));
 
         let plain = wanted(&config(|_| {}), None, &empty.0, &empty.1).unwrap();
-        let doors = [plain.doors.health, plain.doors.ready, plain.doors.metrics].map(|a| a.map(|a| a.port()));
-        assert_eq!((doors, plain.lameduck), ([None, None, Some(9153)], LAMEDUCK));
+        assert_eq!((doors(&plain), plain.lameduck), ([None, None, Some(9153)], LAMEDUCK));
         let error = wanted(&flags, Some(". {\n whoami\n}"), &empty.0, &empty.1).unwrap_err();
         assert_eq!(error.to_string(), "line 2: whoami: this directive is not supported");
     }

@@ -102,7 +102,8 @@ impl Doors {
             ("/health", wanted.health, &|| Router::new().route("/health", get(|| async { "OK" }))),
             ("/ready", wanted.ready, &|| Router::new().route("/ready", get(ready)).with_state(state.clone())),
             ("/metrics", wanted.metrics, &|| {
-                Router::new().route("/metrics", get(tell)).with_state(metrics.clone())
+                let metrics = Router::new().route("/metrics", get(tell)).with_state(metrics.clone());
+                metrics.merge(self::routes(state.clone()))
             }),
         ];
         let mut errors = Vec::new();
@@ -160,7 +161,7 @@ async fn ready(State(state): State<NamesState>) -> Response {
     if state.is_ready() {
         return "OK".into_response();
     }
-    let why = if state.is_leaving() { "shutting down" } else { "kubernetes" };
+    let why = if state.is_leaving() { "Shutting down" } else { "kubernetes" };
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 

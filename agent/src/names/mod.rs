@@ -10,9 +10,10 @@ mod corefile;
 mod desired;
 mod doors;
 mod kept;
+mod pages;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::PoisonError,
 };
@@ -182,15 +183,19 @@ impl Names {
         }
     }
 
-    /// Makes the server serve as it should, and gives it the snapshot. `local`: the node's addresses.
-    pub fn publish(
+    /// Where pages of the server are reached that the datapath leads to it, and where it listens for that.
+    pub fn pages(&self) -> BTreeMap<SocketAddr, SocketAddr> {
+        self.wanted.as_ref().map(|(wanted, _)| wanted.pages.clone()).unwrap_or_default()
+    }
+
+    /// Makes out what the server should be like, before [`Self::publish`]. `local`: the node's addresses.
+    pub fn prepare(
         &mut self,
         config: &Config,
         snapshot: &Snapshot,
         changes: &Changes,
         local: BTreeSet<IpAddr>,
-    ) -> Vec<Failure> {
-        let mut failures = Vec::new();
+    ) {
         let may_differ = changes.everything
             || !changes.nodes.is_empty()
             || !changes.service_cidrs.is_empty()
@@ -203,6 +208,11 @@ impl Names {
                 Err(error) => error!(%error, "the Corefile cannot be read any more"),
             }
         }
+    }
+
+    /// Makes the server serve as it should, and gives it the snapshot.
+    pub fn publish(&mut self, config: &Config, snapshot: &Snapshot, changes: &Changes) -> Vec<Failure> {
+        let mut failures = Vec::new();
         let Some((wanted, _)) = self.wanted.clone() else { return failures };
         if let Some(demand) = &self.demand {
             demand.set(&desired::needs(&wanted.dns));

@@ -6,7 +6,7 @@ pub use wiring::wanted_hooks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -68,6 +68,7 @@ impl Services {
         let view = ProxyConfig {
             name: config.node_name.clone(),
             local_dns: config.dns.then(|| config.dns_service.clone()),
+            local_pages: BTreeMap::new(),
             fast_path: config.fast_path && config.cgroup_root.is_some(),
             masquerade_all: config.masquerade_all,
         };
@@ -99,6 +100,11 @@ impl Services {
         self.datapath.set_networks(&facts.networks, read_back)?;
         self.datapath.set_uplinks(&facts.sources)?;
         self.datapath.set_node_addresses(&facts.addresses)
+    }
+
+    /// Says where pages of this node's DNS server are reached, for the next pass over the services.
+    pub fn set_local_pages(&mut self, pages: BTreeMap<SocketAddr, SocketAddr>) {
+        self.proxy.set_local_pages(pages);
     }
 
     /// Brings the services in line with the snapshot; with `read_back`, with a look at what the maps hold.

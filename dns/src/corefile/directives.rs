@@ -1,13 +1,13 @@
 //! What each directive means.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     str::FromStr,
     time::Duration,
 };
 
 use super::{
-    Corefile, CorefileError, bad_option,
+    Corefile, CorefileError, PageAt, bad_option,
     forward::Way,
     syntax::{Directive, Setting},
     values::{self, duration},
@@ -73,7 +73,7 @@ impl<'k> Block<'k> {
                 no_options(directive)
             }
             "health" => {
-                corefile.health = listen(directive, None)?;
+                corefile.health = Some(page(directive, PageAt::Port(8080))?);
                 for option in &directive.options {
                     match option.name.as_str() {
                         "lameduck" => corefile.lameduck = option_duration(option)?,
@@ -83,7 +83,7 @@ impl<'k> Block<'k> {
                 Ok(())
             }
             "ready" => {
-                corefile.ready = listen(directive, None)?;
+                corefile.ready = Some(page(directive, PageAt::Port(8181))?);
                 for option in &directive.options {
                     match (option.name.as_str(), option.words.as_slice()) {
                         // What is ready here stays so until the end.
@@ -94,7 +94,8 @@ impl<'k> Block<'k> {
                 Ok(())
             }
             "prometheus" => {
-                corefile.metrics = listen(directive, Some("localhost:9153"))?;
+                let usual = PageAt::Address((Ipv4Addr::LOCALHOST, 9153).into());
+                corefile.metrics = Some(page(directive, usual)?);
                 no_options(directive)
             }
             "kubernetes" => self.kubernetes(directive, corefile),
@@ -185,9 +186,12 @@ pub(super) fn word_duration(option: &Setting, word: &str) -> Result<Duration> {
     duration(word).ok_or_else(|| bad_option(option, format!("{word:?} is not a duration")))
 }
 
-/// The address that is given, if one is.
-fn listen(directive: &Directive, default: Option<&str>) -> Result<Option<SocketAddr>> {
-    let Some(word) = directive.words.first().map(String::as_str).or(default) else { return Ok(None) };
-    let address = values::listen(word);
-    address.map(Some).ok_or_else(|| wrong(directive, format!("{word:?} is not an address and a port")))
+/// Where a page is served: where the directive says, or else where it usually is.
+fn page(directive: &Directive, usual: PageAt) -> Result<PageAt> {
+    match directive.words.as_slice() {
+        [] => Ok(usual),
+        [word] => values::page(word)
+            .ok_or_else(|| wrong(directive, format!("{word:?} is not an address and a port"))),
+        [_, other, ..] => Err(wrong(directive, format!("{other:?} is one word too many"))),
+    }
 }

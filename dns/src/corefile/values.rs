@@ -7,6 +7,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::PageAt;
+
 /// A server block's domain and port: `cluster.local:53`, `.`, `dns://example.org`, `10.0.0.0/8`.
 pub(super) fn zone_and_port(key: &str) -> Option<(String, u16)> {
     let key = key.strip_prefix("dns://").unwrap_or(key);
@@ -67,15 +69,17 @@ fn address(text: &str, port: u16) -> Option<SocketAddr> {
     bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, port)).or_else(|_| text.parse()).ok()
 }
 
-/// Where to listen: `:8080`, `169.254.20.10:8080`.
-pub(super) fn listen(text: &str) -> Option<SocketAddr> {
-    match text.strip_prefix(':').or_else(|| text.strip_prefix("localhost:")) {
-        Some(port) => {
-            let address = if text.starts_with(':') { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-            Some(SocketAddr::new(address.into(), port.parse().ok()?))
-        }
-        None => text.parse().ok(),
+/// Where a page is served: `:8080`, `localhost:9153`, `169.254.20.10:8080`.
+pub(super) fn page(text: &str) -> Option<PageAt> {
+    if let Some(port) = text.strip_prefix(':') {
+        return port.parse().ok().map(PageAt::Port);
     }
+    let address: SocketAddr = match text.strip_prefix("localhost:") {
+        Some(port) => (Ipv4Addr::LOCALHOST, port.parse().ok()?).into(),
+        None => text.parse().ok()?,
+    };
+    let is_all = address.ip().is_unspecified();
+    Some(if is_all { PageAt::Port(address.port()) } else { PageAt::Address(address) })
 }
 
 /// A duration as Go writes it: `5s`, `1m30s`, `500ms`, `1.5h`; a number alone is seconds.
@@ -144,8 +148,17 @@ mod tests {
             assert_eq!(upstream(text), Some(Upstream { address: address.parse().unwrap(), tls }), "{text}");
         }
         assert_eq!(upstream("dns.example.org"), None);
-        assert_eq!(listen(":8080"), "0.0.0.0:8080".parse().ok());
-        assert_eq!(listen("169.254.20.10:8080"), "169.254.20.10:8080".parse().ok());
+        for (text, wanted) in [
+            (":8080", Some(PageAt::Port(8080))),
+            ("0.0.0.0:8080", Some(PageAt::Port(8080))),
+            ("[::]:8080", Some(PageAt::Port(8080))),
+            ("localhost:9153", Some(PageAt::Address("127.0.0.1:9153".parse().unwrap()))),
+            ("169.254.20.10:8080", Some(PageAt::Address("169.254.20.10:8080".parse().unwrap()))),
+            ("8080", None),
+            (":http", None),
+        ] {
+            assert_eq!(page(text), wanted, "{text}");
+        }
     }
 
     #[test]

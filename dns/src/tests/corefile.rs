@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{
     AclAction, CacheConfig, Change, Corefile, DnsConfig, ForwardOptions, LogRule, NameMatch, PodRecords,
-    Policy, Prefetch, Probe, Rules, ServeStale, Tls, Upstreams,
+    PageAt, Policy, Prefetch, Probe, Rules, ServeStale, Tls, Upstreams,
 };
 
 fn read(text: &str) -> Corefile {
@@ -49,8 +49,8 @@ fn the_standard_corefile_is_our_default() {
     let cache = CacheConfig { no_success: own.clone(), no_denial: own, ..base.cache.clone() };
     assert_eq!(corefile.config, DnsConfig { rules: vec![Rules::new(".")], cache, ..base });
     assert_eq!(corefile.lameduck, Duration::from_secs(5));
-    let addresses = [corefile.health, corefile.ready, corefile.metrics].map(|a| a.map(|a| a.to_string()));
-    assert_eq!(addresses, [None, None, Some("0.0.0.0:9153".to_owned())]);
+    let pages = [corefile.health, corefile.ready, corefile.metrics];
+    assert_eq!(pages, [8080, 8181, 9153].map(|port| Some(PageAt::Port(port))));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn what_newer_corefiles_say_is_read() {
     let Corefile { config, ready, .. } = read(text);
     assert_eq!((config.zone.as_str(), config.reverse_fallthrough), ("k8s.test", true));
     assert_eq!(config.exposure.labels, Some("app in (web,db)".parse().unwrap()));
-    assert_eq!(ready, "0.0.0.0:8282".parse().ok());
+    assert_eq!(ready, Some(PageAt::Port(8282)));
     let log = &config.rules[0].log;
     assert_eq!((log[0].format.as_str(), log[0].classes.len()), ("{combined}", 2));
     assert_eq!(

@@ -33,6 +33,7 @@ mod metrics;
 mod names;
 mod names_change;
 mod names_end;
+mod names_pages;
 mod nodeport;
 mod overlay;
 mod paths;

@@ -101,9 +101,9 @@ fn an_agent_that_ends_is_a_lame_duck_for_a_while() -> Result<()> {
     let outcome = load(site.client(), 1500, || {
         node.terminate_agent()?;
         wait_for("/ready to say no", LIMIT, || {
-            Ok((get(8181, "ready")? == "shutting down 503").then_some(()))
+            Ok((get(8181, "ready")? == "Shutting down 503").then_some(()))
         })?;
-        assert_eq!(get(10256, "ready")?, "shutting down 503");
+        assert_eq!(get(10256, "ready")?, "Shutting down 503");
         assert_eq!(get(10256, "health")?, "OK 200");
         Ok(())
     })?;
