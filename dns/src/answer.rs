@@ -107,7 +107,10 @@ fn write_found(
             reply.record(Section::Answer, |out| push_address(out, owner, *address, ttl));
         }
         Found::Hosts(hosts) => write_hosts(hosts, query.qtype, owner, first(hosts.len()), ttl, reply),
-        Found::Srv(key, records, ports) => write_srv(zone, key, records, ports, owner, turn, reply),
+        Found::Srv(key, records, ports) => {
+            let domain = zone.origin.domain_of(&query.name);
+            write_srv(zone, (key, domain), records, ports, owner, turn, reply);
+        }
         Found::Pointers(pointers) => {
             for pointer in *pointers {
                 let written = reply.record(Section::Answer, |out| {
@@ -119,15 +122,9 @@ fn write_found(
                 }
             }
         }
-        Found::Ns => write_ns(zone, owner, reply),
+        Found::Ns => write_ns(zone, zone.origin.domain_of(&query.name), owner, reply),
         Found::Version => {
-            reply.record(Section::Answer, |out| {
-                push_head(out, owner, rtype::TXT, SCHEMA_TTL);
-                push_data(out, |out| {
-                    out.push(SCHEMA.len() as u8);
-                    out.extend(SCHEMA);
-                });
-            });
+            reply.record(Section::Answer, |out| push_version(out, owner));
         }
         Found::Any => {
             reply.record(Section::Answer, |out| {
@@ -151,7 +148,7 @@ fn write_hosts(hosts: &[Host], qtype: u16, owner: u16, first: usize, ttl: u32, r
 /// SRV records, and the addresses of their targets as far as they fit.
 fn write_srv(
     zone: &Zone,
-    key: &[u8],
+    (key, domain): (&[u8], &WireName),
     records: &ServiceRecords,
     ports: &[Port],
     owner: u16,
@@ -172,7 +169,7 @@ fn write_srv(
                 out.extend(weight.to_be_bytes());
                 out.extend(port.to_be_bytes());
                 let label = host.and_then(|host| records.hosts.get(host as usize)).map(|host| &host.label);
-                push_service_name(out, zone, label.map(|l| &**l), key);
+                push_service_name(out, domain, label.map(|l| &**l), key);
             });
         });
         if written {
@@ -212,14 +209,14 @@ fn write_srv(
     }
 }
 
-fn write_ns(zone: &Zone, owner: u16, reply: &mut Reply<'_>) {
+fn write_ns(zone: &Zone, domain: &WireName, owner: u16, reply: &mut Reply<'_>) {
     let ttl = zone.origin.options.ttl;
     let Some(target) = reply.pointer(RECORD_HEAD) else { return };
     reply.record(Section::Answer, |out| {
         push_head(out, owner, rtype::NS, ttl);
         push_data(out, |out| {
             out.extend(b"\x02ns\x03dns");
-            out.extend(zone.origin.name.as_bytes());
+            out.extend(domain.as_bytes());
         });
     });
     for address in zone.origin.server_v4.addresses().chain(zone.origin.server_v6.addresses()) {
@@ -230,39 +227,49 @@ fn write_ns(zone: &Zone, owner: u16, reply: &mut Reply<'_>) {
 /// The SOA record of the zone that the question's name is in: the cluster's, or the reverse tree.
 fn write_soa(zone: &Zone, query: &Query<'_>, section: Section, reply: &mut Reply<'_>) {
     let ttl = zone.origin.options.ttl;
-    let above = query.name.labels_before(zone.origin.name.as_bytes());
-    let (in_zone, apex) = match above {
-        Some(above) => (true, above),
+    let (in_zone, apex) = match zone.origin.above(&query.name) {
+        Some((above, _)) => (true, above),
         None => (false, query.name.count().saturating_sub(2)),
     };
     let apex = QUESTION_POINTER + query.name.start(apex) as u16;
     reply.record(section, |out| {
         push_head(out, apex, rtype::SOA, ttl.min(300));
         push_data(out, |out| {
-            for labels in [&b"\x02ns\x03dns"[..], b"\x0ahostmaster"] {
-                out.extend(labels);
-                if in_zone {
-                    out.extend(apex.to_be_bytes());
-                } else {
-                    out.extend(zone.origin.name.as_bytes());
-                }
-            }
-            for number in [zone.serial, 7200, 1800, 86_400, ttl] {
-                out.extend(number.to_be_bytes());
-            }
+            let pointer = apex.to_be_bytes();
+            push_soa(out, zone, if in_zone { &pointer } else { zone.origin.name.as_bytes() });
         });
     });
 }
 
-fn push_pointer(out: &mut Vec<u8>, zone: &Zone, pointer: &Pointer) {
-    push_service_name(out, zone, pointer.host.as_deref(), &pointer.service);
+/// Appends the data of the zone's SOA record. `domain`: its name, or a pointer to that.
+pub(crate) fn push_soa(out: &mut Vec<u8>, zone: &Zone, domain: &[u8]) {
+    for labels in [&b"\x02ns\x03dns"[..], b"\x0ahostmaster"] {
+        out.extend(labels);
+        out.extend(domain);
+    }
+    for number in [zone.serial, 7200, 1800, 86_400, zone.origin.options.ttl] {
+        out.extend(number.to_be_bytes());
+    }
 }
 
-fn push_service_name(out: &mut Vec<u8>, zone: &Zone, host: Option<&[u8]>, service: &[u8]) {
+/// Appends the record that says which specification the zone follows, its owner's labels before it.
+pub(crate) fn push_version(out: &mut Vec<u8>, owner: u16) {
+    push_head(out, owner, rtype::TXT, SCHEMA_TTL);
+    push_data(out, |out| {
+        out.push(SCHEMA.len() as u8);
+        out.extend(SCHEMA);
+    });
+}
+
+fn push_pointer(out: &mut Vec<u8>, zone: &Zone, pointer: &Pointer) {
+    push_service_name(out, &zone.origin.name, pointer.host.as_deref(), &pointer.service);
+}
+
+fn push_service_name(out: &mut Vec<u8>, domain: &WireName, host: Option<&[u8]>, service: &[u8]) {
     out.extend(host.unwrap_or_default());
     out.extend(service);
     out.extend(b"\x03svc");
-    out.extend(zone.origin.name.as_bytes());
+    out.extend(domain.as_bytes());
 }
 
 /// Appends data with its length before it.

@@ -40,8 +40,7 @@ pub(crate) fn walk(
     let bare = with(b"\0");
     let host = host_search.iter().map(|domain| with(domain.as_bytes()));
     let bare_is_ours = bare.as_ref().is_some_and(|bare| {
-        QueryName::read(bare.as_bytes(), 0)
-            .is_some_and(|(n, _)| n.labels_before(zone.origin.name.as_bytes()).is_some())
+        QueryName::read(bare.as_bytes(), 0).is_some_and(|(name, _)| zone.origin.above(&name).is_some())
     });
     let (first, last) = if bare_is_ours { (bare, None) } else { (None, bare) };
     Some(in_zone.into_iter().chain([first]).chain(host).chain([last]).flatten().collect())

@@ -236,6 +236,8 @@ impl Default for CacheConfig {
 pub struct DnsConfig {
     /// The cluster's domain, with or without a final dot.
     pub zone: String,
+    /// Further domains in which the cluster's names are answered alike.
+    pub more_zones: Vec<String>,
     /// Where to listen, UDP and TCP: the cluster's DNS addresses. They need not exist yet when the server
     /// starts. Port 0 takes a free one, the same for UDP and TCP; see [`crate::Server::addresses`].
     pub listen: Vec<SocketAddr>,
@@ -283,12 +285,24 @@ pub struct DnsConfig {
     pub allow_from: Vec<IpNet>,
     /// What upstreams answered is kept.
     pub cache: CacheConfig,
+    /// Who may have the cluster's domain as a whole (AXFR, IXFR); nobody else.
+    pub transfers: Vec<Transfer>,
+}
+
+/// Who may have domains as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Domains within these.
+    pub zones: Vec<String>,
+    /// Clients of these networks; empty: all.
+    pub to: Vec<IpNet>,
 }
 
 impl Default for DnsConfig {
     fn default() -> Self {
         Self {
             zone: "cluster.local".to_owned(),
+            more_zones: Vec::new(),
             listen: Vec::new(),
             ttl: 30,
             pods: PodRecords::default(),
@@ -310,6 +324,7 @@ impl Default for DnsConfig {
             rules: Vec::new(),
             allow_from: Vec::new(),
             cache: CacheConfig::default(),
+            transfers: Vec::new(),
         }
     }
 }

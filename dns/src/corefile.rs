@@ -16,7 +16,12 @@ mod syntax;
 mod token;
 mod values;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use self::{
     directives::Block,
@@ -64,6 +69,44 @@ pub struct Corefile {
     pub ready: Option<PageAt>,
     /// Where `/metrics` is answered.
     pub metrics: Option<PageAt>,
+    /// Devices whose addresses are to be listened on as well.
+    pub devices: Devices,
+}
+
+/// Devices of the node at whose addresses a server listens, whatever these are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// The port.
+    pub port: u16,
+    /// The devices' names.
+    pub bound: BTreeSet<String>,
+    /// Names of devices, and addresses, that are left out.
+    pub except: BTreeSet<String>,
+}
+
+impl Devices {
+    /// Where to listen on a node whose devices have these addresses.
+    pub fn listen<'a>(&self, addresses: impl IntoIterator<Item = (&'a str, IpAddr)>) -> BTreeSet<SocketAddr> {
+        let is_left_out = |device: &str, ip: IpAddr| {
+            self.except.contains(device) || self.except.iter().any(|text| text.parse() == Ok(ip))
+        };
+        let bound = addresses.into_iter().filter(|(device, _)| self.bound.contains(*device));
+        let bound = bound.filter(|(device, ip)| !is_left_out(device, *ip) && !is_link_local(*ip));
+        bound.map(|(_, ip)| SocketAddr::new(ip, self.port)).collect()
+    }
+}
+
+/// An IPv6 address that means something else on each device.
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// What `bind` says in all server blocks.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Bound {
+    addresses: BTreeSet<IpAddr>,
+    devices: BTreeSet<String>,
+    except: BTreeSet<String>,
 }
 
 /// Where a page is served over HTTP.
@@ -94,25 +137,36 @@ impl Corefile {
         let blocks = syntax::parse(text)?;
         let upstreams = crate::Upstreams::None;
         let mut corefile = Self {
-            config: DnsConfig { stub_domains: Vec::new(), rules: Vec::new(), upstreams, ..base },
+            config: DnsConfig {
+                stub_domains: Vec::new(),
+                rules: Vec::new(),
+                transfers: Vec::new(),
+                upstreams,
+                ..base
+            },
             health: None,
             lameduck: Duration::ZERO,
             ready: None,
             metrics: None,
+            devices: Devices::default(),
         };
         let mut port = None;
-        let mut bound = Vec::new();
+        let mut bound = Bound::default();
+        let mut has_kubernetes = false;
         for block in &blocks {
-            corefile.add(block, &mut port, &mut bound)?;
+            let is_kubernetes = corefile.add(block, &mut port, &mut bound)?;
+            if is_kubernetes && std::mem::replace(&mut has_kubernetes, true) {
+                let problem = "the second of all server blocks: one names all domains";
+                return Err(CorefileError::at(&block.at, "kubernetes", problem));
+            }
         }
         let port = port.unwrap_or(53);
-        if bound.is_empty() {
+        if bound == Bound::default() {
             corefile.config.listen.iter_mut().for_each(|address| address.set_port(port));
         } else {
-            bound.sort_unstable();
-            bound.dedup();
-            corefile.config.listen = bound.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+            corefile.config.listen = bound.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
         }
+        corefile.devices = Devices { port, bound: bound.devices, except: bound.except };
         Ok(corefile)
     }
 
@@ -120,13 +174,15 @@ impl Corefile {
         &mut self,
         server: &ServerBlock,
         port: &mut Option<u16>,
-        bound: &mut Vec<std::net::IpAddr>,
-    ) -> Result<(), CorefileError> {
+        bound: &mut Bound,
+    ) -> Result<bool, CorefileError> {
         let mut block = Block::new(&server.keys);
         for directive in &server.directives {
             block.read(directive, self)?;
         }
-        bound.append(&mut block.bind);
+        bound.addresses.append(&mut block.bind.addresses);
+        bound.devices.append(&mut block.bind.devices);
+        bound.except.append(&mut block.bind.except);
         for key in &server.keys {
             let (zone, own) = values::zone_and_port(key)
                 .ok_or_else(|| CorefileError::at(&server.at, key, "is not a domain and a port"))?;
@@ -154,7 +210,7 @@ impl Corefile {
                 self.config.stub_domains.push(own);
             }
         }
-        Ok(())
+        Ok(block.has_kubernetes)
     }
 }
 

@@ -19,13 +19,14 @@ use crate::{
     autopath,
     clients::Clients,
     failures::Failures,
-    message::Question,
+    message::{self, Question},
     metrics::Part,
     name::WireName,
     query::{Query, QueryName, Refusal},
     reply::{self, Reply},
     routes::Routes,
     rules::{RuleSet, Said, Scope},
+    transfer::{self, Transfers},
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Found, Origin, Zone},
 };
@@ -75,6 +76,8 @@ pub(crate) enum Outcome {
     Refresh(Part),
     /// Others must be asked: [`Handler::later`].
     Later,
+    /// The answer is the whole zone: [`Handler::transfer`]. Over TCP only.
+    Transfer,
 }
 
 /// Answers queries. One for all sockets.
@@ -87,6 +90,7 @@ pub(crate) struct Handler {
     /// What comes before all else.
     pub(crate) rules: RuleSet,
     allow_from: Clients,
+    transfers: Transfers,
     /// Where names of ours that do not exist are asked for elsewhere.
     fallthrough: Vec<WireName>,
     udp_payload: u16,
@@ -101,6 +105,7 @@ impl Handler {
         zone: ZoneSlot,
         routes: Routes,
         rules: RuleSet,
+        transfers: Transfers,
         config: &DnsConfig,
     ) -> Self {
         Self {
@@ -109,6 +114,7 @@ impl Handler {
             routes,
             rules,
             allow_from: Clients::new(&config.allow_from),
+            transfers,
             fallthrough: config.fallthrough.iter().filter_map(|zone| WireName::parse(zone)).collect(),
             udp_payload: config.max_udp_payload,
             failures: Failures::default(),
@@ -168,7 +174,7 @@ impl Handler {
 
     fn answer_query(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            return self.say(Rcode::Refused, query, client, out);
+            return self.answer_transfer(query, client, out);
         }
         if query.qtype == rtype::OPT {
             return self.say(Rcode::FormErr, query, client, out);
@@ -185,6 +191,28 @@ impl Handler {
             scope.log(query, client, out, came.elapsed());
         }
         outcome
+    }
+
+    /// Whether the client may have the whole zone that it asks for.
+    fn answer_transfer(&self, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
+        let is_allowed = client.transport == Transport::Tcp
+            && query.qclass == CLASS_IN
+            && self.origin.above(&query.name).is_some_and(|(above, _)| above == 0)
+            && self.transfers.allow(&query.name, client.address)
+            && self
+                .rules
+                .of(&query.name)
+                .is_none_or(|scope| scope.action(query, client.address) == AclAction::Allow);
+        match &*self.zone.load() {
+            Some(zone) if is_allowed && !zone.is_stale => Outcome::Transfer,
+            _ => self.say(if is_allowed { Rcode::ServFail } else { Rcode::Refused }, query, client, out),
+        }
+    }
+
+    /// The messages that tell the whole zone, where [`Self::answer`] said that they are the answer.
+    pub(crate) fn transfer(&self, message: &[u8], client: Client) -> Vec<Vec<u8>> {
+        let (Ok(query), Some(zone)) = (Query::read(message), &*self.zone.load()) else { return Vec::new() };
+        transfer::messages(zone, &query, |out| self.reply(&query, client, flag::AA, out))
     }
 
     /// Answers by the rules of the name's domain.
@@ -276,7 +304,7 @@ impl Handler {
         let zone = self.zone.load();
         let Some(zone) = &*zone else {
             if !self.origin.claims(&query.name) {
-                return self.answer_cached(query, client, out);
+                return self.answer_cached(query, client, turn, out);
             }
             self.reply(query, client, 0, out).finish(Rcode::ServFail);
             return Outcome::Answered(Part::Kubernetes);
@@ -291,7 +319,7 @@ impl Handler {
                 reply.finish(rcode);
                 Outcome::Answered(Part::Kubernetes)
             }
-            Written::NotOurs => self.answer_cached(query, client, out),
+            Written::NotOurs => self.answer_cached(query, client, turn, out),
             Written::Leaves(_) => Outcome::Later,
         }
     }
@@ -361,7 +389,7 @@ impl Handler {
         Outcome::Answered(Part::Kubernetes)
     }
 
-    fn answer_cached(&self, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
+    fn answer_cached(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
         let resolver = self.routes.of(&query.name);
         let Some(hit) = resolver.cached(query, Instant::now()) else {
             // In a flood this must cost little.
@@ -372,6 +400,7 @@ impl Handler {
             return Outcome::Later;
         };
         hit.entry.answer.write(query, Some(hit.ttl), self.limit(query, client), self.udp_payload, out);
+        message::rotate(out, turn);
         if hit.refresh { Outcome::Refresh(Part::Cache) } else { Outcome::Answered(Part::Cache) }
     }
 

@@ -46,6 +46,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transfer;
 mod udp;
 mod upstream;
 mod wire;
@@ -55,9 +56,9 @@ pub use config::{
     AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, EdnsOption,
     Exposure, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern, OptionChange,
     OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules, Selector, ServeStale,
-    StubDomain, Template, Tls, Upstreams,
+    StubDomain, Template, Tls, Transfer, Upstreams,
 };
-pub use corefile::{Corefile, CorefileError, PageAt};
+pub use corefile::{Corefile, CorefileError, Devices, PageAt};
 pub use error::{ConfigError, DnsError};
 pub use publish::Publisher;
 pub use saved::{Saved, SavedError};

@@ -1,6 +1,10 @@
 //! Answers of other servers: checked when they come, kept as they are, handed to a client with its own
 //! question, time to live, EDNS and size.
 
+mod rotate;
+
+pub(crate) use rotate::rotate;
+
 use crate::{
     query::Query,
     reply::{OPT, push_opt},

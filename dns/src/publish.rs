@@ -39,6 +39,8 @@ struct State {
     /// When the endpoints of headless services changed last, as far as that has been measured.
     measured: BTreeMap<ObjectName, SystemTime>,
     is_published: bool,
+    /// Names of pods of this node.
+    aliases: BTreeMap<String, BTreeSet<IpAddr>>,
     /// The zone lacks what was published before.
     must_rebuild: bool,
 }
@@ -50,6 +52,7 @@ impl Publisher {
             pods: BTreeMap::new(),
             measured: BTreeMap::new(),
             is_published: false,
+            aliases: BTreeMap::new(),
             must_rebuild: false,
         };
         Self { slot, metrics, state: Arc::new(Mutex::new(state)) }
@@ -93,6 +96,20 @@ impl Publisher {
         self.slot.load_full().unwrap()
     }
 
+    /// Gives names to pods of this node, beside what the cluster says: no other names have these addresses from now on.
+    pub fn set_aliases(&self, names: &BTreeMap<String, BTreeSet<IpAddr>>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.aliases == *names {
+            return;
+        }
+        state.aliases.clone_from(names);
+        state.zone.set_aliases(names);
+        if state.is_published {
+            state.zone.serial = serial_after(state.zone.serial, SystemTime::now());
+            self.slot.store(Some(Arc::new(state.zone.clone())));
+        }
+    }
+
     /// Publishes `snapshot` anew in a zone that is made otherwise.
     pub(crate) fn change(&self, origin: Arc<Origin>, snapshot: &Snapshot) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,6 +139,7 @@ impl Publisher {
             // From nothing, so that whatever went wrong before is gone.
             let mut fresh = (Zone::new(state.zone.origin.clone()), BTreeMap::new());
             apply(&mut fresh.0, &mut fresh.1, snapshot, &all(snapshot));
+            fresh.0.set_aliases(&state.aliases);
             fresh
         } else {
             let mut zone = state.zone.clone();
@@ -135,8 +153,7 @@ impl Publisher {
         state.pods = pods;
         // The serial follows the clock but moves with every change, and never back.
         state.zone.serial = if differs || !state.is_published {
-            let seconds = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() as u32;
-            seconds.max(serial.wrapping_add(1))
+            serial_after(serial, now)
         } else {
             serial
         };
@@ -168,6 +185,12 @@ impl Publisher {
             }
         }
     }
+}
+
+/// The serial number after this one.
+fn serial_after(serial: u32, now: SystemTime) -> u32 {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() as u32;
+    seconds.max(serial.wrapping_add(1))
 }
 
 /// Changes that name every object there is.

@@ -57,6 +57,11 @@ impl<'o> Reply<'o> {
         u16::try_from(self.out.len() + ahead).ok().filter(|at| *at < 0x4000).map(|at| 0xc000 | at)
     }
 
+    /// Whether a record of this length fits.
+    pub(crate) fn fits(&self, length: usize) -> bool {
+        self.out.len() + length <= self.limit
+    }
+
     /// Adds one record, which `write` appends whole. False where it does not fit: then the answer is marked
     /// truncated, unless it is only additional.
     pub(crate) fn record(&mut self, section: Section, write: impl FnOnce(&mut Vec<u8>)) -> bool {

@@ -26,6 +26,7 @@ use crate::{
     routes::Routes,
     rules::RuleSet,
     socket::{Inherited, Keeping, Sockets},
+    transfer::Transfers,
     zone::Origin,
 };
 
@@ -289,15 +290,20 @@ fn assemble(
     let origin = Arc::new(Origin::new(check(config)?, config, &ips));
     let routes = Routes::new(config, addresses, metrics, old)?;
     let rules = RuleSet::new(&config.rules)?;
-    Ok((origin.clone(), Handler::new(origin, zone.clone(), routes, rules, config)))
+    let transfers = Transfers::new(config)?;
+    Ok((origin.clone(), Handler::new(origin, zone.clone(), routes, rules, transfers, config)))
 }
 
 /// The zone's name, if the configuration can be served.
 fn check(config: &DnsConfig) -> Result<WireName, ConfigError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let name = WireName::parse(&config.zone)
-        .filter(|name| name.as_bytes().len() > 1 && config.zone.bytes().all(is_plain))
-        .ok_or_else(|| ConfigError::Zone(config.zone.clone()))?;
+    let read = |zone: &String| {
+        let name =
+            WireName::parse(zone).filter(|name| name.as_bytes().len() > 1 && zone.bytes().all(is_plain));
+        name.ok_or_else(|| ConfigError::Zone(zone.clone()))
+    };
+    let name = read(&config.zone)?;
+    config.more_zones.iter().try_for_each(|zone| read(zone).map(drop))?;
     if config.ttl > 3600 {
         return Err(ConfigError::Ttl(config.ttl));
     }

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     handler::{Client, HandlerSlot, Outcome, Transport},
-    metrics::Listener,
+    metrics::{Listener, Part},
     server::Busy,
     wire::HEADER,
 };
@@ -126,6 +126,21 @@ impl Acceptor {
                     self.listener.request(qtype.unwrap_or_default(), message.len());
                     self.listener.response(&answer, part, came.elapsed());
                     place.send(answer);
+                }
+                Outcome::Transfer => {
+                    self.listener.request(qtype.unwrap_or_default(), message.len());
+                    let mut place = Some(place);
+                    for answer in handler.transfer(&message, client) {
+                        let place = match place.take() {
+                            Some(place) => place,
+                            None => match answers.clone().reserve_owned().await {
+                                Ok(place) => place,
+                                Err(_) => return,
+                            },
+                        };
+                        self.listener.response(&answer, Part::Kubernetes, came.elapsed());
+                        place.send(answer);
+                    }
                 }
                 Outcome::Later => {
                     self.listener.request(qtype.unwrap_or_default(), message.len());

@@ -21,6 +21,7 @@ use crate::{
     name::WireName,
     routes::Routes,
     rules::RuleSet,
+    transfer::Transfers,
     zone::Origin,
 };
 
@@ -155,7 +156,8 @@ impl Fixture {
         let (origin, slot, metrics) = (origin(config), Arc::default(), Metrics::new().unwrap());
         let routes = Routes::new(config, &[], &metrics, None).unwrap();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let handler = Handler::new(origin, slot, routes, RuleSet::new(&config.rules).unwrap(), config);
+        let rules = RuleSet::new(&config.rules).unwrap();
+        let handler = Handler::new(origin, slot, routes, rules, Transfers::new(config).unwrap(), config);
         Self { handler, publisher, metrics }
     }
 
@@ -172,7 +174,7 @@ impl Fixture {
         match self.handler.answer(&question(name, qtype), TCP, 0, &mut out).0 {
             Outcome::Answered(_) | Outcome::Refresh(_) => Some(Message::from_vec(&out).unwrap()),
             Outcome::Later => None,
-            Outcome::Silence => panic!("no answer to {name}"),
+            outcome => panic!("no answer to {name}: {outcome:?}"),
         }
     }
 

@@ -17,6 +17,7 @@ mod rewriting;
 mod rules;
 mod saved;
 mod sockets;
+mod transfers;
 mod upstreams;
 
 use std::{net::UdpSocket, time::Duration};

@@ -54,7 +54,7 @@ type Packet = Option<(usize, SockaddrStorage)>;
 impl Worker {
     /// Answers until the socket is shut down.
     pub(crate) fn run(self) {
-        let mut buffers = vec![[0_u8; QUERY]; BATCH];
+        let mut buffers = Box::new([[0_u8; QUERY]; BATCH]);
         let mut answers: Vec<Vec<u8>> = vec![Vec::new(); BATCH];
         let mut incoming = MultiHeaders::preallocate(BATCH, None);
         let mut outgoing = MultiHeaders::preallocate(BATCH, None);
@@ -104,10 +104,10 @@ impl Worker {
 
     fn receive(
         &self,
-        buffers: &mut [[u8; QUERY]],
+        buffers: &mut [[u8; QUERY]; BATCH],
         headers: &mut MultiHeaders<SockaddrStorage>,
     ) -> Result<[Packet; BATCH], Errno> {
-        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
         let flags = MsgFlags::MSG_WAITFORONE;
         let received = recvmmsg(self.socket.as_raw_fd(), headers, slices.iter_mut(), flags, None)?;
         let mut packets = [None; BATCH];
@@ -136,7 +136,8 @@ impl Worker {
             return false;
         };
         match outcome {
-            Outcome::Silence => return false,
+            // A transfer is one over TCP.
+            Outcome::Silence | Outcome::Transfer => return false,
             Outcome::Answered(part) | Outcome::Refresh(part) => {
                 if matches!(outcome, Outcome::Refresh(_)) {
                     let _runtime = self.runtime.enter();
@@ -167,7 +168,10 @@ impl Worker {
         clients: &[Option<SockaddrStorage>],
         headers: &mut MultiHeaders<SockaddrStorage>,
     ) {
-        let slices: Vec<_> = answers.iter().map(|answer| [IoSlice::new(answer)]).collect();
+        let none: &[u8] = &[];
+        let slices: [_; BATCH] =
+            std::array::from_fn(|n| [IoSlice::new(answers.get(n).map_or(none, Vec::as_slice))]);
+        let slices = &slices[..answers.len()];
         let mut sent = 0;
         while sent < slices.len() {
             let (rest, to) = (slices[sent..].iter(), &clients[sent..]);

@@ -8,7 +8,11 @@
 mod origin;
 mod reverse;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 use sluice_model::{ObjectName, Protocol};
@@ -39,7 +43,12 @@ pub(crate) struct Zone {
     namespaces: Map<Arc<[u8]>, Presence>,
     reverse: Reverse,
     pods: Map<IpAddr, Arc<[PodAt]>>,
+    /// Names that pods of this node have elsewhere than in the cluster's domain.
+    aliases: Arc<Aliases>,
 }
+
+/// Addresses by name (wire form, lower case), a set for each family.
+type Aliases = HashMap<Box<[u8]>, [AddressSet; 2]>;
 
 /// Why a namespace exists: itself, or services in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,8 +100,8 @@ pub(crate) enum Found<'z> {
 impl PartialEq for Zone {
     /// Equal in what they answer; the serial does not count.
     fn eq(&self, other: &Self) -> bool {
-        (&self.origin, &self.services, &self.namespaces, &self.reverse, &self.pods)
-            == (&other.origin, &other.services, &other.namespaces, &other.reverse, &other.pods)
+        (&self.origin, &self.services, &self.namespaces, &self.reverse, &self.pods, &self.aliases)
+            == (&other.origin, &other.services, &other.namespaces, &other.reverse, &other.pods, &other.aliases)
     }
 }
 
@@ -107,6 +116,7 @@ impl Zone {
             namespaces: Map::default(),
             reverse: Reverse::default(),
             pods: Map::default(),
+            aliases: Arc::default(),
         }
     }
 
@@ -149,6 +159,18 @@ impl Zone {
         };
     }
 
+    /// Gives names to pods. Those within the cluster's domain, and what is no name, are passed over.
+    pub(crate) fn set_aliases(&mut self, names: &BTreeMap<String, BTreeSet<IpAddr>>) {
+        let ttl = self.origin.options.ttl;
+        let aliases = names.iter().filter_map(|(name, addresses)| {
+            let (name, _) = QueryName::read(WireName::parse(name)?.as_bytes(), 0)?;
+            let (v4, v6) = addresses.iter().partition(|address| address.is_ipv4());
+            let sets = [AddressSet::new(v4, ttl), AddressSet::new(v6, ttl)];
+            (!self.origin.claims(&name)).then(|| (name.as_bytes().into(), sets))
+        });
+        self.aliases = Arc::new(aliases.collect());
+    }
+
     fn change_namespace(&mut self, label: &[u8], change: impl FnOnce(&mut Presence)) {
         let mut presence = self.namespaces.get(label).copied().unwrap_or_default();
         change(&mut presence);
@@ -161,10 +183,10 @@ impl Zone {
 
     /// What there is for a name and a type.
     pub(crate) fn find(&self, name: &QueryName, qtype: u16) -> Found<'_> {
-        if let Some(above) = name.labels_before(self.origin.name.as_bytes()) {
+        if let Some((above, _)) = self.origin.above(name) {
             return self.find_below(name, above, qtype);
         }
-        self.find_reverse(name, qtype)
+        self.find_elsewhere(name, qtype)
     }
 
     /// `above`: how many labels stand before the zone's name.
@@ -252,12 +274,20 @@ impl Zone {
         }
     }
 
-    fn find_reverse(&self, name: &QueryName, qtype: u16) -> Found<'_> {
+    /// What is not in the cluster's domain.
+    fn find_elsewhere(&self, name: &QueryName, qtype: u16) -> Found<'_> {
         if let Some(pointers) = name::reverse_address(name.rev_labels()).and_then(|a| self.reverse.get(a)) {
             // An address of a service belongs to the first of them; endpoints are all named.
             let first_host = pointers.partition_point(|pointer| pointer.host.is_none());
             let told = if first_host > 0 { &pointers[..1] } else { pointers };
             return if qtype == rtype::PTR { Found::Pointers(told) } else { nothing(qtype) };
+        }
+        if let Some(sets) = self.aliases.get(name.as_bytes()) {
+            return match qtype {
+                rtype::A => addresses(&sets[0]),
+                rtype::AAAA => addresses(&sets[1]),
+                _ => nothing(qtype),
+            };
         }
         if self.origin.reverse_fallthrough {
             return Found::NotOurs;
@@ -305,6 +335,8 @@ fn pointers<'r>(
 fn find_at_service<'z>(key: &'z Arc<[u8]>, records: &'z ServiceRecords, qtype: u16) -> Found<'z> {
     match (qtype, &records.alias) {
         (rtype::ANY, _) => Found::Any,
+        // What it stands for has ports of its own; CoreDNS tells none either.
+        (rtype::SRV, Some(_)) => Found::NoData,
         (_, Some(alias)) => Found::Alias(alias),
         (rtype::A, None) => addresses(&records.v4),
         (rtype::AAAA, None) => addresses(&records.v6),

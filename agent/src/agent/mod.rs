@@ -285,7 +285,7 @@ impl Work for Agent {
         }
         if let Some(names) = &mut self.names {
             let found = self.node.iter().flat_map(|(found, _)| &found.addresses);
-            let local = found.map(|(_, address)| address.addr()).collect();
+            let local = found.map(|(device, address)| (device.clone(), address.addr())).collect();
             names.prepare(&self.config, &self.snapshot, &changes, local);
         }
         if self.config.proxy
@@ -301,6 +301,9 @@ impl Work for Agent {
             self.route(&mut failures);
         }
         if let Some(names) = &mut self.names {
+            if dirty.pods {
+                names.set_aliases(names::aliases(&self.attachments));
+            }
             failures.extend(names.publish(&self.config, &self.snapshot, &changes));
         }
         if dirty.node

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sluice_dns::{Corefile, CorefileError, DnsConfig, PageAt, PodRecords, Upstreams};
+use sluice_dns::{Corefile, CorefileError, Devices, DnsConfig, PageAt, PodRecords, Upstreams};
 use sluice_model::{Protocol, Service, ServicePort, Snapshot, TargetPort};
 
 use super::pages;
@@ -47,6 +47,9 @@ pub struct DoorAddresses {
     pub metrics: Option<SocketAddr>,
 }
 
+/// The addresses that this node has, each with its device.
+pub type LocalAddresses = BTreeSet<(String, IpAddr)>;
+
 /// The cluster's DNS addresses: those that are configured, and those of the service.
 pub fn addresses(config: &Config, snapshot: &Snapshot) -> BTreeSet<IpAddr> {
     let service = snapshot.services.get(&config.dns_service);
@@ -85,7 +88,7 @@ fn clients(
     config: &Config,
     snapshot: &Snapshot,
     addresses: &BTreeSet<IpAddr>,
-    local: &BTreeSet<IpAddr>,
+    local: &LocalAddresses,
 ) -> Vec<IpNet> {
     let nodes = || snapshot.nodes.values();
     if nodes().all(|node| node.pod_cidrs.is_empty()) {
@@ -93,7 +96,7 @@ fn clients(
     }
     let pods = nodes().flat_map(|node| node.pod_cidrs.iter().copied());
     let of_nodes = nodes().flat_map(|node| node.addresses.iter().map(|entry| entry.address));
-    let single = of_nodes.chain(addresses.iter().copied()).chain(local.iter().copied());
+    let single = of_nodes.chain(addresses.iter().copied()).chain(local.iter().map(|(_, ip)| *ip));
     let loopback = [IpNet::from(IpAddr::from([127, 0, 0, 0])), IpAddr::V6(Ipv6Addr::LOCALHOST).into()];
     let loopback =
         loopback.map(|net| if net.addr().is_ipv4() { IpNet::new_assert(net.addr(), 8) } else { net });
@@ -124,7 +127,7 @@ pub(super) fn wanted(
     config: &Config,
     corefile: Option<&str>,
     snapshot: &Snapshot,
-    local: &BTreeSet<IpAddr>,
+    local: &LocalAddresses,
 ) -> Result<Wanted, CorefileError> {
     let addresses = addresses(config, snapshot);
     let pods = snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
@@ -145,17 +148,18 @@ pub(super) fn wanted(
         allow_from: clients(config, snapshot, &addresses, local),
         ..DnsConfig::default()
     };
-    let (mut dns, said, lameduck) = match corefile {
-        None => (base, PAGE_PORTS.map(|port| Some(PageAt::Port(port))), LAMEDUCK),
+    let (mut dns, said, lameduck, devices) = match corefile {
+        None => (base, PAGE_PORTS.map(|port| Some(PageAt::Port(port))), LAMEDUCK, Devices::default()),
         Some(text) => {
-            let Corefile { config, health, ready, metrics, lameduck } = Corefile::read(text, base)?;
-            (config, [health, ready, metrics], lameduck)
+            let Corefile { config, health, ready, metrics, lameduck, devices } = Corefile::read(text, base)?;
+            (config, [health, ready, metrics], lameduck, devices)
         }
     };
     // The cluster's DNS addresses are served whatever else a Corefile binds, and on the port of DNS: the one that a
     // Corefile names for a pod of its own is behind a service's.
-    let listen: BTreeSet<SocketAddr> =
+    let mut listen: BTreeSet<SocketAddr> =
         addresses.iter().map(|ip| SocketAddr::new(*ip, PORT)).chain(dns.listen).collect();
+    listen.extend(devices.listen(local.iter().map(|(device, ip)| (device.as_str(), *ip))));
     dns.listen = listen.into_iter().collect();
     let bound = dns.listen.iter().map(SocketAddr::ip).collect();
     let node = snapshot.nodes.get(&config.node_name).map(|node| &**node);
@@ -245,7 +249,7 @@ mod tests {
             node("one", &["10.1.0.0/24", "fd00:1::/64"], "192.0.2.1"),
             node("two", &["10.1.1.0/24"], "192.0.2.2"),
         ];
-        let local = ["198.51.100.1".parse().unwrap()].into();
+        let local = [("eth1".to_owned(), "198.51.100.1".parse().unwrap())].into();
         let config =
             config(|settings| settings.dns_allow_from = Some(vec!["203.0.113.0/24".parse().unwrap()]));
         let dns = wanted(&config, None, &snapshot(nodes), &local).unwrap().dns;
@@ -298,6 +302,14 @@ mod tests {
 
         let plain = wanted(&config(|_| {}), None, &empty.0, &empty.1).unwrap();
         assert_eq!((doors(&plain), plain.lameduck), ([None, None, Some(9153)], LAMEDUCK));
+        // What a device has, but where the cluster's own addresses are.
+        let text = ".:5353 {\n bind eth1 {\n except 192.0.2.9\n }\n}";
+        let local = |device: &str, ip: &str| (device.to_owned(), ip.parse().unwrap());
+        let local = [local("eth0", "192.0.2.7"), local("eth1", "192.0.2.8"), local("eth1", "192.0.2.9")].into();
+        let told = wanted(&config(|_| {}), Some(text), &empty.0, &local).unwrap();
+        let listen: Vec<_> = told.dns.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["10.96.0.10:53", "192.0.2.8:5353", "[fd00::a]:53"]);
+
         let error = wanted(&flags, Some(". {\n whoami\n}"), &empty.0, &empty.1).unwrap_err();
         assert_eq!(error.to_string(), "line 2: whoami: this directive is not supported");
     }

@@ -6,6 +6,7 @@
 //!                                        doors: /health, /ready, /metrics
 //! ```
 
+mod aliases;
 mod corefile;
 mod desired;
 mod doors;
@@ -26,10 +27,11 @@ use tracing::{error, info, warn};
 
 pub use self::{
     corefile::{BadCorefile, watch as watch_corefile},
-    desired::{DoorAddresses, Wanted, addresses, default_service},
+    aliases::aliases,
+    desired::{DoorAddresses, LocalAddresses, Wanted, addresses, default_service},
     doors::{DoorError, NamesState, routes as door_routes},
 };
-use self::{doors::Doors, kept::KeptZone};
+use self::{aliases::Aliases, doors::Doors, kept::KeptZone};
 use crate::{
     api::{Demand, Needs},
     config::Config,
@@ -55,8 +57,10 @@ pub struct Names {
     /// Corefiles that were refused.
     refused: IntCounter,
     /// What the server should be like, as it was made out last, and of which addresses of the node.
-    wanted: Option<(Wanted, BTreeSet<IpAddr>)>,
+    wanted: Option<(Wanted, LocalAddresses)>,
     running: Option<Running>,
+    /// Names that pods of this node have by the runtime's wish.
+    aliases: Aliases,
     /// Where to say what must be known of pods and services, if that is a question.
     demand: Option<Demand>,
     /// The lack of an address was told.
@@ -94,6 +98,7 @@ impl Names {
             refused: refused.unwrap_or_else(|_| unreachable!()),
             wanted: None,
             running: None,
+            aliases: Aliases::new(),
             demand: None,
             told: false,
         };
@@ -183,6 +188,14 @@ impl Names {
         }
     }
 
+    /// Says which names pods of this node have beside those of the cluster.
+    pub fn set_aliases(&mut self, aliases: Aliases) {
+        self.aliases = aliases;
+        if let Some(running) = &self.running {
+            running.publisher.set_aliases(&self.aliases);
+        }
+    }
+
     /// Where pages of the server are reached that the datapath leads to it, and where it listens for that.
     pub fn pages(&self) -> BTreeMap<SocketAddr, SocketAddr> {
         self.wanted.as_ref().map(|(wanted, _)| wanted.pages.clone()).unwrap_or_default()
@@ -194,7 +207,7 @@ impl Names {
         config: &Config,
         snapshot: &Snapshot,
         changes: &Changes,
-        local: BTreeSet<IpAddr>,
+        local: LocalAddresses,
     ) {
         let may_differ = changes.everything
             || !changes.nodes.is_empty()
@@ -301,6 +314,7 @@ impl Names {
             Err(error) => error!(%error, "the DNS server's metrics are not served"),
         }
         let (configurator, publisher) = (server.configurator(), server.publisher());
+        publisher.set_aliases(&self.aliases);
         known(&publisher);
         self.state.set_publisher(Some(publisher.clone()));
         let (stop, stopped) = oneshot::channel();

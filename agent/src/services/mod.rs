@@ -3,6 +3,8 @@
 mod wiring;
 
 pub use wiring::wanted_hooks;
+#[cfg(test)]
+pub(crate) use wiring::tests::attachment;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

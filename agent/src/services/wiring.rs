@@ -65,7 +65,7 @@ pub(super) fn host_ports(attachments: &[Attachment], found: &Found) -> BTreeMap<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use sluice_cni::store::PodName;
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::{config::Settings, node::Device, routes::Ways};
 
-    fn attachment(state: State, host_veth: &str, address: &str) -> Attachment {
+    pub(crate) fn attachment(state: State, host_veth: &str, address: &str) -> Attachment {
         Attachment {
             state,
             version: 1,

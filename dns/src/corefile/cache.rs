@@ -80,7 +80,9 @@ fn serve_stale(option: &Setting, words: &[&str]) -> Result<ServeStale> {
         ["immediate", told] => stale.ttl = ttl(told)?,
         ["verify", rest @ ..] if rest.len() <= 2 => {
             stale.verify = true;
-            stale.patience = rest.first().map(|time| word_duration(option, time)).transpose()?;
+            // None at all is as long as it takes.
+            let patience = rest.first().map(|time| word_duration(option, time)).transpose()?;
+            stale.patience = patience.filter(|time| !time.is_zero());
             stale.ttl = rest.get(1).map_or(Ok(0), |told| ttl(told))?;
         }
         _ => return Err(unknown(option)),

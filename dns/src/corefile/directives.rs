@@ -1,13 +1,14 @@
 //! What each directive means.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
     time::Duration,
 };
 
 use super::{
-    Corefile, CorefileError, PageAt, bad_option,
+    Bound, Corefile, CorefileError, PageAt, bad_option,
     forward::Way,
     syntax::{Directive, Setting},
     values::{self, duration},
@@ -21,7 +22,7 @@ pub(super) type Result<T> = std::result::Result<T, CorefileError>;
 pub(super) struct Block<'k> {
     /// Its domains and ports, as they are written.
     pub(super) keys: &'k [String],
-    pub(super) bind: Vec<IpAddr>,
+    pub(super) bind: Bound,
     /// Who is asked about its names, if it has said.
     pub(super) way: Option<Way>,
     pub(super) cache: CacheConfig,
@@ -36,7 +37,7 @@ impl<'k> Block<'k> {
     pub(super) fn new(keys: &'k [String]) -> Self {
         Self {
             keys,
-            bind: Vec::new(),
+            bind: Bound::default(),
             way: None,
             cache: CacheConfig { enabled: false, ..CacheConfig::default() },
             rules: Rules::new("."),
@@ -61,12 +62,8 @@ impl<'k> Block<'k> {
                 [other, ..] => Err(wrong(directive, format!("the policy {other:?} is not supported"))),
             },
             "log" => self.log(directive),
-            "bind" => {
-                for word in &directive.words {
-                    self.bind.push(parsed(directive, word, "an address")?);
-                }
-                no_options(directive)
-            }
+            "bind" => bind(&mut self.bind, directive),
+            "transfer" => self.transfer(directive, corefile),
             "bufsize" => {
                 let word = directive.words.first().map_or("1232", String::as_str);
                 corefile.config.max_udp_payload = parsed(directive, word, "a number of bytes")?;
@@ -116,6 +113,35 @@ impl<'k> Block<'k> {
             _ => Err(wrong(directive, "this directive is not supported")),
         }
     }
+}
+
+/// Addresses and devices, and which of them are not meant.
+fn bind(bound: &mut Bound, directive: &Directive) -> Result<()> {
+    // As the kernel has it (dev_valid_name).
+    let is_device =
+        |word: &str| (1..16).contains(&word.len()) && ![".", ".."].contains(&word) && !word.contains(['/', ':']);
+    if directive.words.is_empty() {
+        return Err(wrong(directive, "addresses or devices are expected"));
+    }
+    let mut addresses = BTreeSet::new();
+    for word in &directive.words {
+        match word.parse::<IpAddr>() {
+            Ok(address) => drop(addresses.insert(address)),
+            Err(_) if is_device(word) => drop(bound.devices.insert(word.clone())),
+            Err(_) => return Err(wrong(directive, format!("{word:?} is no address and no device"))),
+        }
+    }
+    for option in &directive.options {
+        match (option.name.as_str(), option.words.as_slice()) {
+            ("except", words) if !words.is_empty() => {
+                addresses.retain(|address| words.iter().all(|word| word.parse() != Ok(*address)));
+                bound.except.extend(words.iter().cloned());
+            }
+            _ => return Err(unknown(option)),
+        }
+    }
+    bound.addresses.append(&mut addresses);
+    Ok(())
 }
 
 /// Failures are logged anyway, and gathered: what is said of gathering them is held against its form alone.

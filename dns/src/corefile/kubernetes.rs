@@ -10,7 +10,9 @@ use crate::{InvalidSelector, PodRecords, Selector};
 
 impl Block<'_> {
     pub(super) fn kubernetes(&mut self, directive: &Directive, corefile: &mut Corefile) -> Result<()> {
-        self.has_kubernetes = true;
+        if std::mem::replace(&mut self.has_kubernetes, true) {
+            return Err(wrong(directive, "the second in this server block"));
+        }
         // Without domains of its own, those of the block.
         let keys = self.keys.iter().filter_map(|key| values::zone_and_port(key)).map(|(zone, _)| zone);
         let zones: Vec<String> = match directive.words.as_slice() {
@@ -21,9 +23,7 @@ impl Block<'_> {
         if let Some(zone) = own.next() {
             corefile.config.zone.clone_from(zone);
         }
-        if let Some(other) = own.next() {
-            return Err(wrong(directive, format!("a second domain {other:?} is not supported")));
-        }
+        corefile.config.more_zones = own.cloned().collect();
         let config = &mut corefile.config;
         config.ttl = 5;
         config.pods = PodRecords::Disabled;

@@ -5,11 +5,12 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr};
 use hickory_proto::rr::RecordType;
 
 use super::{
+    Corefile,
     directives::{Block, Result, option_parsed, rcode, unknown},
     syntax::Directive,
-    wrong,
+    values, wrong,
 };
-use crate::{AclAction, AclRule, Dns64, Hosts, Template};
+use crate::{AclAction, AclRule, Dns64, Hosts, Template, Transfer};
 
 impl Block<'_> {
     pub(super) fn hosts(&mut self, directive: &Directive) -> Result<()> {
@@ -65,6 +66,38 @@ impl Block<'_> {
             }
             self.rules.acl.push(rule);
         }
+        Ok(())
+    }
+
+    pub(super) fn transfer(&mut self, directive: &Directive, corefile: &mut Corefile) -> Result<()> {
+        let keys = self.keys.iter().filter_map(|key| values::zone_and_port(key)).map(|(zone, _)| zone);
+        let zones = if directive.words.is_empty() { keys.collect() } else { directive.words.clone() };
+        let mut to = Vec::new();
+        let mut is_open = false;
+        for option in &directive.options {
+            match (option.name.as_str(), option.words.as_slice()) {
+                ("to", words) if !words.is_empty() => {
+                    for word in words {
+                        if word == "*" {
+                            is_open = true;
+                            continue;
+                        }
+                        let client = values::upstream(word).filter(|upstream| upstream.tls.is_none());
+                        to.push(client.ok_or_else(|| unknown(option))?.address.ip().into());
+                    }
+                }
+                // Whence servers would be told of changes: they are not.
+                ("source", [address]) if address.parse::<IpAddr>().is_ok() => {}
+                _ => return Err(unknown(option)),
+            }
+        }
+        if to.is_empty() && !is_open {
+            return Err(wrong(directive, "who may have the domain is missing: to"));
+        }
+        if is_open {
+            to.clear();
+        }
+        corefile.config.transfers.push(Transfer { zones, to });
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::{Client, Handler};
 use crate::{
     answer::{self, MAX_ALIASES, Written},
     forward::ForwardError,
-    message::Question,
+    message::{self, Question},
     metrics::Part,
     name::WireName,
     query::{Query, QueryName},
@@ -149,6 +149,7 @@ impl Handler {
             Ok(entry) => {
                 let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
                 entry.answer.write(query, ttl, self.limit(query, client), self.udp_payload, &mut out);
+                message::rotate(&mut out, turn);
                 Some((out, Part::Forward))
             }
             Err(error) => {

@@ -249,10 +249,13 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
             ". {\n kubernetes {\n  namespace_labels a in b\n }\n}",
             "line 3: namespace_labels: \"a in b\" is not a label selector",
         ),
+        (". {\n kubernetes a.test\n kubernetes b.test\n}", "line 3: kubernetes: the second in this server block"),
         (
-            ". {\n kubernetes a.test b.test\n}",
-            "line 2: kubernetes: a second domain \"b.test\" is not supported",
+            "a.test {\n kubernetes\n}\nb.test {\n kubernetes\n}",
+            "line 4: kubernetes: the second of all server blocks: one names all domains",
         ),
+        (". {\n transfer\n}", "line 2: transfer: who may have the domain is missing: to"),
+        (". {\n transfer {\n to here\n }\n}", "line 3: to: \"to here\" is not supported"),
         (
             ". {\n kubernetes a.test {\n multicluster b\n }\n}",
             "line 3: multicluster: \"multicluster b\" is not supported",
@@ -292,7 +295,8 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
             "line 2: forward: upstreams must have one TLS server name",
         ),
         (". {\n import nowhere\n}", "line 2: import: \"nowhere\" is no snippet and no file"),
-        (". {\n bind eth0\n}", "line 2: bind: \"eth0\" is not an address"),
+        (". {\n bind eth0/1\n}", "line 2: bind: \"eth0/1\" is no address and no device"),
+        (". {\n bind\n}", "line 2: bind: addresses or devices are expected"),
         (". {\n autopath /etc/resolv.conf\n}", "line 2: autopath: only @kubernetes is supported"),
         (". {\n errors\n", "line 1: .: a \"}\" is missing"),
         ("\n.\n", "line 2: .: a \"{\" is missing"),
@@ -367,6 +371,51 @@ fn what_newer_corefiles_say_is_read() {
         ttl: 30,
     };
     assert_eq!(cache.serve_stale, Some(wanted));
+}
+
+#[test]
+fn stale_answers_are_served_as_it_says() {
+    let stale = |words: &str| {
+        let config = read(&format!(". {{\n forward . 192.0.2.1\n cache {{\n serve_stale {words}\n }}\n}}")).config;
+        config.cache.serve_stale.unwrap()
+    };
+    let usual = ServeStale::default();
+    assert_eq!(stale(""), usual);
+    assert_eq!(stale("1h immediate"), usual);
+    assert_eq!(stale("30m immediate 30s"), ServeStale { duration: Duration::from_secs(1800), ttl: 30, ..usual.clone() });
+    // No time to wait is all the time that the upstreams are given.
+    let verify = ServeStale { verify: true, ttl: 30, ..usual };
+    assert_eq!(stale("1h verify 0 30s"), verify);
+    assert_eq!(stale("1h verify 0s 30s"), verify);
+}
+
+#[test]
+fn domains_devices_and_transfers_are_read() {
+    let text = "
+        cluster.local b.test in-addr.arpa {
+            kubernetes
+            bind 169.254.20.10 lo eth1 192.0.2.1 {
+                except eth1 192.0.2.1
+            }
+            transfer b.test {
+                to 192.0.2.53 2001:db8::53
+                source 192.0.2.1
+            }
+            transfer {
+                to *
+            }
+        }
+    ";
+    let Corefile { config, devices, .. } = read(text);
+    assert_eq!((config.zone.as_str(), config.more_zones.as_slice()), ("cluster.local", &["b.test".to_owned()][..]));
+    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["169.254.20.10:53"]);
+    let local = [("lo", "127.0.0.1"), ("eth0", "192.0.2.2"), ("eth1", "192.0.2.3"), ("lo", "fe80::1")];
+    let bound = devices.listen(local.map(|(device, ip)| (device, ip.parse().unwrap())));
+    assert_eq!(bound, ["127.0.0.1:53".parse().unwrap()].into());
+    let transfers: Vec<_> = config.transfers.iter().map(|t| (t.zones.len(), t.to.len())).collect();
+    assert_eq!(transfers, [(1, 2), (3, 0)]);
+    assert!(config.check().is_ok());
 }
 
 proptest! {

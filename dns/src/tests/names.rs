@@ -148,6 +148,10 @@ fn names_of_the_zone() {
             &["out.default.svc.cluster.local. 30 CNAME www.example.org."],
         ),
         ("out.default.svc.cluster.local.", A, "NOT OURS", none),
+        ("out.default.svc.cluster.local.", SRV, "NOERROR", none),
+        ("alias.default.svc.cluster.local.", SRV, "NOERROR", none),
+        ("_http._tcp.alias.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
+        ("x.out.default.svc.cluster.local.", A, "NXDOMAIN", none),
         ("_http._tcp.out.default.svc.cluster.local.", SRV, "NXDOMAIN", none),
         ("host.out.default.svc.cluster.local.", A, "NXDOMAIN", none),
         (

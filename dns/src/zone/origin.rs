@@ -15,8 +15,10 @@ use crate::{
 /// What does not change while the server runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The cluster's domain.
+    /// The cluster's domain: the one that reverse names and search paths lead to.
     pub(crate) name: WireName,
+    /// Further domains that have the same names, the longest first.
+    pub(crate) others: Box<[WireName]>,
     /// How records are made.
     pub(crate) options: RecordOptions,
     /// Pod records.
@@ -40,9 +42,13 @@ pub(crate) struct Origin {
 impl Origin {
     /// What a configuration says, of a server at these addresses.
     pub(crate) fn new(name: WireName, config: &DnsConfig, addresses: &[IpAddr]) -> Self {
+        let mut others: Vec<_> = config.more_zones.iter().filter_map(|zone| WireName::parse(zone)).collect();
+        others.retain(|other| *other != name);
+        others.sort_unstable_by_key(|zone| std::cmp::Reverse(zone.as_bytes().len()));
         let (v4, v6) = addresses.iter().partition(|address| address.is_ipv4());
         Self {
             name,
+            others: others.into(),
             options: RecordOptions::new(config),
             pods: config.pods,
             exposure: config.exposure.clone(),
@@ -73,8 +79,21 @@ impl Origin {
         self.networks.iter().any(|net| net.contains(&prefix)).then_some(prefix)
     }
 
+    /// How many labels stand before the cluster's domain in a name below it, and that domain.
+    pub(crate) fn above(&self, name: &QueryName) -> Option<(usize, &WireName)> {
+        // One of the others may lie within the first.
+        let other = self.others.iter().find_map(|zone| Some((name.labels_before(zone.as_bytes())?, zone)));
+        let own = name.labels_before(self.name.as_bytes()).map(|above| (above, &self.name));
+        own.into_iter().chain(other).min_by_key(|(above, _)| *above)
+    }
+
+    /// The cluster's domain that a name is below; the first where it is below none.
+    pub(crate) fn domain_of(&self, name: &QueryName) -> &WireName {
+        self.above(name).map_or(&self.name, |(_, domain)| domain)
+    }
+
     /// Whether a name must not be answered before the cluster is known.
     pub(crate) fn claims(&self, name: &QueryName) -> bool {
-        name.labels_before(self.name.as_bytes()).is_some() || self.covers(name).is_some()
+        self.above(name).is_some() || self.covers(name).is_some()
     }
 }

@@ -1,7 +1,7 @@
 //! The cluster's DNS as pods and nodes find it, asked with the programs that people use.
 
 use sluice_tests::bed::Host;
-use sluice_tests::cluster::{DNS_ADDRESSES, Options, Workload, service};
+use sluice_tests::cluster::{DNS_ADDRESSES, Options, Pod, WORLD, Workload, service};
 use sluice_tests::{Error, Result, wait_for};
 
 use crate::site::{LIMIT, Site, WEB};
@@ -83,6 +83,40 @@ fn external_names_and_the_wide_world_are_asked_elsewhere() -> Result<()> {
     site.cluster.apply("docs.yaml", alias)?;
     expect(site.client(), &["docs", "A"], &["203.0.113.1", "docs.example.org."])?;
     expect(site.client(), &["www.example.org.", "AAAA"], &["2001:db8:1::1"])
+}
+
+#[test]
+fn pods_answer_to_the_aliases_that_their_runtime_gives_them() -> Result<()> {
+    let site = Site::new(&Options::default(), &[("client", 1)])?;
+    let node = site.cluster.node(1);
+    let wishes = serde_json::json!({"aliases": ["db", "web.default.svc.cluster.local"]});
+    let first = node.pod_that_wants("first", wishes.clone())?;
+    let second = node.pod_that_wants("second", wishes)?;
+    let addresses = |pods: &[&Pod], family: usize| {
+        let mut all: Vec<_> = pods.iter().map(|pod| pod.addresses()[family].to_string()).collect();
+        all.sort();
+        all
+    };
+    for host in [site.client(), node.host()] {
+        for name in ["db.", "db.sluice."] {
+            for (family, kind) in ["A", "AAAA"].into_iter().enumerate() {
+                let wanted = addresses(&[&first, &second], family);
+                expect(host, &["@10.96.0.10", name, kind], &wanted.iter().map(String::as_str).collect::<Vec<_>>())?;
+            }
+        }
+    }
+    // As a program in a pod looks it up.
+    let told = site.client().succeed("nslookup", &["db"])?;
+    assert!(told.contains(&first.addresses()[0].to_string()), "{told}");
+    // Names of the cluster stay the cluster's.
+    expect(site.client(), &["web.default.svc.cluster.local.", "A"], &[WEB[0]])?;
+    // They are of this node, and go with their pods. All other names the upstream server has.
+    let [world, _] = WORLD;
+    expect(site.cluster.node(2).host(), &["@10.96.0.10", "db.", "A"], &[world])?;
+    first.delete()?;
+    expect(site.client(), &["db.", "A"], &[&second.addresses()[0].to_string()])?;
+    second.delete()?;
+    expect(site.client(), &["db.", "A"], &[world])
 }
 
 #[test]

@@ -4,7 +4,7 @@ use sluice_tests::bed::Host;
 use sluice_tests::cluster::{DNS_ADDRESSES, Options};
 use sluice_tests::{Error, Result, wait_for};
 
-use crate::site::{LIMIT, Site, bracketed, url};
+use crate::site::{LIMIT, Site, WEB, bracketed, url};
 
 /// What a page says, and its code.
 fn get(host: &Host, address: &str, port: u16, page: &str) -> Result<String> {
@@ -91,4 +91,52 @@ fn a_port_of_the_address_of_dns_that_nobody_has_is_refused() -> Result<()> {
         assert_eq!(output.code, Some(7), "{output:?}");
     }
     Ok(())
+}
+
+/// The Corefile of NodeLocal DNSCache's manifest, its places filled in: four server blocks, two addresses each.
+fn node_local() -> String {
+    let block = |zone: &str, cache: &str, forward: &str, more: &str| {
+        format!(
+            "{zone}:53 {{\n    errors\n    {cache}\n    reload\n    loop\n    bind 169.254.20.10 10.96.0.10\n    \
+             forward . {forward}\n    prometheus :9253\n{more}    }}\n"
+        )
+    };
+    let own = "10.96.0.11 {\n            force_tcp\n    }";
+    let sizes = "cache {\n            success 9984 30\n            denial 9984 5\n    }";
+    [
+        block("cluster.local", sizes, own, "    health 169.254.20.10:8080\n"),
+        block("in-addr.arpa", "cache 30", own, ""),
+        block("ip6.arpa", "cache 30", own, ""),
+        block(".", "cache 30", "/etc/resolv.conf", ""),
+    ]
+    .concat()
+}
+
+#[test]
+fn node_local_dnscaches_corefile_is_taken_as_it_is() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(Error::file("make", "a temporary folder"))?;
+    let path = folder.path().join("Corefile");
+    std::fs::write(&path, node_local()).map_err(Error::file("write", &path))?;
+    let agent = format!("corefile: {}\ndnsLameduck: 0s\n", path.display());
+    let mut site =
+        Site::new(&Options { nodes: 1, agent, ..Options::default() }, &[("client", 1), ("web-0", 1)])?;
+    let local = "169.254.20.10";
+    for host in [site.client(), site.cluster.node(1).host()] {
+        for server in [local, DNS_ADDRESSES[0]] {
+            for (name, wanted) in [("web.default.svc.cluster.local", WEB[0]), ("www.example.org", "203.0.113.1")] {
+                wait_for(&format!("{name} from {server}"), LIMIT, || {
+                    let server = format!("@{server}");
+                    let told = host.run("dig", &["+short", "+tries=1", "+time=2", &server, name])?.stdout;
+                    Ok((told.trim() == wanted).then_some(()))
+                })
+                .map_err(|error| site.with_logs(&error))?;
+            }
+        }
+        expect(host, local, 8080, "health", "OK 200").map_err(|error| site.with_logs(&error))?;
+    }
+    expect(site.cluster.node(1).host(), "127.0.0.1", 9253, "metrics", "coredns_cache_entries")?;
+    // The manifest's probe goes to an address of the node's; yet its port is free.
+    site.servers.http(site.cluster.node(1).host(), 8080, "mine")?;
+    let [node4, _] = site.cluster.node(1).addresses();
+    expect(site.client(), &node4, 8080, "", "mine")
 }
