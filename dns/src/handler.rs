@@ -1,6 +1,7 @@
 //! From a query to its answer: at once where we know it, later where others must be asked.
 
 mod later;
+mod ruled;
 
 use std::{
     net::IpAddr,
@@ -25,7 +26,7 @@ use crate::{
     query::{Query, QueryName, Refusal},
     reply::{self, Reply},
     routes::Routes,
-    rules::{RuleSet, Said, Scope},
+    rules::RuleSet,
     transfer::{self, Transfers},
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Found, Origin, Zone},
@@ -78,6 +79,13 @@ pub(crate) enum Outcome {
     Later,
     /// The answer is the whole zone: [`Handler::transfer`]. Over TCP only.
     Transfer,
+}
+
+impl Outcome {
+    /// Whether an answer is written.
+    fn is_answer(self) -> bool {
+        matches!(self, Self::Answered(_) | Self::Refresh(_))
+    }
 }
 
 /// Answers queries. One for all sockets.
@@ -187,7 +195,7 @@ impl Handler {
         };
         let came = scope.is_logging().then(Instant::now);
         let outcome = self.answer_in(scope, query, client, turn, out);
-        if let (Some(came), Outcome::Answered(_) | Outcome::Refresh(_)) = (came, outcome) {
+        if let (Some(came), true) = (came, outcome.is_answer()) {
             scope.log(query, client, out, came.elapsed());
         }
         outcome
@@ -213,91 +221,6 @@ impl Handler {
     pub(crate) fn transfer(&self, message: &[u8], client: Client) -> Vec<Vec<u8>> {
         let (Ok(query), Some(zone)) = (Query::read(message), &*self.zone.load()) else { return Vec::new() };
         transfer::messages(zone, &query, |out| self.reply(&query, client, flag::AA, out))
-    }
-
-    /// Answers by the rules of the name's domain.
-    fn answer_in(
-        &self,
-        scope: &Scope,
-        query: &Query<'_>,
-        client: Client,
-        turn: u32,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
-        match scope.action(query, client.address) {
-            AclAction::Allow => {}
-            AclAction::Drop => return Outcome::Silence,
-            action => {
-                let code = if action == AclAction::Filter { Rcode::NoError } else { Rcode::Refused };
-                return self.say(code, query, client, out);
-            }
-        }
-        let Some(rewritten) = scope.rewrite(query, client) else {
-            if query.qclass != CLASS_IN {
-                return self.say(Rcode::Refused, query, client, out);
-            }
-            return self.answer_scoped(scope, query, client, turn, out);
-        };
-        let Some(put) = rewritten.query() else { return Outcome::Silence };
-        if put.qclass != CLASS_IN {
-            return self.say(Rcode::Refused, query, client, out);
-        }
-        let outcome = self.answer_scoped(scope, &put, client.whole(), turn, out);
-        if matches!(outcome, Outcome::Answered(_) | Outcome::Refresh(_)) {
-            if rewritten.restore.other_alias(out).is_some() {
-                return Outcome::Later;
-            }
-            rewritten.restore.restore(query, self.limit(query, client), self.udp_payload, out);
-        }
-        outcome
-    }
-
-    /// As [`Self::answer_own`], with IPv6 addresses made of IPv4 addresses where that is wanted.
-    fn answer_scoped(
-        &self,
-        scope: &Scope,
-        query: &Query<'_>,
-        client: Client,
-        turn: u32,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
-        let outcome = self.answer_own(scope, query, client, turn, out);
-        let Some(translator) = scope.translator(query, client.address) else { return outcome };
-        if !matches!(outcome, Outcome::Answered(_) | Outcome::Refresh(_)) || !translator.lacks(out) {
-            return outcome;
-        }
-        let message = translator.question(query);
-        let Ok(plain) = Query::read(&message) else { return outcome };
-        let mut answer = Vec::new();
-        if self.answer_own(scope, &plain, client.whole(), turn, &mut answer) == Outcome::Later {
-            return Outcome::Later;
-        }
-        let mut translated = Vec::new();
-        let mut reply = self.reply(query, client, 0, &mut translated);
-        if let Some(rcode) = translator.translate(&answer, &mut reply) {
-            reply.finish(rcode);
-            *out = translated;
-        }
-        outcome
-    }
-
-    fn answer_own(
-        &self,
-        scope: &Scope,
-        query: &Query<'_>,
-        client: Client,
-        turn: u32,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
-        let mut reply = self.reply(query, client, flag::AA, out);
-        match scope.write(query, client.address, turn, &mut reply) {
-            Some(Said::Complete(rcode)) => {
-                reply.finish(rcode);
-                Outcome::Answered(Part::Rules)
-            }
-            Some(Said::Alias(_)) => Outcome::Later,
-            None => self.answer_plain(query, client, turn, out),
-        }
     }
 
     fn answer_plain(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {

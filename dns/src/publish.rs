@@ -152,11 +152,7 @@ impl Publisher {
         state.zone = zone;
         state.pods = pods;
         // The serial follows the clock but moves with every change, and never back.
-        state.zone.serial = if differs || !state.is_published {
-            serial_after(serial, now)
-        } else {
-            serial
-        };
+        state.zone.serial = if differs || !state.is_published { serial_after(serial, now) } else { serial };
         self.slot.store(Some(Arc::new(state.zone.clone())));
         self.metrics.synced.set(1);
         self.measure(&mut state, snapshot, changes, now);

@@ -101,7 +101,14 @@ impl PartialEq for Zone {
     /// Equal in what they answer; the serial does not count.
     fn eq(&self, other: &Self) -> bool {
         (&self.origin, &self.services, &self.namespaces, &self.reverse, &self.pods, &self.aliases)
-            == (&other.origin, &other.services, &other.namespaces, &other.reverse, &other.pods, &other.aliases)
+            == (
+                &other.origin,
+                &other.services,
+                &other.namespaces,
+                &other.reverse,
+                &other.pods,
+                &other.aliases,
+            )
     }
 }
 

@@ -114,8 +114,7 @@ fn add_pages(name: &ObjectName, node: &NodeView, desired: &mut BTreeMap<ServiceK
     let is_fast = node.fast_path && !node.masquerade_all;
     for (at, server) in &node.local_pages {
         let proto = u16::from(Protocol::Tcp.number());
-        let frontend =
-            FrontendKey { addr: at.ip().into(), port: Be16::from_host(at.port()), proto, pad: 0 };
+        let frontend = FrontendKey { addr: at.ip().into(), port: Be16::from_host(at.port()), proto, pad: 0 };
         if taken.contains(&frontend) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! The DNS server of the wide world: every name has the addresses that were given, over UDP, and nothing else.
+//! The DNS server of the wide world: every name has the addresses that were given, over UDP, and nothing else; but those
+//! whose first label begins with `absent-` do not exist.
 //!
 //! Enough to see that a name outside the cluster was asked for elsewhere, and not more.
 
@@ -25,11 +26,25 @@ pub fn serve(addresses: &[IpAddr]) -> Result<()> {
     }
 }
 
+/// How the names begin that do not exist.
+const ABSENT: &[u8] = b"absent-";
+/// Their SOA record, of the root: names as long as they usually are, five numbers.
+const SOA: &[u8] =
+    b"\0\0\x06\0\x01\0\0\x0e\x10\0\x40\x01a\x0croot-servers\x03net\0\x05nstld\x0cverisign-grs\x03com\0\
+                     \x78\xc7\xc9\x2c\0\0\x07\x08\0\0\x03\x84\0\x09\x3a\x80\0\x01\x51\x80";
+
 /// The answer to a query with one question.
 fn answer(query: &[u8], addresses: &[IpAddr]) -> Option<Vec<u8>> {
     let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
     let end = HEADER + name + 5;
     let question = query.get(HEADER..end)?;
+    if question.get(1..)?.starts_with(ABSENT) {
+        let mut answer = query[..2].to_vec();
+        answer.extend([FLAGS[0], FLAGS[1] | 3, 0, 1, 0, 0, 0, 1, 0, 0]);
+        answer.extend(question);
+        answer.extend(SOA);
+        return Some(answer);
+    }
     let kind = &question[name + 1..name + 3];
     let records: Vec<Vec<u8>> = addresses.iter().filter_map(|address| record(kind, address)).collect();
     let count = u8::try_from(records.len()).ok()?;

@@ -175,11 +175,11 @@ pub struct Settings {
     #[arg(long = "dns-allow-from", value_name = "CIDR,..", value_delimiter = ',')]
     pub dns_allow_from: Option<Vec<IpNet>>,
     /// Where DNS serves /health, besides healthzAddress; "none" serves it nowhere else [default: that of the Corefile, or
-    /// none]
+    /// port 8080 of the cluster's DNS addresses, without a socket of its own]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub dns_health_address: Option<Listen>,
     /// Where DNS serves /ready, besides healthzAddress; "none" serves it nowhere else [default: that of the Corefile, or
-    /// none]
+    /// port 8181 of the cluster's DNS addresses, without a socket of its own]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub dns_ready_address: Option<Listen>,
     /// Where DNS serves its own /metrics; "none" serves it nowhere [default: that of the Corefile, or [::]:9153]

@@ -19,7 +19,9 @@ pub fn aliases(attachments: &[Attachment]) -> Aliases {
             if alias.is_empty() || alias.contains('.') {
                 continue;
             }
-            for name in [alias.to_ascii_lowercase(), format!("{alias}.{}", attachment.network).to_ascii_lowercase()] {
+            for name in
+                [alias.to_ascii_lowercase(), format!("{alias}.{}", attachment.network).to_ascii_lowercase()]
+            {
                 let addresses = attachment.addresses.iter().map(ipnet::IpNet::addr);
                 aliases.entry(name).or_default().extend(addresses);
             }
@@ -46,7 +48,9 @@ mod tests {
         ];
         let told: Vec<String> = aliases(&attachments)
             .iter()
-            .map(|(name, ips)| format!("{name} {}", ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))
+            .map(|(name, ips)| {
+                format!("{name} {}", ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+            })
             .collect();
         assert_eq!(
             told,

@@ -287,7 +287,8 @@ mod tests {
         let listen: Vec<_> = told.dns.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["10.96.0.10:53", "169.254.20.10:5353", "[fd00::a]:53"]);
         let doors = |wanted: &Wanted| {
-            [wanted.doors.health, wanted.doors.ready, wanted.doors.metrics].map(|door| door.map(|at| at.port()))
+            [wanted.doors.health, wanted.doors.ready, wanted.doors.metrics]
+                .map(|door| door.map(|at| at.port()))
         };
         assert_eq!((doors(&told), told.lameduck), ([None, None, None], Duration::from_secs(7)));
 
@@ -305,7 +306,8 @@ mod tests {
         // What a device has, but where the cluster's own addresses are.
         let text = ".:5353 {\n bind eth1 {\n except 192.0.2.9\n }\n}";
         let local = |device: &str, ip: &str| (device.to_owned(), ip.parse().unwrap());
-        let local = [local("eth0", "192.0.2.7"), local("eth1", "192.0.2.8"), local("eth1", "192.0.2.9")].into();
+        let local =
+            [local("eth0", "192.0.2.7"), local("eth1", "192.0.2.8"), local("eth1", "192.0.2.9")].into();
         let told = wanted(&config(|_| {}), Some(text), &empty.0, &local).unwrap();
         let listen: Vec<_> = told.dns.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["10.96.0.10:53", "192.0.2.8:5353", "[fd00::a]:53"]);

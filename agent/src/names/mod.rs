@@ -25,13 +25,13 @@ use sluice_model::{Changes, Snapshot};
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use tracing::{error, info, warn};
 
+use self::{aliases::Aliases, doors::Doors, kept::KeptZone};
 pub use self::{
-    corefile::{BadCorefile, watch as watch_corefile},
     aliases::aliases,
+    corefile::{BadCorefile, watch as watch_corefile},
     desired::{DoorAddresses, LocalAddresses, Wanted, addresses, default_service},
     doors::{DoorError, NamesState, routes as door_routes},
 };
-use self::{aliases::Aliases, doors::Doors, kept::KeptZone};
 use crate::{
     api::{Demand, Needs},
     config::Config,

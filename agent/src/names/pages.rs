@@ -130,7 +130,12 @@ mod tests {
             ("dnsHealthAddress: 0.0.0.0:8080", usual, "0.0.0.0:8080", ""),
             ("dnsMetricsAddress: none", usual, "", "10.96.0.10:8080 > 192.0.2.1:10256"),
             ("dnsMetricsAddress: none\nhealthzAddress: none", usual, "", ""),
-            ("dnsMetricsAddress: 127.0.0.1:9153\nhealthzAddress: '[::]:10256'", usual, "", &both.replace("9153", "10256")),
+            (
+                "dnsMetricsAddress: 127.0.0.1:9153\nhealthzAddress: '[::]:10256'",
+                usual,
+                "",
+                &both.replace("9153", "10256"),
+            ),
             ("proxy: false", usual, "", ""),
             ("proxy: false", Some(PageAt::Port(8088)), "[::]:8088", ""),
             ("proxy: false", at("169.254.20.10:8080"), "169.254.20.10:8080", ""),

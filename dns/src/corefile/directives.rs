@@ -118,8 +118,9 @@ impl<'k> Block<'k> {
 /// Addresses and devices, and which of them are not meant.
 fn bind(bound: &mut Bound, directive: &Directive) -> Result<()> {
     // As the kernel has it (dev_valid_name).
-    let is_device =
-        |word: &str| (1..16).contains(&word.len()) && ![".", ".."].contains(&word) && !word.contains(['/', ':']);
+    let is_device = |word: &str| {
+        (1..16).contains(&word.len()) && ![".", ".."].contains(&word) && !word.contains(['/', ':'])
+    };
     if directive.words.is_empty() {
         return Err(wrong(directive, "addresses or devices are expected"));
     }

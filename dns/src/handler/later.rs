@@ -7,7 +7,7 @@ use std::{
 
 use hickory_proto::{op::Message, rr::RecordType};
 
-use super::{Client, Handler};
+use super::{Client, Handler, Outcome, ruled::Walk};
 use crate::{
     answer::{self, MAX_ALIASES, Written},
     forward::ForwardError,
@@ -16,7 +16,6 @@ use crate::{
     name::WireName,
     query::{Query, QueryName},
     reply::{Reply, Section},
-    rules::{Said, Scope},
     wire::{Rcode, flag},
     zone::Zone,
 };
@@ -31,96 +30,25 @@ impl Handler {
         };
         let came = Instant::now();
         // In boxes what is seldom: thousands of queries may be under way, each with room for all that it may come to.
-        let answered = Box::pin(self.later_in(scope, &query, client, turn)).await;
-        if let Some((out, _)) = answered.as_ref().filter(|_| scope.is_logging()) {
-            scope.log(&query, client, out, came.elapsed());
-        }
-        answered
-    }
-
-    /// As [`Self::answer_in`].
-    async fn later_in(
-        &self,
-        scope: &Scope,
-        query: &Query<'_>,
-        client: Client,
-        turn: u32,
-    ) -> Option<(Vec<u8>, Part)> {
-        let Some(rewritten) = scope.rewrite(query, client) else {
-            return self.later_scoped(scope, query, client, turn).await;
+        let mut out = Vec::new();
+        let walk = Walk { scope, client, turn, waits: true };
+        let (Outcome::Answered(part) | Outcome::Refresh(part)) =
+            Box::pin(self.walk(walk, &query, &mut out)).await
+        else {
+            return None;
         };
-        let put = rewritten.query()?;
-        let (mut out, part) = self.later_scoped(scope, &put, client.whole(), turn).await?;
-        if let Some(alias) = rewritten.restore.other_alias(&out) {
-            let question = Question::of(&put).about(alias.target().as_bytes());
-            let message = question.message(0, put.edns.map(|_| u16::MAX));
-            let (more, _) =
-                self.later_scoped(scope, &Query::read(&message).ok()?, client.whole(), turn).await?;
-            out = alias.with(&more)?;
+        if scope.is_logging() {
+            scope.log(&query, client, &out, came.elapsed());
         }
-        rewritten.restore.restore(query, self.limit(query, client), self.udp_payload, &mut out);
         Some((out, part))
     }
 
-    /// As [`Self::later_own`], with IPv6 addresses made of IPv4 addresses where that is wanted.
-    async fn later_scoped(
+    pub(super) async fn later_plain(
         &self,
-        scope: &Scope,
         query: &Query<'_>,
         client: Client,
         turn: u32,
     ) -> Option<(Vec<u8>, Part)> {
-        let (out, part) = self.later_own(scope, query, client, turn).await?;
-        let translator = scope.translator(query, client.address).filter(|translator| translator.lacks(&out));
-        let Some(translator) = translator else { return Some((out, part)) };
-        let message = translator.question(query);
-        let (answer, _) = self.later_own(scope, &Query::read(&message).ok()?, client.whole(), turn).await?;
-        let mut translated = Vec::new();
-        let mut reply = self.reply(query, client, 0, &mut translated);
-        match translator.translate(&answer, &mut reply) {
-            Some(rcode) => {
-                reply.finish(rcode);
-                Some((translated, part))
-            }
-            None => Some((out, part)),
-        }
-    }
-
-    async fn later_own(
-        &self,
-        scope: &Scope,
-        query: &Query<'_>,
-        client: Client,
-        turn: u32,
-    ) -> Option<(Vec<u8>, Part)> {
-        let mut out = Vec::new();
-        let mut reply = self.reply(query, client, flag::AA, &mut out);
-        match scope.write(query, client.address, turn, &mut reply) {
-            Some(Said::Complete(rcode)) => reply.finish(rcode),
-            Some(Said::Alias(target)) => {
-                // What the zone or the upstreams say of the target, as if it had been asked for.
-                let question = Question::of(query).about(target.as_bytes());
-                let message = question.message(0, query.edns.map(|_| u16::MAX));
-                let query = Query::read(&message).ok()?;
-                let (answer, _) = self.later_plain(&query, client.whole(), turn).await?;
-                let message = Message::from_vec(&answer).ok()?;
-                for record in &message.answers {
-                    if !reply.foreign(Section::Answer, record) {
-                        break;
-                    }
-                }
-                reply.finish(match u16::from(message.metadata.response_code) {
-                    0 => Rcode::NoError,
-                    3 => Rcode::NxDomain,
-                    _ => Rcode::ServFail,
-                });
-            }
-            None => return self.later_plain(query, client, turn).await,
-        }
-        Some((out, Part::Rules))
-    }
-
-    async fn later_plain(&self, query: &Query<'_>, client: Client, turn: u32) -> Option<(Vec<u8>, Part)> {
         let mut out = Vec::new();
         let zone = self.zone.load_full();
         if let Some(zone) = &zone {

@@ -60,6 +60,18 @@ fn an_upstream_is_asked_once() {
 }
 
 #[test]
+fn addresses_that_are_kept_take_turns() {
+    in_namespace(|| {
+        let (_running, world) = served(config());
+        let firsts: std::collections::BTreeSet<String> = (0..40)
+            .map(|_| ask("+short +tcp big.example.org").lines().next().unwrap_or_default().to_owned())
+            .collect();
+        assert!(firsts.len() > 1, "{firsts:?}");
+        assert!(world.queries() < 40, "they were kept");
+    });
+}
+
+#[test]
 fn our_own_names_are_never_kept() {
     in_namespace(|| {
         let (running, _world) = served(config());

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::{
-    AclAction, CacheConfig, Change, Corefile, DnsConfig, ForwardOptions, LogRule, NameMatch, PodRecords,
-    PageAt, Policy, Prefetch, Probe, Rules, ServeStale, Tls, Upstreams,
+    AclAction, CacheConfig, Change, Corefile, DnsConfig, ForwardOptions, LogRule, NameMatch, PageAt,
+    PodRecords, Policy, Prefetch, Probe, Rules, ServeStale, Tls, Upstreams,
 };
 
 fn read(text: &str) -> Corefile {
@@ -249,7 +249,10 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
             ". {\n kubernetes {\n  namespace_labels a in b\n }\n}",
             "line 3: namespace_labels: \"a in b\" is not a label selector",
         ),
-        (". {\n kubernetes a.test\n kubernetes b.test\n}", "line 3: kubernetes: the second in this server block"),
+        (
+            ". {\n kubernetes a.test\n kubernetes b.test\n}",
+            "line 3: kubernetes: the second in this server block",
+        ),
         (
             "a.test {\n kubernetes\n}\nb.test {\n kubernetes\n}",
             "line 4: kubernetes: the second of all server blocks: one names all domains",
@@ -376,13 +379,17 @@ fn what_newer_corefiles_say_is_read() {
 #[test]
 fn stale_answers_are_served_as_it_says() {
     let stale = |words: &str| {
-        let config = read(&format!(". {{\n forward . 192.0.2.1\n cache {{\n serve_stale {words}\n }}\n}}")).config;
+        let config =
+            read(&format!(". {{\n forward . 192.0.2.1\n cache {{\n serve_stale {words}\n }}\n}}")).config;
         config.cache.serve_stale.unwrap()
     };
     let usual = ServeStale::default();
     assert_eq!(stale(""), usual);
     assert_eq!(stale("1h immediate"), usual);
-    assert_eq!(stale("30m immediate 30s"), ServeStale { duration: Duration::from_secs(1800), ttl: 30, ..usual.clone() });
+    assert_eq!(
+        stale("30m immediate 30s"),
+        ServeStale { duration: Duration::from_secs(1800), ttl: 30, ..usual.clone() }
+    );
     // No time to wait is all the time that the upstreams are given.
     let verify = ServeStale { verify: true, ttl: 30, ..usual };
     assert_eq!(stale("1h verify 0 30s"), verify);
@@ -407,7 +414,10 @@ fn domains_devices_and_transfers_are_read() {
         }
     ";
     let Corefile { config, devices, .. } = read(text);
-    assert_eq!((config.zone.as_str(), config.more_zones.as_slice()), ("cluster.local", &["b.test".to_owned()][..]));
+    assert_eq!(
+        (config.zone.as_str(), config.more_zones.as_slice()),
+        ("cluster.local", &["b.test".to_owned()][..])
+    );
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     assert_eq!(listen, ["169.254.20.10:53"]);
     let local = [("lo", "127.0.0.1"), ("eth0", "192.0.2.2"), ("eth1", "192.0.2.3"), ("lo", "fe80::1")];

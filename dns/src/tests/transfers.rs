@@ -146,7 +146,10 @@ fn pods_of_the_node_answer_to_their_aliases() {
     assert_eq!(fixture.told("db.", MX), ["NOERROR"]);
     assert_eq!(fixture.told("db.other.", A), ["NOT OURS"]);
     // Names of the cluster stay the cluster's.
-    assert_eq!(fixture.told("web.default.svc.cluster.local.", A)[1], "web.default.svc.cluster.local. 30 A 10.96.0.20");
+    assert_eq!(
+        fixture.told("web.default.svc.cluster.local.", A)[1],
+        "web.default.svc.cluster.local. 30 A 10.96.0.20"
+    );
     assert_eq!(fixture.told("gone.default.svc.cluster.local.", A), ["NXDOMAIN"]);
     // They outlive what the cluster changes, and go with their pods.
     fixture.publisher.publish(&snapshot(cluster()), &Changes::everything());

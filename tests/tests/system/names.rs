@@ -101,7 +101,11 @@ fn pods_answer_to_the_aliases_that_their_runtime_gives_them() -> Result<()> {
         for name in ["db.", "db.sluice."] {
             for (family, kind) in ["A", "AAAA"].into_iter().enumerate() {
                 let wanted = addresses(&[&first, &second], family);
-                expect(host, &["@10.96.0.10", name, kind], &wanted.iter().map(String::as_str).collect::<Vec<_>>())?;
+                expect(
+                    host,
+                    &["@10.96.0.10", name, kind],
+                    &wanted.iter().map(String::as_str).collect::<Vec<_>>(),
+                )?;
             }
         }
     }

@@ -123,7 +123,9 @@ fn node_local_dnscaches_corefile_is_taken_as_it_is() -> Result<()> {
     let local = "169.254.20.10";
     for host in [site.client(), site.cluster.node(1).host()] {
         for server in [local, DNS_ADDRESSES[0]] {
-            for (name, wanted) in [("web.default.svc.cluster.local", WEB[0]), ("www.example.org", "203.0.113.1")] {
+            for (name, wanted) in
+                [("web.default.svc.cluster.local", WEB[0]), ("www.example.org", "203.0.113.1")]
+            {
                 wait_for(&format!("{name} from {server}"), LIMIT, || {
                     let server = format!("@{server}");
                     let told = host.run("dig", &["+short", "+tries=1", "+time=2", &server, name])?.stdout;
