@@ -29,7 +29,7 @@ fn pages_at_the_address_of_dns(fast_path: bool) -> Result<()> {
             for (port, page, wanted) in [
                 (8080, "health", "OK 200"),
                 (8181, "ready", "OK 200"),
-                (9153, "metrics", "coredns_dns_requests_total"),
+                (9153, "metrics", "coredns_cache_hits_total"),
             ] {
                 expect(host, address, port, page, wanted).map_err(|error| site.with_logs(&error))?;
             }

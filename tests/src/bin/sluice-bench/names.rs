@@ -46,9 +46,12 @@ const CASES: &[Case] = &[
     Case { name: "cached, sluice", peers: &[9] },
     Case { name: "change of a slice, sluice", peers: &[] },
     Case { name: "services, floor", peers: &[] },
+    Case { name: "full caches, sluice", peers: &[] },
 ];
 /// The case that is no question.
 const CHANGE: usize = 11;
+/// The case that is a state: all is kept that there is room for.
+const FULL: usize = 13;
 /// The other cases: who is asked, and what.
 const WHAT: [(usize, Server, Workload); 12] = [
     (12, Server::Floor, Workload::Services),
@@ -83,6 +86,8 @@ enum Workload {
     Headless,
     /// 5,000 names of the world outside, all of them known.
     Cached,
+    /// 10,000 of them, and as many that do not exist.
+    Full,
 }
 
 /// Runs the suite.
@@ -130,6 +135,9 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
             report.add(case, 4, p99 / p50);
         }
     }
+    let (port, file) = (Server::Sluice.port(), files.of(Workload::Full));
+    Asked { client: &client, core: CORES[1], port, file }.once()?;
+    report.add(FULL, 5, Usage::of(pid(Server::Sluice))?.memory as f64);
     Ok(report)
 }
 

@@ -19,6 +19,8 @@ const ENDPOINTS: u32 = 2;
 const HEADLESS: u32 = 50;
 /// Names outside the cluster.
 const OUTSIDE: u32 = 5_000;
+/// Such names, and as many that do not exist, of which the caches are full.
+const FULL: u32 = 10_000;
 /// Prime to the numbers of names, so that names that are asked after each other are not neighbours.
 const STRIDE: u32 = 7_919;
 
@@ -140,7 +142,7 @@ pub(crate) fn zone_file() -> String {
 }
 
 /// The files of questions.
-pub(crate) struct Queries([PathBuf; 4]);
+pub(crate) struct Queries([PathBuf; 5]);
 
 impl Queries {
     /// The one of a workload.
@@ -160,6 +162,10 @@ pub(crate) fn write_queries(folder: &Path) -> Result<Queries> {
         ("misses", all(SERVICES, &|n| in_cluster("no", n))),
         ("headless", all(1, &|_| "headless.ns-0.svc.cluster.local".to_owned())),
         ("cached", all(OUTSIDE, &|n| format!("host-{n}.example.org"))),
+        (
+            "full",
+            all(2 * FULL, &|n| format!("{}-{n}.example.org", if n % 2 == 0 { "host" } else { "absent" })),
+        ),
     ];
     let mut files = Vec::new();
     for (name, text) in texts {
