@@ -2,9 +2,9 @@
 
 mod wiring;
 
-pub use wiring::wanted_hooks;
 #[cfg(test)]
 pub(crate) use wiring::tests::attachment;
+pub use wiring::wanted_hooks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
