@@ -46,13 +46,13 @@ fn pages_at_the_address_of_dns(fast_path: bool) -> Result<()> {
         let page = if port == 8080 { "health" } else { "ready" };
         expect(site.client(), DNS_ADDRESSES[0], port, page, "OK 200")?;
     }
-    // A port that the service itself has is the service's.
+    // A port that the service itself has is the service's, at the service's own addresses.
     let [dns4, dns6] = DNS_ADDRESSES;
     site.cluster.apply(
         "kube-dns.yaml",
         &format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: kube-dns, namespace: kube-system}}\nspec:\n  clusterIP: \
-             {dns4}\n  clusterIPs: [{dns4}, '{dns6}']\n  ipFamilies: [IPv4, IPv6]\n  ports:\n  - {{name: dns, port: 53, \
+             {dns4}\n  clusterIPs: [{dns4}]\n  ports:\n  - {{name: dns, port: 53, \
              protocol: UDP}}\n  - {{name: http, port: 8080, targetPort: 80}}\n---\n\
              apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: kube-dns-1, namespace: kube-system, \
              labels: {{kubernetes.io/service-name: kube-dns}}}}\naddressType: IPv4\n\
