@@ -114,19 +114,11 @@ pub(crate) fn range_sets(config: &Config, node: Option<&NodeConfig>) -> Result<V
         let range = Range::new(range.subnet, range.range_start, range.range_end, range.gateway)?;
         Ok(range.without(config.ipam.reserved.iter().map(|block| (*block).into())))
     };
-    let mut sets: Vec<Vec<Range>> = Vec::new();
-    // What the runtime gives for this attachment stands in place of what the configuration says.
-    let written = if config.runtime_config.ip_ranges.is_empty() {
-        if let Some(single) = config.ipam.single() {
-            sets.push(vec![range(&single)?]);
-        }
-        &config.ipam.ranges
-    } else {
-        &config.runtime_config.ip_ranges
-    };
-    for set in written {
-        sets.push(set.iter().map(range).collect::<Result<_>>()?);
-    }
+    // In host-local's order: the pod's address is the first one, so what the runtime gives for this attachment goes first.
+    let single = config.ipam.single().map(|range| vec![range]);
+    let written = config.runtime_config.ip_ranges.iter().chain(single.as_ref()).chain(&config.ipam.ranges);
+    let mut sets: Vec<Vec<Range>> =
+        written.map(|set| set.iter().map(range).collect()).collect::<Result<_>>()?;
     if sets.is_empty() {
         let Some(node) = node else {
             return Err(Error::config(
