@@ -41,12 +41,13 @@ pub fn apply(wanted: &NfConntrack) {
     let found = |name| sysctl::read(&path(name)).ok()?.parse().ok();
     for (name, value) in plan(wanted, found) {
         let path = path(name);
+        // One for all network namespaces, and only the first one's to change.
+        if name == ConntrackName::Max && sysctl::is_read_only(&path) {
+            debug!(value, "the size of nf_conntrack's table stays: it is the first network namespace's");
+            continue;
+        }
         match sysctl::set(&path, &value.to_string()) {
             Ok(()) => info!(setting = path, value, "nf_conntrack is told"),
-            // One for all network namespaces, and only the first one's to change.
-            Err(error) if name == ConntrackName::Max && sysctl::is_read_only(&path) => {
-                debug!(%error, value, "the size of nf_conntrack's table stays");
-            }
             Err(error) => warn!(%error, value, "nf_conntrack keeps what it has"),
         }
     }
