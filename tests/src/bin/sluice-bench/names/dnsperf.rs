@@ -48,7 +48,7 @@ impl Asked<'_> {
 
     /// Asks at a rate; the median and the 99th percentile of the time from query to answer, in microseconds.
     ///
-    /// Client and server (`pid`, and its children) go before everything else on their cores meanwhile, or it would be
+    /// The server (`pid`, and its children) and the client go before what else is on their cores meanwhile, or it would be
     /// the machine that is measured; and what the client has to say goes to a file, which nobody reads until it ends.
     pub(crate) fn latencies(&self, pid: u32, rate: f64) -> Result<[f64; 2]> {
         let path = self.client.bed().folder().join("latencies");
@@ -56,10 +56,11 @@ impl Asked<'_> {
         process::hurry(pid)?;
         let rate = format!("{rate:.0}");
         let arguments = [self.arguments().as_slice(), &words(&["-l", SECONDS, "-v", "-Q", &rate])].concat();
-        let mut command = self.client.command("chrt")?;
-        let status = command.args(["-f", process::PRIORITY, "taskset"]).args(arguments).stdout(file).status();
+        // Not with a real-time priority: its thread that sends would not let the one run that receives.
+        let mut command = self.client.command("nice")?;
+        let status = command.args(["-n", "-20", "taskset"]).args(arguments).stdout(file).status();
         process::relax(pid)?;
-        let status = status.map_err(Error::file("run", "chrt"))?;
+        let status = status.map_err(Error::file("run", "nice"))?;
         let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
         // > NOERROR svc-1.ns-1.svc.cluster.local A 0.000042
         let answers = text.lines().filter(|line| line.starts_with("> "));

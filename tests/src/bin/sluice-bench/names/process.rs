@@ -8,7 +8,7 @@ use std::time::Duration;
 use sluice_tests::{Error, Result};
 
 /// The real-time priority of what shall not wait for anything else on its core.
-pub(crate) const PRIORITY: &str = "10";
+const PRIORITY: &str = "10";
 
 /// Lets a process and all its descendants go before everything else.
 pub(crate) fn hurry(pid: u32) -> Result<()> {
