@@ -1,6 +1,7 @@
 //! What tests build clusters of, and how they ask.
 
 pub(crate) mod bed;
+pub(crate) mod framing;
 pub(crate) mod script;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};

@@ -18,6 +18,7 @@ use hickory_proto::{
 use nix::sched::{CloneFlags, unshare};
 use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle};
 
+use super::framing::framed;
 use crate::{Configurator, DnsConfig, DnsError, Publisher, Server};
 
 /// Runs a test in a network namespace of its own, with `lo` up.
@@ -237,8 +238,7 @@ fn answer_stream(stream: &mut (impl std::io::Read + std::io::Write), counted: im
         stream.read_exact(&mut query).unwrap();
         counted();
         if let Some(answer) = world(&query, true, seen) {
-            let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
-            stream.write_all(&framed).and_then(|()| stream.flush()).unwrap();
+            stream.write_all(&framed(&answer)).and_then(|()| stream.flush()).unwrap();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Upstreams that do what a test says, byte for byte.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
@@ -13,6 +13,8 @@ use hickory_proto::{
     op::{Message, MessageType},
     rr::{RData, Record, rdata::A},
 };
+
+use super::framing::framed;
 
 /// Serves each connection on a thread; `serve` gets its number, from 0 on. Gives how many there were.
 pub(crate) fn over_tcp(
@@ -46,19 +48,9 @@ pub(crate) fn over_udp(
     });
 }
 
-/// The next query on a connection, until it ends.
-pub(crate) fn read(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).ok()?;
-    let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut query).ok()?;
-    Some(query)
-}
-
 /// Sends a message; whoever has closed the connection does not get it.
 pub(crate) fn write(stream: &mut TcpStream, message: &[u8]) {
-    let framed = [&(message.len() as u16).to_be_bytes()[..], message].concat();
-    let _ = stream.write_all(&framed);
+    let _ = stream.write_all(&framed(message));
 }
 
 /// The name that a query is about.

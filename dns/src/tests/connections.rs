@@ -19,7 +19,8 @@ use crate::{
     CacheConfig, DnsConfig, ForwardOptions, Upstreams,
     testing::{
         bed::{Running, eventually, in_namespace},
-        script::{answer, name, over_tcp, over_udp, read, write},
+        framing::read_framed,
+        script::{answer, name, over_tcp, over_udp, write},
         *,
     },
 };
@@ -55,12 +56,12 @@ fn questions_share_a_connection_and_are_answered_as_they_are_ready() {
         let is_there = Arc::new(AtomicBool::new(false));
         let came = is_there.clone();
         let connections = over_tcp(UPSTREAM, move |_, mut stream| {
-            let first = read(&mut stream).unwrap();
+            let first = read_framed(&mut stream).unwrap();
             came.store(true, Ordering::SeqCst);
-            let second = read(&mut stream).unwrap();
+            let second = read_framed(&mut stream).unwrap();
             write(&mut stream, &answer(&second, 2));
             write(&mut stream, &answer(&first, 1));
-            assert_eq!(read(&mut stream), None);
+            assert_eq!(read_framed(&mut stream), None);
         });
         let _running = served(tcp());
         let first = asks("first.example.org.");
@@ -82,7 +83,7 @@ fn a_connection_that_the_upstream_closes_is_no_failure() {
     for end in ends {
         in_namespace(move || {
             let connections = over_tcp(UPSTREAM, move |_, mut stream| {
-                let query = read(&mut stream).unwrap();
+                let query = read_framed(&mut stream).unwrap();
                 write(&mut stream, &answer(&query, 7));
                 end(stream);
             });
@@ -105,17 +106,17 @@ fn what_was_asked_on_a_connection_that_closes_is_asked_again() {
         let came = is_there.clone();
         // It answers the first question of the first connection, as if there were no others.
         over_tcp(UPSTREAM, move |number, mut stream| {
-            let mut query = read(&mut stream).unwrap();
+            let mut query = read_framed(&mut stream).unwrap();
             came.store(true, Ordering::SeqCst);
             if number == 0 {
-                read(&mut stream).unwrap();
+                read_framed(&mut stream).unwrap();
                 write(&mut stream, &answer(&query, 1));
                 stream.shutdown(Shutdown::Both).unwrap();
                 return;
             }
             loop {
                 write(&mut stream, &answer(&query, if name(&query).starts_with("second") { 2 } else { 3 }));
-                let Some(next) = read(&mut stream) else { return };
+                let Some(next) = read_framed(&mut stream) else { return };
                 query = next;
             }
         });
@@ -133,7 +134,7 @@ fn idle_connections_are_closed() {
         let ended = Arc::new(AtomicUsize::new(0));
         let count = ended.clone();
         over_tcp(UPSTREAM, move |_, mut stream| {
-            while let Some(query) = read(&mut stream) {
+            while let Some(query) = read_framed(&mut stream) {
                 write(&mut stream, &answer(&query, 7));
             }
             count.fetch_add(1, Ordering::SeqCst);
@@ -149,7 +150,7 @@ fn idle_connections_are_closed() {
 fn connections_in_use_get_as_old_as_they_may() {
     in_namespace(|| {
         let connections = over_tcp(UPSTREAM, |_, mut stream| {
-            while let Some(query) = read(&mut stream) {
+            while let Some(query) = read_framed(&mut stream) {
                 write(&mut stream, &answer(&query, 7));
             }
         });
@@ -222,7 +223,7 @@ fn a_thousand_questions_take_as_many_sockets_and_no_more() {
 fn a_thousand_questions_share_the_connections_that_there_may_be() {
     in_namespace(|| {
         let connections = over_tcp(UPSTREAM, |_, mut stream| {
-            while let Some(query) = read(&mut stream) {
+            while let Some(query) = read_framed(&mut stream) {
                 write(&mut stream, &answer(&query, 7));
             }
         });

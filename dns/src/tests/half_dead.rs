@@ -17,7 +17,8 @@ use crate::{
     CacheConfig, DnsConfig, ForwardOptions, Policy, Tls, Upstreams,
     testing::{
         bed::{Running, World, eventually, in_namespace, sh},
-        script::{answer, name, over_tcp, over_udp, read, write},
+        framing::read_framed,
+        script::{answer, name, over_tcp, over_udp, write},
         *,
     },
 };
@@ -85,7 +86,7 @@ fn a_connection_that_goes_dead_is_left_for_another() {
     in_namespace(|| {
         // The first one lasts for one answer, as if something on the way had forgotten it.
         let connections = over_tcp("127.0.0.53:53", |number, mut stream| {
-            while let Some(query) = read(&mut stream) {
+            while let Some(query) = read_framed(&mut stream) {
                 write(&mut stream, &answer(&query, 7));
                 if number == 0 {
                     loop {
@@ -142,7 +143,7 @@ fn of_one_without_tcp_the_part_over_udp_is_told() {
 fn what_is_cut_over_tcp_is_told_as_what_it_is() {
     in_namespace(|| {
         over_tcp("127.0.0.53:53", |_, mut stream| {
-            while let Some(query) = read(&mut stream) {
+            while let Some(query) = read_framed(&mut stream) {
                 let mut part = answer(&query, 7);
                 part[2] |= 2;
                 write(&mut stream, &part);

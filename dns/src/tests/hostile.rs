@@ -1,7 +1,7 @@
 //! Clients and upstreams that mean no good: whatever they do, the others are answered, and soon.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
@@ -19,6 +19,7 @@ use crate::{
     CacheConfig, DnsConfig, ForwardOptions, Upstreams,
     testing::{
         bed::{Running, eventually, in_namespace, sh},
+        framing::{framed, read_framed},
         script, *,
     },
 };
@@ -27,19 +28,11 @@ const NAME: &str = "web.default.svc.cluster.local.";
 /// How long a good client waits for one answer at the most, on a machine that does much besides.
 const SOON: Duration = Duration::from_secs(1);
 
-fn framed(message: &[u8]) -> Vec<u8> {
-    [&(message.len() as u16).to_be_bytes()[..], message].concat()
-}
-
 /// The one answer that a connection gets to a good question, if it gets one in time.
 fn ask_over(stream: &mut TcpStream) -> Option<Message> {
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.write_all(&framed(&question(NAME, A))).ok()?;
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).ok()?;
-    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut message).ok()?;
-    Message::from_vec(&message).ok()
+    Message::from_vec(&read_framed(stream)?).ok()
 }
 
 /// A client who asks over UDP and over TCP for as long as it lives, from 127.0.0.9, and whose every question must be answered
@@ -234,11 +227,7 @@ fn pointers_in_circles_and_answers_to_nobody_are_passed_over() {
 fn ask_over_last(stream: &mut TcpStream) -> Message {
     let mut last = ask_over(stream).expect("an answer");
     while last.answers.is_empty() {
-        let mut length = [0; 2];
-        stream.read_exact(&mut length).unwrap();
-        let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
-        stream.read_exact(&mut message).unwrap();
-        last = Message::from_vec(&message).unwrap();
+        last = Message::from_vec(&read_framed(stream).unwrap()).unwrap();
     }
     last
 }
@@ -355,7 +344,7 @@ fn of_what_the_upstream_itself_sends_only_the_answer_is_believed() {
                 socket.send_to(&script::answer(&query, 7), client).unwrap();
             });
             script::over_tcp("127.0.0.53:53", move |number, mut stream| {
-                while let Some(query) = script::read(&mut stream) {
+                while let Some(query) = read_framed(&mut stream) {
                     // An id of its own is only passed over; another question under this id is the end of the attempt.
                     let others = others(&query);
                     script::write(&mut stream, &others[0]);

@@ -1,7 +1,7 @@
 //! A real server on real sockets, asked by `dig` and `nslookup` and by clients that mean no good.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
@@ -21,21 +21,10 @@ use crate::{
     DnsConfig,
     testing::{
         bed::{Running, eventually, in_namespace, sh},
+        framing::{framed, read_framed},
         *,
     },
 };
-
-fn framed(message: &[u8]) -> Vec<u8> {
-    [&(message.len() as u16).to_be_bytes()[..], message].concat()
-}
-
-fn read_framed(stream: &mut TcpStream) -> Option<Message> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).ok()?;
-    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut message).ok()?;
-    Some(Message::from_vec(&message).unwrap())
-}
 
 fn connect(to: &str) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
@@ -231,6 +220,7 @@ fn tcp_answers_as_they_are_ready_and_all_that_was_asked() {
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut ids = Vec::new();
         while let Some(message) = read_framed(&mut stream) {
+            let message = Message::from_vec(&message).unwrap();
             assert_eq!(message.answers.len(), 1);
             ids.push(message.metadata.id);
         }
