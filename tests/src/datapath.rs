@@ -200,6 +200,11 @@ impl Bench {
 
     /// A host port (address, protocol) that leads to a pod's port; `None` takes it away.
     pub fn host_port(&mut self, at: &str, proto: u16, pod: Option<&str>) {
+        self.host_port_with(at, proto, pod, 0);
+    }
+
+    /// The same, with what the plugin says in the place of a service.
+    pub fn host_port_with(&mut self, at: &str, proto: u16, pod: Option<&str>, flags: u32) {
         let pin = self.datapath.pins().map(map_name::HOST_PORTS);
         let map = MapData::from_pin(pin).expect("the pinned map");
         let mut map: HashMap<_, FrontendKey, Backend> =
@@ -209,7 +214,7 @@ impl Bench {
             Some(pod) => {
                 let pod: SocketAddr = pod.parse().expect("a pod's address");
                 let port = Be16::from_host(pod.port());
-                let backend = Backend { addr: pod.ip().into(), port, pad: 0, service: 0 };
+                let backend = Backend { addr: pod.ip().into(), port, pad: 0, service: flags };
                 map.insert(key, backend, 0).expect("a host port");
             }
             None => map.remove(&key).expect("a host port that is there"),

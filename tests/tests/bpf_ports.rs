@@ -2,7 +2,8 @@
 //! other ports, and who answers while the node's own server does not.
 
 use sluice_ebpf_common::{
-    FRONTEND_ADDRESS, FRONTEND_EXTERNAL, FRONTEND_LOCAL_SERVER, Frontend, FrontendKey, SERVICE_DEVICE,
+    FRONTEND_ADDRESS, FRONTEND_EXTERNAL, FRONTEND_LOCAL_SERVER, Frontend, FrontendKey, HOST_PORT_MASQUERADE,
+    SERVICE_DEVICE,
 };
 use sluice_proxy::{Hook, MapOp};
 use sluice_tests::{
@@ -65,6 +66,47 @@ fn a_host_port_leads_to_its_pod_and_keeps_the_client() {
                 "127.0.0.1:4004",
                 "127.0.0.1:8081",
                 "192.0.2.1:4004 > 10.244.1.12:80 TCP ttl 64",
+            ),
+        ];
+        for (device, hook, src, dst, becomes) in rows {
+            assert_eq!(bench.send(hook, device, &syn(src, dst)), redirect(becomes), "{src} > {dst}");
+        }
+    });
+}
+
+#[test]
+fn a_host_port_that_masquerades_shows_the_pod_the_node_alone() {
+    with_bench(|bench| {
+        bench.host_port_with("0.0.0.0:8081", TCP, Some("10.244.1.12:80"), HOST_PORT_MASQUERADE);
+        bench.host_port_with("[::]:8081", TCP, Some("[fd00:10:244:1::12]:80"), HOST_PORT_MASQUERADE);
+        let rows = [
+            (
+                "wire",
+                Hook::FromWire,
+                "198.51.100.9:4000",
+                "192.0.2.1:8081",
+                "192.0.2.1:4000 > 10.244.1.12:80 TCP ttl 63",
+            ),
+            (
+                "wire",
+                Hook::FromWire,
+                "[2001:db8:9::9]:4000",
+                "[2001:db8::1]:8081",
+                "[2001:db8::1]:4000 > [fd00:10:244:1::12]:80 TCP ttl 63",
+            ),
+            (
+                "pod1",
+                Hook::FromPod,
+                "10.244.1.11:4001",
+                "192.0.2.1:8081",
+                "192.0.2.1:4001 > 10.244.1.12:80 TCP ttl 64",
+            ),
+            (
+                "lo",
+                Hook::FromHost,
+                "192.0.2.1:4003",
+                "192.0.2.1:8081",
+                "192.0.2.1:4003 > 10.244.1.12:80 TCP ttl 64",
             ),
         ];
         for (device, hook, src, dst, becomes) in rows {

@@ -116,15 +116,19 @@ pub struct Backend {
     pub port: Be16,
     /// Always 0.
     pub pad: u16,
-    /// Key into `services`.
+    /// Key into `services`; of a host port, see [`HOST_PORT_BACKEND`].
     pub service: u32,
 }
 
 /// The backend's id in the flows of a host port: no id of map `backends`. Map `host_ports`, keyed by a
 /// [`FrontendKey`] (address [`Addr::any`] for every address of the node, as with node ports, or one host address),
-/// holds a [`Backend`] whose service is 0: the pod and its port. Written by the plugin when it makes a pod, and
+/// holds a [`Backend`]: the pod and its port, and in the place of its service 0 or [`HOST_PORT_MASQUERADE`]. Written by the plugin when it makes a pod, and
 /// kept in line with the plugin's records by the agent. Services go before host ports where both want a port.
 pub const HOST_PORT_BACKEND: u32 = u32::MAX;
+
+/// In the service of a host port's [`Backend`]: whoever comes by this port, the pod sees the node's address, as with
+/// the reference plugin's `masqAll`.
+pub const HOST_PORT_MASQUERADE: u32 = 1;
 
 /// Key of map `affinities`: who is remembered, and for what.
 #[repr(C)]

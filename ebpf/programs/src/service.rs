@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Affinity, AffinityKey, Backend, Be16, DropReason, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE,
     FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Flow, FlowKey, FrontendKey,
-    HOST_PORT_BACKEND, MemberKey, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
+    HOST_PORT_BACKEND, HOST_PORT_MASQUERADE, MemberKey, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
     SERVICE_DROP_IF_EMPTY, Service, SlotKey, pick_slot,
 };
 
@@ -83,8 +83,10 @@ fn try_choose(ctx: &TcContext, key: &FlowKey, hook: u32, target: &mut Target) ->
                     let Some(backend) = maps::host_port(&exact).or_else(|| maps::host_port(&any)) else {
                         return Ok(Choice::None);
                     };
+                    let masquerades = backend.service & HOST_PORT_MASQUERADE != 0;
+                    let source = if masquerades { Source::Masqueraded } else { Source::Kept };
                     target.set(HOST_PORT_BACKEND, backend, 0);
-                    source::of_service(key, target, Source::Kept, hook)?;
+                    source::of_service(key, target, source, hook)?;
                     return Ok(Choice::Backend);
                 }
             }
