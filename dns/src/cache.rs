@@ -36,6 +36,8 @@ pub(crate) struct Entry {
     hits: AtomicU32,
     /// When it was asked for last, in milliseconds since it came.
     asked: AtomicU32,
+    /// Until when others are not asked for it again, in milliseconds since it came.
+    paused: AtomicU32,
     /// What of its key is not in the answer's question.
     tail: KeyTail,
 }
@@ -45,7 +47,8 @@ impl Entry {
     pub(crate) fn new(answer: Answer, question: &Question, now: Instant, config: &CacheConfig) -> Self {
         let ttl = lifetime(&answer, config);
         let tail = KeyTail::of(question);
-        Self { answer, stored: now, ttl, hits: AtomicU32::new(0), asked: AtomicU32::new(0), tail }
+        let [hits, asked, paused] = [0; 3].map(AtomicU32::new);
+        Self { answer, stored: now, ttl, hits, asked, paused, tail }
     }
 
     /// How long it is good for.
@@ -65,7 +68,7 @@ impl Entry {
 
     /// Notes that it was asked for, and says how often it was without a longer pause.
     pub(crate) fn asked(&self, now: Instant, pause: Duration) -> u32 {
-        let since = u32::try_from(now.duration_since(self.stored).as_millis()).unwrap_or(u32::MAX);
+        let since = self.since(now);
         let before = self.asked.swap(since, Ordering::Relaxed);
         if u128::from(since.saturating_sub(before)) > pause.as_millis() {
             self.hits.store(0, Ordering::Relaxed);
@@ -76,6 +79,21 @@ impl Entry {
     /// Counts from nothing again.
     pub(crate) fn forget_asked(&self) {
         self.hits.store(0, Ordering::Relaxed);
+    }
+
+    /// Others are not asked for it again for so long.
+    pub(crate) fn pause(&self, now: Instant, pause: Duration) {
+        self.paused.store(self.since(now + pause), Ordering::Relaxed);
+    }
+
+    /// Whether others are not to be asked for it.
+    pub(crate) fn is_paused(&self, now: Instant) -> bool {
+        self.since(now) < self.paused.load(Ordering::Relaxed)
+    }
+
+    /// The milliseconds since it came.
+    fn since(&self, now: Instant) -> u32 {
+        u32::try_from(now.duration_since(self.stored).as_millis()).unwrap_or(u32::MAX)
     }
 
     /// The seconds it is still good for, rounded up; none when it is past its time.
@@ -106,6 +124,8 @@ pub(crate) struct Cache {
     pub(crate) denial: Store,
     /// How long an entry is kept beyond its time.
     stale: Duration,
+    /// Answers are kept beside denials that came after them, and go before these.
+    prefer_positive: bool,
 }
 
 impl Cache {
@@ -116,6 +136,7 @@ impl Cache {
             success: store(config.success_capacity),
             denial: store(config.denial_capacity),
             stale: config.serve_stale.as_ref().map_or(Duration::ZERO, |stale| stale.duration),
+            prefer_positive: config.serve_stale.as_ref().is_some_and(|stale| stale.prefer_positive),
         }
     }
 
@@ -125,8 +146,13 @@ impl Cache {
         self.success.get(key, is_kept).or_else(|| self.denial.get(key, is_kept))
     }
 
-    /// Keeps an entry in the place of whatever its key had.
+    /// Keeps an entry in the place of whatever its key had; beside an answer that goes before it.
     pub(crate) fn put(&self, key: &Key, entry: &Arc<Entry>) {
+        let is_told = |held: &Entry| held.is_kept(entry.stored, self.stale);
+        if self.prefer_positive && !entry.answer.is_positive() && self.success.get(key, is_told).is_some() {
+            self.denial.put(key, entry.clone());
+            return;
+        }
         let (to, from) = if entry.answer.is_denial() {
             (&self.denial, &self.success)
         } else {
@@ -149,7 +175,7 @@ mod tests {
     };
 
     use super::{store::SHARDS, *};
-    use crate::{message::Reading, query::Query};
+    use crate::{ServeStale, message::Reading, query::Query};
 
     fn name(n: usize) -> Name {
         format!("host-{n}.example.org.").parse().unwrap()
@@ -264,6 +290,34 @@ mod tests {
         assert_eq!(put(ResponseCode::NXDomain, &[]), (0, 1, true));
         assert_eq!(put(ResponseCode::NoError, &[60]), (1, 0, false));
         assert_eq!(put(ResponseCode::NoError, &[]), (0, 1, true));
+    }
+
+    #[test]
+    fn an_answer_that_goes_before_denials_outlives_them() {
+        let now = Instant::now();
+        let stale = Duration::from_secs(60);
+        let serve_stale =
+            Some(ServeStale { duration: stale, prefer_positive: true, ..ServeStale::default() });
+        let config = CacheConfig { serve_stale, ..CacheConfig::default() };
+        let cache = Cache::new(&config);
+        let put = |code, ttls: &[u32], after: u64| {
+            let now = now + Duration::from_secs(after);
+            cache.put(&key(1), &Arc::new(entry(1, answer(1, code, ttls, None), now, &config)));
+        };
+        let is_denied = |after: u64| {
+            cache.get(&key(1), now + Duration::from_secs(after)).map(|entry| entry.answer.is_denial())
+        };
+        put(ResponseCode::NoError, &[10], 0);
+        put(ResponseCode::NXDomain, &[], 66);
+        assert_eq!(
+            (is_denied(66), cache.denial.len()),
+            (Some(false), 1),
+            "it may be told for a minute past its ten seconds"
+        );
+        assert_eq!(is_denied(70), Some(true), "then the denial counts");
+        put(ResponseCode::NXDomain, &[], 71);
+        put(ResponseCode::NoError, &[10], 72);
+        assert_eq!((is_denied(72), cache.denial.len()), (Some(false), 0), "a new answer ends it");
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::{
 
 use hickory_proto::op::DnsRequest;
 use hickory_resolver::net::NetError;
+use prometheus::IntCounter;
 use tokio::{sync::OnceCell, time::Instant};
 
-use crate::exchange::{Connected, Connector, MAX_SHARED};
+use crate::{
+    ForwardOptions,
+    exchange::{Connected, Connector, MAX_SHARED},
+};
 
-/// So many questions share a connection before another one is opened, as long as there may be another one.
-const SHARED: usize = 8;
 /// The least time between two looks at a connection that is in use.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -26,6 +28,12 @@ pub(crate) struct Pool {
     expire: Duration,
     /// How old one gets before another one takes its place.
     max_age: Option<Duration>,
+    /// So many questions share a connection before another one is opened, as long as there may be another one.
+    shared: usize,
+    /// Questions that found a connection.
+    found: IntCounter,
+    /// Questions that found none.
+    opened: IntCounter,
 }
 
 /// A connection, from the moment at which it is wanted.
@@ -73,9 +81,12 @@ impl Connection {
 }
 
 impl Pool {
-    /// Opens at most `max` connections, and keeps each for `expire` without a question, for `max_age` at all.
-    pub(crate) fn new(max: usize, expire: Duration, max_age: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::default(), max, expire, max_age })
+    /// Opens as many connections as the options say, each for `shared` questions if there may be another one. `counters`:
+    /// of questions that find one, and of those that do not.
+    pub(crate) fn new(options: &ForwardOptions, shared: usize, counters: [IntCounter; 2]) -> Arc<Self> {
+        let ForwardOptions { max_idle: max, idle_for: expire, max_age, .. } = *options;
+        let [found, opened] = counters;
+        Arc::new(Self { held: Mutex::default(), max, expire, max_age, shared, found, opened })
     }
 
     /// Asks over a connection that is there, or else a new one.
@@ -93,6 +104,11 @@ impl Pool {
                 Ok(answer)
             }
             Err(NetError::Timeout) => Err(NetError::Timeout),
+            // What an HTTP server says in the place of an answer it would say again.
+            Err(error @ NetError::Msg(_)) => {
+                place.is_answered = true;
+                Err(error)
+            }
             // Servers close connections whenever they like: idle ones, or each after an answer, whatever else was asked on it.
             // That is no failure; one to a connection that nobody else uses is.
             Err(error) => {
@@ -111,11 +127,15 @@ impl Pool {
     fn place(self: &Arc<Self>) -> Place {
         let mut held = self.held();
         held.retain(|connection| connection.takes_questions(self.max_age));
-        let limit = if held.len() < self.max { SHARED } else { MAX_SHARED };
+        let limit = if held.len() < self.max { self.shared } else { MAX_SHARED };
         let by_questions = held.iter().map(|connection| (connection.state().under_way, connection));
         let connection = match by_questions.min_by_key(|(under_way, _)| *under_way) {
-            Some((under_way, connection)) if under_way < limit => connection.clone(),
+            Some((under_way, connection)) if under_way < limit => {
+                self.found.inc();
+                connection.clone()
+            }
             _ => {
+                self.opened.inc();
                 let connection = Connection::new();
                 if held.len() < self.max {
                     held.push(connection.clone());

@@ -25,11 +25,12 @@ use std::{
 
 use self::{
     directives::Block,
-    forward::Way,
     syntax::{Directive, ServerBlock, Setting},
     token::Token,
 };
-use crate::{DnsConfig, Rules, StubDomain, name::WireName};
+use crate::{
+    CacheConfig, DnsConfig, ForwardOptions, NextUpstreams, Rules, StubDomain, Upstreams, name::WireName,
+};
 
 /// What is wrong with a Corefile, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,13 +136,13 @@ impl Corefile {
     /// other domains become stub domains.
     pub fn read(text: &str, base: DnsConfig) -> Result<Self, CorefileError> {
         let blocks = syntax::parse(text)?;
-        let upstreams = crate::Upstreams::None;
         let mut corefile = Self {
             config: DnsConfig {
                 stub_domains: Vec::new(),
                 rules: Vec::new(),
                 transfers: Vec::new(),
-                upstreams,
+                upstreams: Upstreams::None,
+                next: Vec::new(),
                 ..base
             },
             health: None,
@@ -192,26 +193,34 @@ impl Corefile {
             let name = WireName::parse(&zone)
                 .ok_or_else(|| CorefileError::at(&server.at, key, "is not a domain"))?;
             self.config.rules.push(Rules { zone: name.to_string(), ..block.rules.clone() });
-            let stub = |zone: &str, way: &Way| StubDomain {
-                zone: zone.to_owned(),
-                upstreams: way.upstreams.clone(),
-                max_concurrent: way.max_concurrent,
-                forward: way.options.clone(),
-                cache: block.cache.clone(),
-            };
-            self.config.stub_domains.extend(block.stubs.iter().map(|(zone, way)| stub(zone, way)));
-            let own = stub(&name.to_string(), &block.way.clone().unwrap_or_default());
-            if name.as_bytes() == b"\0" {
+            let mut routes = forward::routes(&block.forwards, &name);
+            let own = routes.pop().map(|(_, ways)| ways).unwrap_or_default();
+            let stub = |(zone, ways): (WireName, Vec<NextUpstreams>)| stub(&zone, ways, &block.cache);
+            self.config.stub_domains.extend(routes.into_iter().map(stub));
+            let is_asked = !own.is_empty();
+            let own = stub((name, own));
+            if own.zone == "." {
                 self.config.upstreams = own.upstreams;
                 self.config.max_concurrent = own.max_concurrent;
                 self.config.forward = own.forward;
+                self.config.next = own.next;
                 self.config.cache = own.cache;
-            } else if !block.has_kubernetes {
+            } else if is_asked || !block.has_kubernetes {
                 self.config.stub_domains.push(own);
             }
         }
         Ok(block.has_kubernetes)
     }
+}
+
+/// A domain whose names these are asked about, one after the other; nobody, if there are none.
+fn stub(zone: &WireName, mut ways: Vec<NextUpstreams>, cache: &CacheConfig) -> StubDomain {
+    let next = ways.split_off(ways.len().min(1));
+    let (upstreams, max_concurrent, forward) = match ways.pop() {
+        Some(way) => (way.upstreams, way.max_concurrent, way.forward),
+        None => (Upstreams::None, 0, ForwardOptions::default()),
+    };
+    StubDomain { zone: zone.to_string(), upstreams, max_concurrent, forward, next, cache: cache.clone() }
 }
 
 /// The error about a directive.

@@ -31,6 +31,12 @@ pub enum ConfigError {
     /// An upstream cannot have this name.
     #[error("TLS server name {0:?} is not a name")]
     ServerName(String),
+    /// An upstream over HTTPS whose address is none that a request can name.
+    #[error("upstream {0}: a server with an IPv6 address over HTTPS needs a TLS server name")]
+    HttpsName(SocketAddr),
+    /// The path that an upstream is asked for over HTTPS.
+    #[error("upstreams' path {0:?} does not begin with a slash")]
+    HttpsPath(String),
     /// IPv4 addresses cannot be embedded in the network.
     #[error("dns64 prefix {0} is not 32, 40, 48, 56, 64 or 96 bits long")]
     Dns64(ipnet::Ipv6Net),

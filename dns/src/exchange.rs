@@ -8,7 +8,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -27,6 +27,7 @@ use hickory_resolver::{
     config::{ConnectionConfig, ResolverOpts},
     net::{
         NetError,
+        h2::HttpsClientStream,
         runtime::{DnsUdpSocket, RuntimeProvider, Spawn, TokioRuntimeProvider, TokioTime},
         tls::tls_client_connect,
         xfer::{DnsExchange, DnsHandle, DnsMultiplexer, FirstAnswer},
@@ -43,11 +44,15 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// What the library is told about all upstreams.
 #[derive(Clone)]
-pub(crate) struct Setup(Arc<PoolContext>);
+pub(crate) struct Setup {
+    context: Arc<PoolContext>,
+    /// The address that they are asked from, where it is of their family.
+    source: Option<IpAddr>,
+}
 
 impl Setup {
-    /// `timeout`: the most that an answer is waited for.
-    pub(crate) fn new(timeout: Duration) -> Result<Self, NetError> {
+    /// `timeout`: the most that an answer is waited for. `source`: the address that questions leave from.
+    pub(crate) fn new(timeout: Duration, source: Option<IpAddr>) -> Result<Self, NetError> {
         let mut options = ResolverOpts::default();
         options.timeout = timeout;
         // Of its own it would take any port from 1024 on: node ports, and those that the node's configuration keeps from such
@@ -55,13 +60,13 @@ impl Setup {
         options.os_port_selection = true;
         // A question that was given up may count for a moment longer.
         options.max_active_requests = 2 * MAX_SHARED;
-        Ok(Self(Arc::new(PoolContext::new(options, TlsConfig::new()?))))
+        Ok(Self { context: Arc::new(PoolContext::new(options, TlsConfig::new()?)), source })
     }
 }
 
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Setup").field(&self.0.options).finish()
+        f.debug_tuple("Setup").field(&self.context.options).finish()
     }
 }
 
@@ -84,21 +89,47 @@ impl Connector {
 
     /// Asks over UDP, from a socket of the question's own. Messages with another source, id or question are passed over.
     pub(crate) async fn ask_udp(&self, request: DnsRequest) -> Result<Vec<u8>, NetError> {
-        let sockets = Sockets::to(self.upstream);
-        let exchange = sockets.new_connection(self.upstream.ip(), &self.udp, &self.setup.0)?.await?;
+        let sockets = self.sockets();
+        let exchange = sockets.new_connection(self.upstream.ip(), &self.udp, &self.setup.context)?.await?;
         Ok(exchange.send(request).first_answer().await?.into_buffer())
     }
 
-    /// Opens a connection, over TLS where that is wanted.
+    fn sockets(&self) -> Sockets {
+        let source = self.setup.source.filter(|source| source.is_ipv4() == self.upstream.is_ipv4());
+        let source = source.map(|source| SocketAddr::new(source, 0));
+        Sockets { upstream: self.upstream, source, tasks: Tasks::default() }
+    }
+
+    /// How connections go, as CoreDNS's metrics name it.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match &self.encryption {
+            None => "tcp",
+            Some(Encryption { https: None, .. }) => "tcp-tls",
+            Some(_) => "https",
+        }
+    }
+
+    /// So many questions may wait on a connection before another one is better. Over HTTP/2 they do not wait for each other.
+    pub(crate) fn shared(&self) -> usize {
+        if self.protocol() == "https" { 64 } else { 8 }
+    }
+
+    /// Opens a connection, over TLS or HTTPS where that is wanted.
     pub(crate) async fn connect(&self) -> Result<Connected, NetError> {
-        let sockets = Sockets::to(self.upstream);
+        let sockets = self.sockets();
         let tasks = sockets.create_handle();
         let exchange = match &self.encryption {
-            None => sockets.new_connection(self.upstream.ip(), &self.tcp, &self.setup.0)?.await?,
+            None => sockets.new_connection(self.upstream.ip(), &self.tcp, &self.setup.context)?.await?,
+            Some(encryption) if let Some(path) = &encryption.https => {
+                let mut builder = HttpsClientStream::builder(encryption.config.clone(), sockets);
+                builder.request_timeout(self.setup.context.options.timeout);
+                let authority = encryption.authority_of(self.upstream);
+                builder.exchange(self.upstream, authority, path.clone()).await?
+            }
             // As the library does it, but for the server's name, which it would not say in the handshake: there are servers
             // that have several certificates, and such as know by it whose question this is.
             Some(encryption) => {
-                let options = &self.setup.0.options;
+                let options = &self.setup.context.options;
                 let name = encryption.name_of(self.upstream);
                 let (stream, sender) =
                     tls_client_connect(self.upstream, name, encryption.config.clone(), sockets);
@@ -156,13 +187,8 @@ pub(crate) fn request(question: &Question, id: u16, edns: Option<u16>) -> Result
 #[derive(Clone)]
 struct Sockets {
     upstream: SocketAddr,
+    source: Option<SocketAddr>,
     tasks: Tasks,
-}
-
-impl Sockets {
-    fn to(upstream: SocketAddr) -> Self {
-        Self { upstream, tasks: Tasks::default() }
-    }
 }
 
 impl RuntimeProvider for Sockets {
@@ -182,7 +208,7 @@ impl RuntimeProvider for Sockets {
         local: Option<SocketAddr>,
         timeout: Option<Duration>,
     ) -> Pin<Box<dyn Future<Output = io::Result<Self::Tcp>> + Send>> {
-        TokioRuntimeProvider::default().connect_tcp(self.upstream, local, timeout)
+        TokioRuntimeProvider::default().connect_tcp(self.upstream, self.source.or(local), timeout)
     }
 
     fn bind_udp(
@@ -190,7 +216,7 @@ impl RuntimeProvider for Sockets {
         local: SocketAddr,
         _: SocketAddr,
     ) -> Pin<Box<dyn Future<Output = io::Result<Datagrams>> + Send>> {
-        let upstream = self.upstream;
+        let (upstream, local) = (self.upstream, self.source.unwrap_or(local));
         Box::pin(async move {
             let socket = UdpSocket::bind(local).await?;
             socket.connect(upstream).await?;

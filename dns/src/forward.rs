@@ -27,10 +27,6 @@ use crate::{
     upstream::{Upstream, UpstreamError},
 };
 
-/// How long one server is given.
-const ATTEMPT: Duration = Duration::from_millis(1500);
-/// How long all of them are given: a client asks again after five seconds, and by then must have heard of us.
-const TOTAL: Duration = Duration::from_secs(4);
 /// How often the resolv.conf is looked at.
 const REREAD: Duration = Duration::from_secs(2);
 /// As many as CoreDNS takes.
@@ -83,6 +79,12 @@ impl Forwarder {
         own: Vec<SocketAddr>,
         metrics: Metrics,
     ) -> Result<Self, ConfigError> {
+        if let (Upstreams::Addresses(servers), Some(_)) = (upstreams, &options.https)
+            && let Some(server) = servers.iter().find(|server| server.is_ipv6())
+            && options.tls.as_ref().is_none_or(|tls| tls.name_of(server).is_none())
+        {
+            return Err(ConfigError::HttpsName(*server));
+        }
         let (addresses, file) = match upstreams {
             Upstreams::None => (Vec::new(), None),
             Upstreams::Addresses(addresses) if addresses.len() > MAX_UPSTREAMS => {
@@ -97,9 +99,12 @@ impl Forwarder {
             file,
             last: Mutex::new(None),
             enabled: *upstreams != Upstreams::None,
-            permits: Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)),
-            encryption: options.tls.as_ref().map(Encryption::new).transpose()?,
-            setup: Setup::new(ATTEMPT).map_err(ConfigError::Resolver)?,
+            permits: Semaphore::new(match max_concurrent {
+                0 => Semaphore::MAX_PERMITS,
+                most => most.min(Semaphore::MAX_PERMITS),
+            }),
+            encryption: Encryption::of(&options)?,
+            setup: Setup::new(options.attempt, options.source).map_err(ConfigError::Resolver)?,
             options: Arc::new(options),
             turn: AtomicUsize::new(0),
             own,
@@ -182,8 +187,14 @@ impl Forwarder {
         self.enabled && self.permits.available_permits() == 0
     }
 
+    /// Whether others are to be asked in the place of this answer, where there are any.
+    pub(crate) fn passes_on(&self, answer: &Answer) -> bool {
+        let is_nodata = answer.rcode() == 0 && answer.is_empty();
+        self.options.next.contains(&answer.rcode()) || (self.options.next_on_nodata && is_nodata)
+    }
+
     /// Asks until a server answers or the time is up.
-    pub(crate) async fn ask(&self, question: &Question) -> Result<Answer, ForwardError> {
+    pub(crate) async fn ask(&self, question: &Question, end: Instant) -> Result<Answer, ForwardError> {
         if !self.enabled {
             return Err(ForwardError::Refused);
         }
@@ -198,7 +209,6 @@ impl Forwarder {
                 return Err(ForwardError::NoUpstream);
             }
         }
-        let end = Instant::now() + TOTAL;
         let mut last = None;
         let mut refused = None;
         for (n, upstream) in order.iter().cycle().enumerate() {
@@ -208,7 +218,7 @@ impl Forwarder {
                 break;
             }
             let round_over = (n + 1) % order.len() == 0;
-            match upstream.ask(question, end.min(now + ATTEMPT)).await {
+            match upstream.ask(question, end.min(now + self.options.attempt)).await {
                 Ok(answer) if self.options.failover.contains(&answer.rcode()) && !round_over => {
                     refused = Some(answer);
                 }

@@ -14,6 +14,7 @@
 mod answer;
 mod autopath;
 mod cache;
+mod chain;
 mod clients;
 mod config;
 mod connection;
@@ -54,9 +55,9 @@ mod zone;
 
 pub use config::{
     AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, EdnsOption,
-    Exposure, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern, OptionChange,
-    OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules, Selector, ServeStale,
-    StubDomain, Template, Tls, Transfer, Upstreams,
+    Exposure, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern, NextUpstreams,
+    OptionChange, OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules, Selector,
+    ServeStale, StubDomain, Template, Tls, Transfer, Upstreams,
 };
 pub use corefile::{Corefile, CorefileError, Devices, PageAt};
 pub use error::{ConfigError, DnsError};

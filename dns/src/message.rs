@@ -194,6 +194,15 @@ impl Answer {
         self.rcode != 0 || self.is_empty()
     }
 
+    /// Whether it has what was asked for: a record of the type.
+    pub(crate) fn is_positive(&self) -> bool {
+        let message = self.message();
+        let wanted = self.question().split_last_chunk::<4>().and_then(|(_, fixed)| u16_at(fixed, 0));
+        let answers = usize::from(u16_at(message, 6).unwrap_or_default());
+        let mut types = self.ttls_at().take(answers).map(|at| u16_at(message, at - 4));
+        self.rcode == 0 && types.any(|rtype| rtype == wanted || wanted == Some(rtype::ANY))
+    }
+
     /// The least time to live of its records; 0 without records.
     pub(crate) fn min_ttl(&self) -> u32 {
         self.ttls_at().filter_map(|at| u32_at(self.message(), at)).min().unwrap_or(0)

@@ -80,6 +80,10 @@ pub(crate) struct Metrics {
     pub(crate) upstream: HistogramVec,
     /// Health checks that failed.
     pub(crate) check_failures: IntCounterVec,
+    /// Questions to upstreams that found a connection.
+    pub(crate) connections_found: IntCounterVec,
+    /// Questions to upstreams for which one was opened.
+    pub(crate) connections_opened: IntCounterVec,
     /// What is switched on.
     plugins: IntGaugeVec,
     /// The cache's.
@@ -174,6 +178,18 @@ impl Metrics {
                 opts("proxy", "healthcheck_failures_total", "Health checks that failed."),
                 &["proxy_name", "to"],
             )?,
+            connections_found: IntCounterVec::new(
+                opts("proxy", "conn_cache_hits_total", "Questions to upstreams that found a connection."),
+                &["proxy_name", "to", "proto"],
+            )?,
+            connections_opened: IntCounterVec::new(
+                opts(
+                    "proxy",
+                    "conn_cache_misses_total",
+                    "Questions to upstreams that had a connection, or socket, opened.",
+                ),
+                &["proxy_name", "to", "proto"],
+            )?,
             plugins: IntGaugeVec::new(
                 Opts::new("coredns_plugin_enabled", "What of CoreDNS's plugins is switched on."),
                 &with(&["name"]),
@@ -211,7 +227,7 @@ impl Metrics {
 
     /// Registers all of them.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 14] = [
+        let all: [Box<dyn Collector>; 16] = [
             Box::new(self.requests.clone()),
             Box::new(self.responses.clone()),
             Box::new(self.duration.clone()),
@@ -224,6 +240,8 @@ impl Metrics {
             Box::new(self.all_down.clone()),
             Box::new(self.upstream.clone()),
             Box::new(self.check_failures.clone()),
+            Box::new(self.connections_found.clone()),
+            Box::new(self.connections_opened.clone()),
             Box::new(self.plugins.clone()),
             Box::new(self.cache.clone()),
         ];

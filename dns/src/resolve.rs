@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, time::timeout};
@@ -11,7 +11,8 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     CacheConfig, ConfigError,
     cache::{Cache, Entry, Key},
-    forward::{ForwardError, Forwarder},
+    chain::{Chain, TOTAL},
+    forward::ForwardError,
     message::Question,
     metrics::Metrics,
     name::WireName,
@@ -28,7 +29,7 @@ type Flights = Mutex<HashMap<Box<[u8]>, watch::Receiver<Option<Resolved>>>>;
 #[derive(Debug)]
 pub(crate) struct Resolver {
     /// The upstreams.
-    pub(crate) forwarder: Forwarder,
+    pub(crate) chain: Chain,
     cache: Option<Cache>,
     config: CacheConfig,
     scope: Scope,
@@ -79,14 +80,10 @@ pub(crate) struct Hit {
 
 impl Resolver {
     /// A resolver that knows nothing yet.
-    pub(crate) fn new(
-        forwarder: Forwarder,
-        config: CacheConfig,
-        metrics: Metrics,
-    ) -> Result<Arc<Self>, ConfigError> {
+    pub(crate) fn new(chain: Chain, config: CacheConfig, metrics: Metrics) -> Result<Arc<Self>, ConfigError> {
         let scope = Scope::new(&config)?;
         Ok(Arc::new_cyclic(|this| Self {
-            forwarder,
+            chain,
             cache: config.enabled.then(|| Cache::new(&config)),
             config,
             scope,
@@ -105,7 +102,7 @@ impl Resolver {
     /// this is none of them.
     pub(crate) fn refuses(&self, query: &Query<'_>) -> bool {
         // What is past its time may be better than nothing.
-        if !self.forwarder.is_full() || self.config.serve_stale.is_some() {
+        if !self.chain.is_full() || self.config.serve_stale.is_some() {
             return false;
         }
         let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,15 +141,18 @@ impl Resolver {
 
     fn hit(&self, entry: Arc<Entry>, now: Instant) -> Option<Hit> {
         let Some(ttl) = entry.remaining(now) else {
-            // Past its time: told at once only where that is wanted, and never a failure.
-            let stale = self.config.serve_stale.as_ref().filter(|stale| !stale.verify)?;
-            return (entry.is_kept(now, stale.duration) && entry.rcode() != 2).then(|| {
+            // Past its time: told at once only where that is wanted, or others were asked just now; and never a failure.
+            let stale = self.config.serve_stale.as_ref()?;
+            let (is_kept, is_paused) = (entry.is_kept(now, stale.duration), entry.is_paused(now));
+            let is_told = is_kept && entry.rcode() != 2 && (is_paused || !stale.verify);
+            return is_told.then(|| {
                 self.metrics.cache.served_stale.inc();
-                Hit { entry, ttl: stale.ttl, refresh: true }
+                Hit { entry, ttl: stale.ttl, refresh: !is_paused }
             });
         };
         let refresh = self.config.prefetch.as_ref().is_some_and(|prefetch| {
-            let is_late = u64::from(ttl) * 100 <= entry.ttl().as_secs() * u64::from(prefetch.percent);
+            let is_late =
+                u64::from(ttl) <= (entry.ttl().as_secs() * u64::from(prefetch.percent)).div_ceil(100);
             entry.asked(now, prefetch.within) >= prefetch.hits && is_late
         });
         if refresh {
@@ -192,7 +192,7 @@ impl Resolver {
     /// What came of asking: none where nothing has come yet, or the runtime is ending.
     fn landed(&self, question: &Question, landed: Option<Resolved>) -> Resolved {
         let result = landed.unwrap_or_else(|| Err(Arc::new(ForwardError::NoUpstream)));
-        if result.is_ok() {
+        if result.as_ref().is_ok_and(|entry| self.refreshes(entry)) {
             return result;
         }
         self.stale(question).map_or(result, |entry| {
@@ -201,12 +201,37 @@ impl Resolver {
         })
     }
 
+    /// Whether an answer takes the place of one that is past its time (RFC 8767, 4).
+    fn refreshes(&self, entry: &Entry) -> bool {
+        match &self.config.serve_stale {
+            Some(stale) if stale.prefer_positive => entry.answer.is_positive(),
+            _ => matches!(entry.rcode(), 0 | 3),
+        }
+    }
+
     /// What is kept past its time and may be told.
     fn stale(&self, question: &Question) -> Option<Arc<Entry>> {
-        let (stale, cache) = self.config.serve_stale.as_ref().zip(self.cache.as_ref())?;
         let now = Instant::now();
-        let entry = cache.get(&Key::of_question(question), now)?;
+        let entry = self.past(&Key::of_question(question), now)?;
+        let stale = self.config.serve_stale.as_ref()?;
         (entry.rcode() != 2 && entry.is_kept(now, stale.duration)).then_some(entry)
+    }
+
+    /// What is kept past its time.
+    fn past(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+        self.cache.as_ref()?.get(key, now).filter(|entry| entry.remaining(now).is_none())
+    }
+
+    /// Notes that others are asked, or were in vain: they are not asked again for a while, if so it is wanted.
+    fn pause(&self, key: &Key, is_asked: bool) {
+        let recheck = self.config.serve_stale.as_ref().map_or(Duration::ZERO, |stale| stale.recheck);
+        if recheck.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(entry) = self.past(key, now) {
+            entry.pause(now, if is_asked { TOTAL } else { Duration::ZERO } + recheck);
+        }
     }
 
     /// The flight of a question; starts it where there is none.
@@ -219,11 +244,12 @@ impl Resolver {
         let (land, flight) = watch::channel(None);
         let Some(this) = self.this.upgrade() else { return flight };
         flights.insert(key.as_bytes().into(), flight.clone());
+        self.pause(&key, true);
         let question = question.clone();
         // A task of its own: a client that goes away does not end it for the others.
         tokio::spawn(async move {
             let ended = Landing { resolver: &this, key: &key };
-            let result = this.forwarder.ask(&question).await;
+            let result = this.chain.ask(&question).await;
             let result = result.map_err(Arc::new).map(|answer| {
                 let entry = Arc::new(Entry::new(answer, &question, Instant::now(), &this.config));
                 let is_kept = !entry.ttl().is_zero() && this.scope.keeps(&question, entry.answer.is_denial());
@@ -233,6 +259,9 @@ impl Resolver {
                 }
                 entry
             });
+            if !result.as_ref().is_ok_and(|entry| this.refreshes(entry)) {
+                this.pause(&key, false);
+            }
             // The entry is there before the flight is gone: nobody asks once more in between.
             drop(ended);
             let _ = land.send(Some(result));

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::task::JoinSet;
 
 use crate::{
-    ConfigError, DnsConfig, StubDomain, forward::Forwarder, metrics::Metrics, name::WireName,
-    query::QueryName, resolve::Resolver,
+    ConfigError, DnsConfig, ForwardOptions, StubDomain, chain::Chain, forward::Forwarder, metrics::Metrics,
+    name::WireName, query::QueryName, resolve::Resolver,
 };
 
 /// Resolvers by the domains whose names they are asked about.
@@ -41,10 +41,15 @@ impl Routes {
             let resolver = match kept {
                 Some(route) => route.resolver.clone(),
                 None => {
-                    let (max, options) = (config.max_concurrent, config.forward.clone());
-                    let forwarder =
-                        Forwarder::new(&config.upstreams, max, options, own.to_vec(), metrics.clone())?;
-                    Resolver::new(forwarder, config.cache.clone(), metrics.clone())?
+                    let forwarder = |upstreams: &_, max, options: &ForwardOptions| {
+                        Forwarder::new(upstreams, max, options.clone(), own.to_vec(), metrics.clone())
+                    };
+                    let first = forwarder(&config.upstreams, config.max_concurrent, &config.forward)?;
+                    let next = config.next.iter();
+                    let rest =
+                        next.map(|next| forwarder(&next.upstreams, next.max_concurrent, &next.forward));
+                    let chain = Chain::new(first, rest.collect::<Result<_, _>>()?);
+                    Resolver::new(chain, config.cache.clone(), metrics.clone())?
                 }
             };
             Ok::<_, ConfigError>(Route { zone, config, resolver })
@@ -56,6 +61,7 @@ impl Routes {
             upstreams: config.upstreams.clone(),
             max_concurrent: config.max_concurrent,
             forward: config.forward.clone(),
+            next: config.next.clone(),
             cache: config.cache.clone(),
         })?;
         Ok(Self { stubs, rest })
@@ -69,12 +75,12 @@ impl Routes {
 
     /// Whether anybody is ever asked.
     pub(crate) fn is_enabled(&self) -> bool {
-        self.all().any(|route| route.resolver.forwarder.is_enabled())
+        self.all().any(|route| route.resolver.chain.is_enabled())
     }
 
     /// The host's search domains.
     pub(crate) fn host_search(&self) -> Arc<Vec<WireName>> {
-        self.rest.resolver.forwarder.search.load_full()
+        self.rest.resolver.chain.search()
     }
 
     fn all(&self) -> impl Iterator<Item = &Route> {
@@ -85,7 +91,7 @@ impl Routes {
     pub(crate) async fn watch(&self) {
         let mut watches = JoinSet::new();
         for resolver in self.all().map(|route| route.resolver.clone()) {
-            watches.spawn(async move { resolver.forwarder.watch().await });
+            watches.spawn(async move { resolver.chain.watch().await });
         }
         while watches.join_next().await.is_some() {}
     }

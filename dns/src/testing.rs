@@ -2,6 +2,7 @@
 
 pub(crate) mod bed;
 pub(crate) mod framing;
+pub(crate) mod https;
 pub(crate) mod script;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};

@@ -19,6 +19,7 @@ mod saved;
 mod sockets;
 mod transfers;
 mod upstreams;
+mod ways;
 
 use std::{net::UdpSocket, time::Duration};
 

@@ -1,4 +1,4 @@
-//! DNS over TLS (RFC 7858): who the upstream must prove to be, and to whom we trust to say so.
+//! DNS over TLS (RFC 7858) and over HTTPS (RFC 8484): who the upstream must prove to be, and whom we trust to say so.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 
-use crate::{ConfigError, Tls};
+use crate::{ConfigError, ForwardOptions, Tls};
 
 /// Where Debian and its like keep the certificates that the system trusts.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -18,12 +18,25 @@ const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 pub(crate) struct Encryption {
     /// Whom we trust, and who we are.
     pub(crate) config: Arc<ClientConfig>,
-    server_name: Option<ServerName<'static>>,
+    /// Over HTTPS: the path that is asked for.
+    pub(crate) https: Option<Arc<str>>,
+    tls: Tls,
 }
 
 impl Encryption {
+    /// What the options say of it; none: questions and answers are open to all.
+    pub(crate) fn of(options: &ForwardOptions) -> Result<Option<Self>, ConfigError> {
+        if let Some(path) = options.https.as_ref().filter(|path| !path.starts_with('/')) {
+            return Err(ConfigError::HttpsPath(path.clone()));
+        }
+        match (&options.tls, &options.https) {
+            (None, None) => Ok(None),
+            (tls, https) => Self::new(&tls.clone().unwrap_or_default(), https.as_deref()).map(Some),
+        }
+    }
+
     /// Reads the configuration and the certificates it trusts.
-    pub(crate) fn new(config: &Tls) -> Result<Self, ConfigError> {
+    fn new(config: &Tls, https: Option<&str>) -> Result<Self, ConfigError> {
         let file = config.ca_file.as_deref().unwrap_or(Path::new(SYSTEM_ROOTS));
         let bad = |problem: String| ConfigError::Certificates { file: file.to_owned(), problem };
         let mut roots = RootCertStore::empty();
@@ -42,7 +55,7 @@ impl Encryption {
             .with_safe_default_protocol_versions()
             .map_err(|error| bad(error.to_string()))?
             .with_root_certificates(roots);
-        let client = match &config.client {
+        let mut client = match &config.client {
             None => client.with_no_client_auth(),
             Some((certificate, key)) => {
                 let of = |file: &Path, problem: String| ConfigError::Certificates {
@@ -55,22 +68,32 @@ impl Encryption {
                 client.with_client_auth_cert(chain, secret).map_err(|error| of(key, error.to_string()))?
             }
         };
-        let server_name = config
-            .server_name
-            .clone()
-            .map(|name| ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name)))
-            .transpose()?;
-        Ok(Self { config: Arc::new(client), server_name })
+        if https.is_some() {
+            client.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        for name in config.server_name.iter().chain(config.server_names.iter().map(|(_, name)| name)) {
+            ServerName::try_from(name.as_str()).map_err(|_| ConfigError::ServerName(name.clone()))?;
+        }
+        Ok(Self { config: Arc::new(client), https: https.map(Arc::from), tls: config.clone() })
     }
 
     /// Who an upstream must prove to be.
     pub(crate) fn name_of(&self, upstream: SocketAddr) -> ServerName<'static> {
-        self.server_name.clone().unwrap_or_else(|| ServerName::from(upstream.ip()))
+        let named = self.tls.name_of(&upstream).and_then(|name| ServerName::try_from(name.to_owned()).ok());
+        named.unwrap_or_else(|| ServerName::from(upstream.ip()))
+    }
+
+    /// The same as requests over HTTPS say it.
+    pub(crate) fn authority_of(&self, upstream: SocketAddr) -> Arc<str> {
+        self.tls.name_of(&upstream).map_or_else(|| upstream.ip().to_string().into(), Arc::from)
     }
 }
 
 impl std::fmt::Debug for Encryption {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encryption").field("server_name", &self.server_name).finish_non_exhaustive()
+        f.debug_struct("Encryption")
+            .field("tls", &self.tls)
+            .field("https", &self.https)
+            .finish_non_exhaustive()
     }
 }

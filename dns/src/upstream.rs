@@ -11,7 +11,7 @@ use std::{
 };
 
 use hickory_resolver::net::NetError;
-use prometheus::{HistogramVec, IntCounter};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -55,6 +55,8 @@ pub(crate) struct Upstream {
     is_encrypted: bool,
     connector: Connector,
     pool: Arc<Pool>,
+    /// Each question has one.
+    udp_sockets: IntCounter,
     fails: AtomicU32,
     is_checked: AtomicBool,
     check_failures: IntCounter,
@@ -71,12 +73,19 @@ impl Upstream {
         metrics: &Metrics,
     ) -> Self {
         let to = address.to_string();
-        let pool = Pool::new(options.max_idle, options.idle_for, options.max_age);
+        let is_encrypted = encryption.is_some();
+        let connector = Connector::new(address, encryption, setup);
+        let connections =
+            |counter: &IntCounterVec, protocol| counter.with_label_values(&["forward", &to, protocol]);
+        let counters = [&metrics.connections_found, &metrics.connections_opened];
+        let counters = counters.map(|counter| connections(counter, connector.protocol()));
+        let pool = Pool::new(&options, connector.shared(), counters);
         Self {
             address,
             options,
-            is_encrypted: encryption.is_some(),
-            connector: Connector::new(address, encryption, setup),
+            is_encrypted,
+            udp_sockets: connections(&metrics.connections_opened, "udp"),
+            connector,
             pool,
             fails: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
@@ -134,7 +143,10 @@ impl Upstream {
         // In boxes: thousands of questions may wait at a time.
         let asked = match request(question, rand::random(), edns) {
             Ok(request) if tcp => Box::pin(self.pool.ask(&self.connector, request)).await,
-            Ok(request) => Box::pin(self.connector.ask_udp(request)).await,
+            Ok(request) => {
+                self.udp_sockets.inc();
+                Box::pin(self.connector.ask_udp(request)).await
+            }
             Err(error) => Err(error.into()),
         };
         match asked {

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Bound, Corefile, CorefileError, PageAt, bad_option,
-    forward::Way,
+    forward::Forward,
     syntax::{Directive, Setting},
     values::{self, duration},
     wrong,
@@ -23,13 +23,11 @@ pub(super) struct Block<'k> {
     /// Its domains and ports, as they are written.
     pub(super) keys: &'k [String],
     pub(super) bind: Bound,
-    /// Who is asked about its names, if it has said.
-    pub(super) way: Option<Way>,
+    /// Who is asked about its names, and about those of domains below it.
+    pub(super) forwards: Vec<Forward>,
     pub(super) cache: CacheConfig,
     pub(super) rules: Rules,
     pub(super) has_kubernetes: bool,
-    /// Domains within the block that are asked for elsewhere, or nowhere.
-    pub(super) stubs: Vec<(String, Way)>,
 }
 
 impl<'k> Block<'k> {
@@ -38,11 +36,10 @@ impl<'k> Block<'k> {
         Self {
             keys,
             bind: Bound::default(),
-            way: None,
+            forwards: Vec::new(),
             cache: CacheConfig { enabled: false, ..CacheConfig::default() },
             rules: Rules::new("."),
             has_kubernetes: false,
-            stubs: Vec::new(),
         }
     }
 

@@ -82,7 +82,8 @@ impl Block<'_> {
                             is_open = true;
                             continue;
                         }
-                        let client = values::upstream(word).filter(|upstream| upstream.tls.is_none());
+                        let client =
+                            values::upstream(word).filter(|upstream| upstream.over == values::Over::Plain);
                         to.push(client.ok_or_else(|| unknown(option))?.address.ip().into());
                     }
                 }

@@ -42,26 +42,40 @@ pub(super) fn zone_of(text: &str) -> Option<String> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
-    /// It is asked over TLS; the name that it must prove to have, if one is given.
-    pub(super) tls: Option<Option<String>>,
+    pub(super) over: Over,
 }
 
-/// An upstream: an address with or without port, `tls://` before it where it is asked over TLS, and `%name` after the
-/// address where it must prove to have that name.
+/// How an upstream is asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Over UDP and TCP.
+    Plain,
+    /// Over TLS; the name that it must prove to have, if one is given.
+    Tls(Option<String>),
+    /// Over HTTPS, as requests for this path.
+    Https(String),
+}
+
+/// An upstream: an address with or without port; `tls://` before it where it is asked over TLS, with `%name` after the
+/// address where it must prove to have that name; `https://` where it is asked over HTTPS, with or without a path.
 pub(super) fn upstream(text: &str) -> Option<Upstream> {
+    if let Some(text) = text.strip_prefix("https://") {
+        let (host, path) = text.split_once('/').map_or((text, "dns-query"), |(host, path)| (host, path));
+        return Some(Upstream { address: address(host, 443)?, over: Over::Https(format!("/{path}")) });
+    }
     let Some(text) = text.strip_prefix("tls://") else {
         let text = text.strip_prefix("dns://").unwrap_or(text);
-        return Some(Upstream { address: address(text, 53)?, tls: None });
+        return Some(Upstream { address: address(text, 53)?, over: Over::Plain });
     };
     let Some((ip, name)) = text.split_once('%') else {
-        return Some(Upstream { address: address(text, 853)?, tls: Some(None) });
+        return Some(Upstream { address: address(text, 853)?, over: Over::Tls(None) });
     };
     let (name, port) = match name.split_once(':') {
         Some((name, port)) => (name, port.parse().ok()?),
         None => (name, 853),
     };
     let address = SocketAddr::new(address(ip, port)?.ip(), port);
-    Some(Upstream { address, tls: Some(Some(name.to_owned())) })
+    Some(Upstream { address, over: Over::Tls(Some(name.to_owned())) })
 }
 
 fn address(text: &str, port: u16) -> Option<SocketAddr> {
@@ -134,18 +148,21 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let named = || Some(Some("dns.test".to_owned()));
-        for (text, address, tls) in [
-            ("10.0.0.1", "10.0.0.1:53", None),
-            ("10.0.0.1:5353", "10.0.0.1:5353", None),
-            ("fd00::1", "[fd00::1]:53", None),
-            ("dns://[fd00::1]:5353", "[fd00::1]:5353", None),
-            ("tls://10.0.0.1", "10.0.0.1:853", Some(None)),
-            ("tls://[fd00::1]:8853", "[fd00::1]:8853", Some(None)),
+        let named = || Over::Tls(Some("dns.test".to_owned()));
+        let https = |path: &str| Over::Https(path.to_owned());
+        for (text, address, over) in [
+            ("10.0.0.1", "10.0.0.1:53", Over::Plain),
+            ("10.0.0.1:5353", "10.0.0.1:5353", Over::Plain),
+            ("fd00::1", "[fd00::1]:53", Over::Plain),
+            ("dns://[fd00::1]:5353", "[fd00::1]:5353", Over::Plain),
+            ("tls://10.0.0.1", "10.0.0.1:853", Over::Tls(None)),
+            ("tls://[fd00::1]:8853", "[fd00::1]:8853", Over::Tls(None)),
             ("tls://10.0.0.1%dns.test", "10.0.0.1:853", named()),
             ("tls://10.0.0.1%dns.test:8853", "10.0.0.1:8853", named()),
+            ("https://10.0.0.1", "10.0.0.1:443", https("/dns-query")),
+            ("https://[fd00::1]:8443/other/path", "[fd00::1]:8443", https("/other/path")),
         ] {
-            assert_eq!(upstream(text), Some(Upstream { address: address.parse().unwrap(), tls }), "{text}");
+            assert_eq!(upstream(text), Some(Upstream { address: address.parse().unwrap(), over }), "{text}");
         }
         assert_eq!(upstream("dns.example.org"), None);
         for (text, wanted) in [

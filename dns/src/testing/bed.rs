@@ -159,23 +159,7 @@ impl World {
     /// The same over TLS, with a certificate for these names that a new authority vouches for; writes the
     /// authority's certificate.
     pub(crate) fn start_tls(address: &str, names: &[&str], ca_file: &Path) -> Self {
-        let authority_key = rcgen::KeyPair::generate().unwrap();
-        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let certificate = authority.self_signed(&authority_key).unwrap();
-        std::fs::write(ca_file, certificate.pem()).unwrap();
-        let issuer = rcgen::Issuer::new(authority, authority_key);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let own = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.der().clone()], key)
-            .unwrap();
+        let config = server_config(names, ca_file, &[]);
         let (config, tcp) = (Arc::new(config), TcpListener::bind(address).unwrap());
         let world = Self {
             queries: Arc::default(),
@@ -230,6 +214,30 @@ impl World {
     }
 }
 
+/// A certificate for these names that a new authority vouches for, whose own is written to a file; and the protocols that are
+/// spoken above TLS.
+pub(crate) fn server_config(names: &[&str], ca_file: &Path, protocols: &[&str]) -> rustls::ServerConfig {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = authority.self_signed(&authority_key).unwrap();
+    std::fs::write(ca_file, certificate.pem()).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let own = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config
+}
+
 /// Answers the queries of a connection until it ends.
 fn answer_stream(stream: &mut (impl std::io::Read + std::io::Write), counted: impl Fn(), seen: &AtomicUsize) {
     let mut length = [0; 2];
@@ -244,7 +252,7 @@ fn answer_stream(stream: &mut (impl std::io::Read + std::io::Write), counted: im
 }
 
 /// What the world outside says. `seen`: how often it was asked for a name that it only answers once.
-fn world(query: &[u8], tcp: bool, seen: &AtomicUsize) -> Option<Vec<u8>> {
+pub(crate) fn world(query: &[u8], tcp: bool, seen: &AtomicUsize) -> Option<Vec<u8>> {
     let asked = Message::from_vec(query).unwrap();
     let question = asked.queries[0].clone();
     let mut answer = Message::new(asked.metadata.id, MessageType::Response, asked.metadata.op_code);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hickory_proto::{
-    op::{Message, MessageType},
+    op::{Message, MessageType, ResponseCode},
     rr::{RData, Record, rdata::A},
 };
 
@@ -66,5 +66,14 @@ pub(crate) fn answer(query: &[u8], octet: u8) -> Vec<u8> {
     let address = RData::A(A::new(192, 0, 2, octet));
     answer.add_answer(Record::from_rdata(question.name().clone(), 300, address));
     answer.add_query(question);
+    answer.to_vec().unwrap()
+}
+
+/// The answer to a query that there is no such name.
+pub(crate) fn denial(query: &[u8]) -> Vec<u8> {
+    let asked = Message::from_vec(query).unwrap();
+    let mut answer = Message::new(asked.metadata.id, MessageType::Response, asked.metadata.op_code);
+    answer.metadata.response_code = ResponseCode::NXDomain;
+    answer.add_query(asked.queries[0].clone());
     answer.to_vec().unwrap()
 }

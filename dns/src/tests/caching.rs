@@ -1,15 +1,21 @@
 //! What is remembered of the world outside, as clients see it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use hickory_proto::rr::RecordType;
 
 use super::{config, exchange, served};
 use crate::{
-    CacheConfig, DnsConfig, Prefetch, ServeStale,
+    CacheConfig, DnsConfig, Prefetch, ServeStale, Upstreams,
     testing::{
-        bed::{eventually, in_namespace, sh},
-        *,
+        bed::{Running, eventually, in_namespace, sh},
+        script, *,
     },
 };
 
@@ -139,6 +145,78 @@ fn answers_past_their_time_are_told_while_nobody_answers() {
             });
             assert!(running.metric("coredns_cache_served_stale_total") >= 1.0);
             eventually("the upstream was asked again", || world.queries() > 1);
+        });
+    }
+}
+
+#[test]
+fn upstreams_that_fail_are_left_alone_for_a_while() {
+    for verify in [true, false] {
+        in_namespace(move || {
+            let serve_stale = Some(ServeStale {
+                duration: Duration::from_secs(60),
+                verify,
+                recheck: Duration::from_secs(60),
+                ..ServeStale::default()
+            });
+            let (running, world) = served(with(CacheConfig { serve_stale, ..short() }));
+            assert_eq!(ask("+short once.example.org"), "192.0.2.82\n");
+            eventually("it is past its time, and was asked for in vain", || {
+                assert_eq!(ask("+short once.example.org"), "192.0.2.82\n");
+                running.metric("coredns_cache_served_stale_total") >= 1.0
+            });
+            // While it is asked for, too: it takes four seconds until it is given up.
+            let asked = world.queries();
+            for _ in 0..20 {
+                let start = Instant::now();
+                assert_eq!(ask("+noall +answer once.example.org").split_whitespace().nth(1), Some("0"));
+                assert!(start.elapsed() < Duration::from_millis(900), "told at once");
+            }
+            // No more than the attempts of the one question, and health checks.
+            let more = world.queries() - asked;
+            assert!(more < 15, "{more}");
+        });
+    }
+}
+
+#[test]
+fn an_answer_goes_before_what_comes_after_it_where_that_is_wanted() {
+    for (verify, prefer_positive) in [(true, true), (false, true), (true, false)] {
+        in_namespace(move || {
+            super::addresses();
+            let is_gone = Arc::new(AtomicBool::new(false));
+            let gone = is_gone.clone();
+            script::over_udp("127.0.0.53:53", move |socket, query, client| {
+                let is_gone = gone.load(Ordering::SeqCst);
+                let answer = if is_gone { script::denial(&query) } else { script::answer(&query, 7) };
+                socket.send_to(&answer, client).unwrap();
+            });
+            let serve_stale = Some(ServeStale {
+                duration: Duration::from_secs(60),
+                verify,
+                prefer_positive,
+                ..ServeStale::default()
+            });
+            let upstreams = Upstreams::Addresses(vec!["127.0.0.53:53".parse().unwrap()]);
+            let config = DnsConfig { upstreams, ..with(CacheConfig { serve_stale, ..short() }) };
+            let running = Running::start(super::listening(config));
+            running.publisher.publish(&snapshot(super::cluster()), &sluice_model::Changes::everything());
+            assert_eq!(ask("+short www.example.org"), "192.0.2.7\n");
+            is_gone.store(true, Ordering::SeqCst);
+            if prefer_positive {
+                eventually("it is past its time", || {
+                    assert_eq!(ask("+short www.example.org"), "192.0.2.7\n");
+                    running.metric("coredns_cache_served_stale_total") >= 3.0
+                });
+                assert!(running.metric("coredns_cache_entries{server=\"dns://\",type=\"denial\"") >= 1.0);
+                is_gone.store(false, Ordering::SeqCst);
+                eventually("it is there again", || {
+                    let printed = ask("+noall +answer www.example.org");
+                    printed.split_whitespace().nth(1) == Some("1")
+                });
+            } else {
+                eventually("it is denied", || ask("www.example.org").contains("status: NXDOMAIN"));
+            }
         });
     }
 }

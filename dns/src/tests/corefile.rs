@@ -157,22 +157,22 @@ fn what_people_add_is_read() {
     assert!(config.endpoint_pod_names && config.autopath && config.reverse_fallthrough);
     assert_eq!((config.max_udp_payload, config.cache.enabled), (1400, false));
     let zones: Vec<_> = config.stub_domains.iter().map(|stub| stub.zone.as_str()).collect();
-    assert_eq!(zones, ["private.example.org", "example.org.", "private.example.org", "example.net."]);
+    assert_eq!(zones, ["private.example.org.", "example.org.", "example.net."]);
     assert_eq!(config.stub_domains[0].upstreams, Upstreams::None);
     let stub = &config.stub_domains[1];
     let wanted = ForwardOptions {
         policy: Policy::Sequential,
-        force_tcp: false,
         health_check: Duration::from_secs(1),
         max_fails: 0,
-        tls: None,
         failover: vec![2, 5],
+        next: vec![3],
         idle_for: Duration::from_secs(20),
         max_age: Some(Duration::from_secs(300)),
         max_attempts: 3,
         max_idle: 4,
         fail_fast: true,
         probe: Probe { domain: "example.org".to_owned(), recursion: false },
+        ..ForwardOptions::default()
     };
     assert_eq!(stub.forward, wanted);
     assert_eq!(
@@ -230,7 +230,7 @@ fn upstreams_over_tls_are_read() {
     let wanted = Tls {
         server_name: Some("dns.quad9.net".to_owned()),
         ca_file: Some("/etc/ca.pem".into()),
-        client: None,
+        ..Tls::default()
     };
     assert_eq!(config.forward.tls, Some(wanted));
     let addresses = ["9.9.9.9:853", "149.112.112.112:853"].map(|address| address.parse().unwrap());
@@ -269,12 +269,38 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         ),
         (
             ". {\n forward . tls://192.0.2.1 192.0.2.2\n}",
-            "line 2: forward: upstreams with and without tls:// do not mix",
+            "line 2: forward: upstreams over TLS, over HTTPS (with one path) and without do not mix",
         ),
         (". {\n forward .\n}", "line 2: forward: a domain and upstreams are expected"),
-        (". {\n forward . 192.0.2.1\n forward . 192.0.2.2\n}", "line 3: forward: the second for this domain"),
         (". {\n forward . 192.0.2.1 {\n tls\n }\n}", "line 3: tls: \"tls\" is not supported"),
         (". {\n cache {\n success x\n }\n}", "line 3: success: \"x\" is not a number"),
+        (". {\n cache 0\n}", "line 2: cache: a time of 0 keeps nothing"),
+        (". {\n cache\n cache 30\n}", "line 3: cache: the second in this server block"),
+        (
+            ". {\n cache {\n servfail 10m\n }\n}",
+            "line 3: servfail: failures are kept for five minutes at most",
+        ),
+        (". {\n cache {\n prefetch 1 1m 5%\n }\n}", "line 3: prefetch: 5% is not between 10% and 90%"),
+        (
+            ". {\n cache {\n prefetch 1 1m 20\n }\n}",
+            "line 3: prefetch: \"a number without %\" is not a percentage",
+        ),
+        (
+            ". {\n cache {\n serve_stale 1h verify 0 1500ms\n }\n}",
+            "line 3: serve_stale: times to live are whole seconds",
+        ),
+        (
+            ". {\n cache {\n serve_stale 1h immediate 0 10m\n }\n}",
+            "line 3: serve_stale: upstreams are asked again after five minutes at most",
+        ),
+        (
+            ". {\n cache {\n serve_stale_policy prefer_positive\n }\n}",
+            "line 3: serve_stale_policy: serve_stale is missing",
+        ),
+        (
+            ". {\n cache {\n serve_stale\n serve_stale_policy mine\n }\n}",
+            "line 4: serve_stale_policy: \"serve_stale_policy mine\" is not supported",
+        ),
         (". {\n health {\n lameduck x\n }\n}", "line 3: lameduck: \"x\" is not a duration"),
         (". {\n rewrite opcode 0 1\n}", "line 2: rewrite: \"opcode\" cannot be rewritten"),
         (". {\n rewrite ttl a.test 9-5\n}", "line 2: rewrite: \"9-5\" is not seconds, or a range of them"),
@@ -294,8 +320,26 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n errors {\n quietly\n }\n}", "line 3: quietly: \"quietly\" is not supported"),
         (". {\n loadbalance weighted w\n}", "line 2: loadbalance: the policy \"weighted\" is not supported"),
         (
-            ". {\n forward . tls://192.0.2.1%a.test tls://192.0.2.2%b.test\n}",
-            "line 2: forward: upstreams must have one TLS server name",
+            ". {\n forward . tls://192.0.2.1%a.test {\n  tls_servername b.test\n }\n}",
+            "line 2: forward: tls_servername and a name after % do not go together",
+        ),
+        (
+            ". {\n forward . https://192.0.2.1 {\n  doh_method GET\n }\n}",
+            "line 3: doh_method: \"doh_method GET\" is not supported",
+        ),
+        (
+            ". {\n forward . https://[2001:db8::1]\n}",
+            "line 2: forward: a server with an IPv6 address over HTTPS needs a tls_servername",
+        ),
+        (". {\n forward . 192.0.2.1 {\n  max_age 5s\n }\n}", "line 2: forward: max_age is less than expire"),
+        (". {\n forward . 192.0.2.1 {\n  failover NOERROR\n }\n}", "line 3: failover: NOERROR is no failure"),
+        (
+            ". {\n forward . 192.0.2.1 {\n  read_timeout 0s\n }\n}",
+            "line 3: read_timeout: is not more than nothing",
+        ),
+        (
+            ". {\n forward . 192.0.2.1 {\n  resolver 192.0.2.2\n }\n}",
+            "line 3: resolver: \"resolver 192.0.2.2\" is not supported",
         ),
         (". {\n import nowhere\n}", "line 2: import: \"nowhere\" is no snippet and no file"),
         (". {\n bind eth0/1\n}", "line 2: bind: \"eth0/1\" is no address and no device"),
@@ -342,7 +386,7 @@ fn what_newer_corefiles_say_is_read() {
                 disable success a.example.org
                 disable denial b.example.org c.example.org
             }
-            forward example.net 192.0.2.1 {
+            forward a.k8s.test 192.0.2.1 {
                 force_tcp
             }
             forward . tls://192.0.2.2%dns.test {
@@ -361,7 +405,7 @@ fn what_newer_corefiles_say_is_read() {
         ("{proto} {name}", &["example.org".to_owned()][..])
     );
     let stub = &config.stub_domains[0];
-    assert_eq!((stub.zone.as_str(), stub.forward.force_tcp, &stub.forward.tls), ("example.net", true, &None));
+    assert_eq!((stub.zone.as_str(), stub.forward.force_tcp, &stub.forward.tls), ("a.k8s.test.", true, &None));
     let cache = &stub.cache;
     assert_eq!(
         (cache.zones.len(), cache.no_success.len(), cache.no_denial.len(), cache.success_ttl),
@@ -372,6 +416,7 @@ fn what_newer_corefiles_say_is_read() {
         verify: true,
         patience: Some(Duration::from_millis(100)),
         ttl: 30,
+        ..ServeStale::default()
     };
     assert_eq!(cache.serve_stale, Some(wanted));
 }
@@ -394,6 +439,12 @@ fn stale_answers_are_served_as_it_says() {
     let verify = ServeStale { verify: true, ttl: 30, ..usual };
     assert_eq!(stale("1h verify 0 30s"), verify);
     assert_eq!(stale("1h verify 0s 30s"), verify);
+    let recheck = Duration::from_secs(20);
+    assert_eq!(stale("1h verify 0s 30s 20s"), ServeStale { recheck, ..verify });
+    assert_eq!(
+        stale("1h immediate 0 20s\n serve_stale_policy prefer_positive"),
+        ServeStale { recheck, prefer_positive: true, ..ServeStale::default() }
+    );
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn a_domain_may_have_upstreams_of_its_own() {
             upstreams,
             max_concurrent: 10,
             forward: ForwardOptions::default(),
+            next: Vec::new(),
             cache: CacheConfig::default(),
         };
         let stub_domains = vec![
@@ -139,7 +140,8 @@ fn upstreams_over_tls_must_prove_who_they_are() {
             listening(DnsConfig { upstreams: at(&[address]), forward, cache: no_cache(), ..config() })
         };
         let server_name = Some("dns.example.org".to_owned());
-        let named = with(Tls { server_name: server_name.clone(), ca_file: ca_file.clone(), client: None });
+        let named =
+            with(Tls { server_name: server_name.clone(), ca_file: ca_file.clone(), ..Tls::default() });
         let running = serve(named);
         for _ in 0..3 {
             assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
@@ -152,15 +154,15 @@ fn upstreams_over_tls_must_prove_who_they_are() {
         );
         let snapshot = snapshot(cluster());
         for (tls, is_good) in [
-            (Tls { server_name: None, ca_file: ca_file.clone(), client: None }, true),
-            (Tls { server_name: Some("other.example.org".to_owned()), ca_file, client: None }, false),
-            (Tls { server_name, ca_file: Some(other_ca), client: None }, false),
+            (Tls { server_name: None, ca_file: ca_file.clone(), ..Tls::default() }, true),
+            (Tls { server_name: Some("other.example.org".to_owned()), ca_file, ..Tls::default() }, false),
+            (Tls { server_name, ca_file: Some(other_ca), ..Tls::default() }, false),
         ] {
             running.configurator.apply(&with(tls), &snapshot).unwrap();
             let wanted = if is_good { "NOERROR" } else { "SERVFAIL" };
             assert!(ask("www.example.org").contains(&format!("status: {wanted}")));
         }
-        let missing = Tls { server_name: None, ca_file: Some("/nowhere/ca.pem".into()), client: None };
+        let missing = Tls { server_name: None, ca_file: Some("/nowhere/ca.pem".into()), ..Tls::default() };
         assert!(running.configurator.apply(&with(missing), &snapshot).is_err());
     });
 }
