@@ -32,12 +32,13 @@ pub(crate) fn add(config: &Config, target: &Target, delegate: Option<&Delegate>)
     let state_dir = config.state_dir();
     let node = if desired::needs_node(config) { NodeConfig::read(&state_dir)? } else { None };
     let wanted = Desired::new(config, target, node.as_ref())?;
-    let (namespace, home) = open_namespaces(target)?;
+    let mut netlink = Netlink::open()?;
+    let (namespace, home) = open_namespaces(target, &netlink)?;
     let network = Network::open(&state_dir, &config.name)?.beside(config.host_local());
     let mut held = network.create(&target.container_id, &target.ifname)?;
     let attempt =
         Attempt { config, target, wanted: &wanted, namespace: &namespace, home: &home, network: &network };
-    match attempt.attach(&mut held, delegate) {
+    match attempt.attach(&mut netlink, &mut held, delegate) {
         Ok(result) => Ok(result),
         Err(error) => {
             let undone = del::take_apart(config, &network, held);
@@ -50,13 +51,13 @@ pub(crate) fn add(config: &Config, target: &Target, delegate: Option<&Delegate>)
     }
 }
 
-/// Opens the container's namespace, which must not be our own: the addresses would go to the node. Our own is the
-/// second one.
-pub(crate) fn open_namespaces(target: &Target) -> Result<(Namespace, Namespace)> {
+/// Opens the container's namespace, which must not be our own, in which `netlink` was opened: the addresses would go to
+/// the node. Our own is the second one.
+pub(crate) fn open_namespaces(target: &Target, netlink: &Netlink) -> Result<(Namespace, Namespace)> {
     let invalid = |why: String| Error::new(Code::InvalidNamespace, format!("CNI_NETNS: {why}"));
     let path = target.netns.as_deref().unwrap_or_else(|| std::path::Path::new(""));
     let namespace = Namespace::open(path).map_err(|error| invalid(error.to_string()))?;
-    let own = Namespace::current()?;
+    let own = Namespace::of(netlink)?;
     if namespace.id()? == own.id()? {
         return Err(invalid(format!("{} is the namespace of the node itself", path.display())));
     }
@@ -74,21 +75,25 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn attach(&self, held: &mut Held, delegate: Option<&Delegate>) -> Result<AddResult> {
+    fn attach(
+        &self,
+        netlink: &mut Netlink,
+        held: &mut Held,
+        delegate: Option<&Delegate>,
+    ) -> Result<AddResult> {
         let Self { config, target, wanted, .. } = *self;
-        let mut netlink = Netlink::open()?;
         let given = delegate.map(|delegate| delegate.add(config)).transpose()?;
         let own_dns = config.dns()?;
         let seed = given.as_ref().map_or_else(|| wanted.seed(), Given::seed);
-        let bridge = bridge::ensure(&mut netlink, config, &seed)?;
+        let bridge = bridge::ensure(netlink, config, &seed)?;
         let mut given = self.reserve(held, &bridge, given)?;
         if own_dns != Dns::default() {
             given.dns = own_dns;
         }
-        bridge::ensure_gateways(&mut netlink, config, &bridge.gateway, &gateways(&given.addresses))?;
+        bridge::ensure_gateways(netlink, config, &bridge.gateway, &gateways(&given.addresses))?;
 
         let mtu = wanted.mtu.unwrap_or(bridge.mtu);
-        let pair = self.create_veth(&mut netlink, held, &bridge, mtu)?;
+        let pair = self.create_veth(netlink, held, &bridge, mtu)?;
         let record = held.record.clone().ok_or_else(|| Error::new(Code::Io, "the record was not kept"))?;
         let routes = desired::routes(config, &given);
         let interface = pod::Interface {
@@ -117,7 +122,7 @@ impl Attempt<'_> {
                 for address in record.addresses.iter().filter(|_| config.ip_masq) {
                     masquerade::ensure(address.trunc())?;
                 }
-                ports::open(&mut netlink, &record, pair.index)?;
+                ports::open(netlink, &record, pair.index)?;
             }
         }
         if !config.disable_container_interface {

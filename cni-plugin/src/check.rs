@@ -44,7 +44,7 @@ pub(crate) fn check(config: &Config, target: &Target, delegate: Option<&Delegate
     }
     findings.node(config, record, &previous_gateways(previous, record))?;
     let routes = previous_routes(previous)?;
-    let (namespace, home) = add::open_namespaces(target)?;
+    let (namespace, home) = add::open_namespaces(target, &Netlink::open()?)?;
     namespace.visit(&home, || findings.container(config, target, record, &routes))??;
     findings.report(previous, target, record);
     findings.into_result()

@@ -1,9 +1,6 @@
 //! From the environment and standard input to one JSON object on standard output.
 
-use std::{
-    io::{self, IsTerminal, Read, Write},
-    process::ExitCode,
-};
+use std::io::{self, IsTerminal, Read, Write};
 
 use serde_json::{Value, json};
 
@@ -18,14 +15,18 @@ use crate::{
     version::Version,
 };
 
-/// Runs the plugin on the process's own environment, arguments and standard streams.
-pub fn run() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+/// How the process ends: `EXIT_SUCCESS` and `EXIT_FAILURE` of C.
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
+
+/// Runs the plugin on the process's own environment and standard streams, and gives the status to exit with.
+/// `arguments` are those after the program's name.
+pub fn run(arguments: &[String]) -> u8 {
     let lookup = |name: &str| std::env::var(name).ok();
     let by_hand = lookup("CNI_COMMAND").is_none() && io::stdin().is_terminal();
-    if let Some(text) = help::for_people(&arguments, by_hand) {
-        let code = if by_hand && arguments.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        return if write(text.as_bytes()).is_ok() { code } else { ExitCode::FAILURE };
+    if let Some(text) = help::for_people(arguments, by_hand) {
+        let code = if by_hand && arguments.is_empty() { FAILURE } else { SUCCESS };
+        return if write(text.as_bytes()).is_ok() { code } else { FAILURE };
     }
     // Room for a configuration at once, instead of growing by small reads.
     let mut stdin = Vec::with_capacity(16 * 1024);
@@ -33,12 +34,12 @@ pub fn run() -> ExitCode {
         Ok(_) => respond(&lookup, &stdin),
         Err(error) => {
             let error = Error::new(Code::Io, format!("cannot read the network configuration: {error}"));
-            (Some(error.to_json(&Version::V1_1_0.to_string())), ExitCode::FAILURE)
+            (Some(error.to_json(&Version::V1_1_0.to_string())), FAILURE)
         }
     };
     let written = output.map_or(Ok(()), |json| write(format!("{json:#}\n").as_bytes()));
     // An ADD whose result the runtime did not get is followed by a DEL.
-    if written.is_ok() { code } else { ExitCode::FAILURE }
+    if written.is_ok() { code } else { FAILURE }
 }
 
 fn write(bytes: &[u8]) -> io::Result<()> {
@@ -48,10 +49,10 @@ fn write(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// What to print, and how to exit.
-fn respond(lookup: Lookup<'_>, stdin: &[u8]) -> (Option<Value>, ExitCode) {
+fn respond(lookup: Lookup<'_>, stdin: &[u8]) -> (Option<Value>, u8) {
     match dispatch(lookup, stdin) {
-        Ok(output) => (output, ExitCode::SUCCESS),
-        Err(error) => (Some(error.to_json(&answer_version(stdin).to_string())), ExitCode::FAILURE),
+        Ok(output) => (output, SUCCESS),
+        Err(error) => (Some(error.to_json(&answer_version(stdin).to_string())), FAILURE),
     }
 }
 

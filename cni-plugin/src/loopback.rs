@@ -22,7 +22,7 @@ pub(crate) fn is_meant(config: &Config) -> bool {
 
 /// A netlink connection in the container's namespace.
 fn open(target: &Target) -> Result<Netlink> {
-    let (namespace, home) = add::open_namespaces(target)?;
+    let (namespace, home) = add::open_namespaces(target, &Netlink::open()?)?;
     Ok(namespace.visit(&home, Netlink::open)??)
 }
 

@@ -8,7 +8,7 @@ use sluice_netlink::{AddressFlags, LinkChange, Netlink, Route, RouteScope, sysct
 use crate::{
     bridge::is_disabled,
     config::{self, Config, RouteConfig},
-    error::{Code, Error, Result},
+    error::Result,
     loopback,
 };
 
@@ -32,14 +32,16 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
     let Interface { name, index, mtu, addresses, routes } = *interface;
     let mut netlink = Netlink::open()?;
     netlink.set_up(loopback::INDEX)?;
-    // Peers that remember another holder of the address hear of the new one at once.
-    set_if_present(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
+    // Peers that remember another holder of the address hear of the new one at once. Not by way of /proc/sys: to find
+    // one container's settings among those of all is what takes longest there.
+    netlink.change_link(index, &LinkChange::new().arp_notify())?;
     // Whatever the container needs it has been told; who else announces a router to it is not to be trusted.
-    set_if_present(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    let mut settings = vec![("accept_ra", "0")];
     if !config.enabledad {
         // The addresses are ours to give, and nobody else's; asking would only cost the container a second.
-        set_if_present(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
+        settings.push(("accept_dad", "0"));
     }
+    sysctl::set_those_present(&format!("net/ipv6/conf/{name}"), &settings)?;
     for (setting, value) in &config.sysctl {
         sysctl::set(&config::sysctl_path(setting, name)?, value)?;
     }
@@ -99,13 +101,5 @@ pub(crate) fn to_netlink(route: &RouteConfig, index: u32) -> Route {
         metric: route.priority,
         protocol: PROTOCOL,
         ..Route::new(route.dst, index)
-    }
-}
-
-/// Sets a value that a kernel without the family does not have.
-fn set_if_present(name: &str, value: &str) -> Result<()> {
-    match sysctl::set(name, value) {
-        Err(error) if !error.is_not_found() => Err(Error::new(Code::Kernel, error.to_string())),
-        _ => Ok(()),
     }
 }

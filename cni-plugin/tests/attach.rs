@@ -4,7 +4,10 @@
 
 mod common;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use common::{Answer, Node, Pod, assert_reaches};
 use serde_json::json;
@@ -244,6 +247,24 @@ fn what_the_runtime_gets_wrong_is_said() {
     assert!(msg.contains("attached by eth0 already"), "{msg}");
     // The refused ADD has not harmed the one that was there.
     assert_reaches(&node.namespace, &pod.namespace, "10.77.0.2".parse().unwrap());
+}
+
+#[test]
+fn a_result_that_nobody_takes_goes_into_no_file_of_ours() {
+    let node = Node::new();
+    let config = node.config(json!({}));
+    let pod = Pod::new("mute");
+    let plugin = node.command("ADD", &pod.id, Some(&pod.path()));
+    let mut closed = Command::new("/bin/sh");
+    closed.args(["-c", "exec \"$0\" >&- 2>&-"]).arg(plugin.get_program()).env_clear();
+    closed.envs(plugin.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    closed.stdin(Stdio::piped());
+    assert!(node.run(closed, &config.to_string()).status.success());
+
+    let records = store::list(node.state_dir()).unwrap();
+    assert_eq!(records.attachments.len(), 1, "{:?}", records.damaged);
+    assert_reaches(&node.namespace, &pod.namespace, "10.77.0.2".parse().unwrap());
+    node.del(&pod, &config).ok();
 }
 
 #[test]

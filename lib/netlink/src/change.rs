@@ -1,6 +1,8 @@
 //! What is to change of a link.
 
-use netlink_packet_route::link::{LinkAttribute, LinkFlags as WireFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InetDevConf, LinkAttribute, LinkFlags as WireFlags, LinkMessage,
+};
 
 use crate::{MacAddress, Namespace};
 
@@ -68,6 +70,14 @@ impl LinkChange {
     /// A word of explanation for people and tools.
     pub fn alias(self, alias: &str) -> Self {
         self.attribute(LinkAttribute::IfAlias(alias.to_owned()))
+    }
+    /// Tells the neighbours of its IPv4 addresses when it comes up (`arp_notify`). To be asked for before the change that
+    /// switches it on: in that one, Linux would come to it too late.
+    pub fn arp_notify(self) -> Self {
+        let mut settings = InetDevConf::default();
+        settings.arp_notify = 1;
+        let inet = AfSpecInet::DevConfRequest(settings);
+        self.attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![inet])]))
     }
     /// Moves it into another namespace.
     pub fn namespace(self, namespace: &Namespace) -> Self {

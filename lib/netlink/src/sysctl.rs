@@ -6,6 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::{
+    errno::Errno,
+    fcntl::{self, OFlag},
+    sys::stat::Mode,
+};
+
 use crate::{Error, Result};
 
 static FOLDER: OnceLock<PathBuf> = OnceLock::new();
@@ -40,6 +46,32 @@ pub fn set(name: &str, value: &str) -> Result<()> {
         .open(path(name))
         .and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()));
     written.map_err(|source| Error::Sysctl { verb: "set", name: name.to_owned(), source })
+}
+
+/// Sets several values in one folder, up to the first that cannot be set. One that this kernel does not have is passed
+/// over, and so is all of the folder. The way to it is gone once: where it is one device's, in one of many namespaces,
+/// that is most of the work.
+pub fn set_those_present(folder: &str, settings: &[(&str, &str)]) -> Result<()> {
+    let failed = |name: &str, errno: Errno| Error::Sysctl {
+        verb: "set",
+        name: format!("{folder}/{name}"),
+        source: errno.into(),
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = match fcntl::open(&path(folder), flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(errno) => return Err(failed("", errno)),
+    };
+    for (name, value) in settings {
+        let file = match fcntl::openat(&directory, *name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(failed(name, errno)),
+        };
+        nix::unistd::write(&file, value.as_bytes()).map_err(|errno| failed(name, errno))?;
+    }
+    Ok(())
 }
 
 /// Whether nobody may set it here: some settings are those of the first network namespace for all.

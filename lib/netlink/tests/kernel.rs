@@ -293,6 +293,8 @@ fn a_namespace_is_pinned_opened_told_apart_and_unpinned() {
     assert_ne!(opened.id().unwrap(), two.id().unwrap());
     assert_ne!(opened.id().unwrap(), Namespace::current().unwrap().id().unwrap());
     assert_eq!(opened.run(|| Namespace::current().unwrap().id().unwrap()).unwrap(), one.id().unwrap());
+    let connection = opened.netlink().unwrap();
+    assert_eq!(Namespace::of(&connection).unwrap().id().unwrap(), one.id().unwrap(), "asked from elsewhere");
     netns::unpin(&pin).unwrap();
     netns::unpin(&pin).unwrap();
     std::fs::remove_dir(&directory).unwrap();
@@ -355,4 +357,30 @@ fn a_visit_ends_at_home_even_if_it_panics() {
         assert_eq!(here(), home.id().unwrap());
     })
     .unwrap();
+}
+
+#[test]
+fn settings_of_a_link_are_those_that_were_asked_for() {
+    Namespace::create()
+        .unwrap()
+        .run(|| {
+            let mut netlink = Netlink::open().unwrap();
+            netlink.create_veth(&VethEnd::new("one"), &VethEnd::new("two")).unwrap();
+            let index = netlink.link("one").unwrap().index;
+            netlink.change_link(index, &LinkChange::new().arp_notify()).unwrap();
+            let settings = [("accept_ra", "0"), ("of_another_kernel", "1"), ("accept_dad", "0")];
+            sysctl::set_those_present("net/ipv6/conf/one", &settings).unwrap();
+            sysctl::set_those_present("net/ipv6/conf/none", &settings).unwrap();
+            for (name, value) in [
+                ("net/ipv4/conf/one/arp_notify", "1"),
+                ("net/ipv4/conf/two/arp_notify", "0"),
+                ("net/ipv6/conf/one/accept_ra", "0"),
+                ("net/ipv6/conf/one/accept_dad", "0"),
+            ] {
+                assert_eq!(sysctl::read(name).unwrap(), value, "{name}");
+            }
+            let refused = sysctl::set_those_present("net/ipv6/conf/one", &[("accept_ra", "x")]).unwrap_err();
+            assert!(refused.to_string().contains("net/ipv6/conf/one/accept_ra"), "{refused}");
+        })
+        .unwrap();
 }
