@@ -1,9 +1,11 @@
 //! The answers of our own zone, written straight into the message.
 
-use std::net::IpAddr;
+mod srv;
 
+pub(crate) use self::srv::srv_weight;
+use self::srv::{SrvTargets, write_srv};
 use crate::{
-    desired::{Host, Port, ServiceRecords, Targets},
+    desired::Host,
     name::WireName,
     query::{Query, QueryName},
     records::{RECORD_HEAD, address_type, push_address, push_head},
@@ -63,7 +65,7 @@ fn write_from<'f>(
             });
         };
         let Some(target) = reply.pointer(RECORD_HEAD) else { break };
-        let ttl = zone.origin.options.ttl;
+        let ttl = zone.origin.ttl(&query.name);
         let written = reply.record(Section::Answer, |out| {
             push_head(out, owner, rtype::CNAME, ttl);
             push_data(out, |out| out.extend(alias.as_bytes()));
@@ -91,7 +93,7 @@ fn write_found(
     turn: u32,
     reply: &mut Reply<'_>,
 ) -> Option<Rcode> {
-    let ttl = zone.origin.options.ttl;
+    let ttl = zone.origin.ttl(&query.name);
     let first = |count: usize| turn as usize % count.max(1);
     match found {
         Found::NotOurs => return None,
@@ -108,8 +110,30 @@ fn write_found(
         }
         Found::Hosts(hosts) => write_hosts(hosts, query.qtype, owner, first(hosts.len()), ttl, reply),
         Found::Srv(key, records, ports) => {
-            let domain = zone.origin.domain_of(&query.name);
-            write_srv(zone, (key, domain), records, ports, owner, turn, reply);
+            let suffix: [&[u8]; 2] = [b"\x03svc", zone.origin.domain_of(&query.name).as_bytes()];
+            let targets = SrvTargets::within(key, suffix, records, ports, ttl);
+            write_srv(&targets, ports, owner, turn, reply);
+        }
+        Found::ExternalSrv(key, records, ports, only) => {
+            let domain = zone.origin.outside(&query.name).map_or(&b"\0"[..], |(_, _, zone)| zone.as_bytes());
+            let targets = SrvTargets::outside(key, [b"", domain], records, ports, *only, ttl);
+            write_srv(&targets, ports, owner, turn, reply);
+        }
+        Found::ExternalPointers(pointers) => {
+            let domain =
+                zone.origin.external.as_ref().map_or(&b"\0"[..], |external| external.first.as_bytes());
+            for pointer in *pointers {
+                let written = reply.record(Section::Answer, |out| {
+                    push_head(out, owner, rtype::PTR, ttl);
+                    push_data(out, |out| {
+                        out.extend(&*pointer.service);
+                        out.extend(domain);
+                    });
+                });
+                if !written {
+                    break;
+                }
+            }
         }
         Found::Pointers(pointers) => {
             for pointer in *pointers {
@@ -122,7 +146,7 @@ fn write_found(
                 }
             }
         }
-        Found::Ns => write_ns(zone, zone.origin.domain_of(&query.name), owner, reply),
+        Found::Ns => write_ns(zone, &query.name, owner, reply),
         Found::Version => {
             reply.record(Section::Answer, |out| push_version(out, owner));
         }
@@ -145,109 +169,62 @@ fn write_hosts(hosts: &[Host], qtype: u16, owner: u16, first: usize, ttl: u32, r
     }
 }
 
-/// SRV records, and the addresses of their targets as far as they fit.
-fn write_srv(
-    zone: &Zone,
-    (key, domain): (&[u8], &WireName),
-    records: &ServiceRecords,
-    ports: &[Port],
-    owner: u16,
-    turn: u32,
-    reply: &mut Reply<'_>,
-) {
-    let ttl = zone.origin.options.ttl;
-    let count: usize = ports.iter().map(Port::count).sum();
-    let weight = (100 / count.max(1)).max(1) as u16;
-    // Where each target's name was written first, for the owners of its addresses.
-    let mut targets: Vec<(Option<u32>, u16)> = Vec::new();
-    let mut srv = |host: Option<u32>, port: u16| {
-        let target = reply.pointer(RECORD_HEAD + 6);
-        let written = reply.record(Section::Answer, |out| {
-            push_head(out, owner, rtype::SRV, ttl);
-            push_data(out, |out| {
-                out.extend(0_u16.to_be_bytes());
-                out.extend(weight.to_be_bytes());
-                out.extend(port.to_be_bytes());
-                let label = host.and_then(|host| records.hosts.get(host as usize)).map(|host| &host.label);
-                push_service_name(out, domain, label.map(|l| &**l), key);
-            });
-        });
-        if written {
-            targets.extend(target.map(|target| (host, target)));
+fn write_ns(zone: &Zone, name: &QueryName, owner: u16, reply: &mut Reply<'_>) {
+    let ttl = zone.origin.ttl(name);
+    let (domain, labels, addresses) = match zone.origin.outside(name) {
+        Some((external, _, domain)) => (domain, [b"\x03ns1", &*external.apex], zone.server_outside()),
+        None => {
+            let servers = zone.origin.server_v4.addresses().chain(zone.origin.server_v6.addresses());
+            (zone.origin.domain_of(name), [&b"\x02ns"[..], b"\x03dns"], servers.collect())
         }
-        written
     };
-    'all: for port in ports {
-        match &port.targets {
-            Targets::Service(number) => {
-                if !srv(None, *number) {
-                    break 'all;
-                }
-            }
-            Targets::Hosts(hosts) => {
-                let (head, tail) = hosts.split_at(turn as usize % hosts.len().max(1));
-                for (host, number) in tail.iter().chain(head) {
-                    if !srv(Some(*host), *number) {
-                        break 'all;
-                    }
-                }
-            }
-        }
-    }
-    targets.sort_by_key(|(host, _)| *host);
-    targets.dedup_by_key(|(host, _)| *host);
-    for (host, target) in targets {
-        let all: &mut dyn Iterator<Item = IpAddr> = match host {
-            None => &mut records.v4.addresses().chain(records.v6.addresses()),
-            Some(host) => &mut records.hosts_like(host as usize).iter().map(|host| host.address),
-        };
-        for address in all {
-            if !reply.record(Section::Additional, |out| push_address(out, target, address, ttl)) {
-                return;
-            }
-        }
-    }
-}
-
-fn write_ns(zone: &Zone, domain: &WireName, owner: u16, reply: &mut Reply<'_>) {
-    let ttl = zone.origin.options.ttl;
     let Some(target) = reply.pointer(RECORD_HEAD) else { return };
     reply.record(Section::Answer, |out| {
         push_head(out, owner, rtype::NS, ttl);
         push_data(out, |out| {
-            out.extend(b"\x02ns\x03dns");
+            labels.iter().for_each(|label| out.extend(*label));
             out.extend(domain.as_bytes());
         });
     });
-    for address in zone.origin.server_v4.addresses().chain(zone.origin.server_v6.addresses()) {
+    for address in addresses {
         reply.record(Section::Additional, |out| push_address(out, target, address, ttl));
     }
 }
 
-/// The SOA record of the zone that the question's name is in: the cluster's, or the reverse tree.
+/// The SOA record of the zone that the question's name is in: the cluster's, one for those outside, or the reverse tree.
 fn write_soa(zone: &Zone, query: &Query<'_>, section: Section, reply: &mut Reply<'_>) {
-    let ttl = zone.origin.options.ttl;
-    let (in_zone, apex) = match zone.origin.above(&query.name) {
-        Some((above, _)) => (true, above),
-        None => (false, query.name.count().saturating_sub(2)),
-    };
-    let apex = QUESTION_POINTER + query.name.start(apex) as u16;
+    let name = &query.name;
+    let outside = zone.origin.outside(name).map(|(_, above, _)| above);
+    let inside = || zone.origin.above(name).map(|(above, _)| above);
+    let own = outside.or_else(inside);
+    let apex = own.unwrap_or_else(|| name.count().saturating_sub(2));
+    let apex = QUESTION_POINTER + name.start(apex) as u16;
     reply.record(section, |out| {
-        push_head(out, apex, rtype::SOA, ttl.min(300));
+        push_head(out, apex, rtype::SOA, soa_ttl(zone, name));
         push_data(out, |out| {
             let pointer = apex.to_be_bytes();
-            push_soa(out, zone, if in_zone { &pointer } else { zone.origin.name.as_bytes() });
+            push_soa(out, zone, name, if own.is_some() { &pointer } else { zone.origin.name.as_bytes() });
         });
     });
 }
 
-/// Appends the data of the zone's SOA record. `domain`: its name, or a pointer to that.
-pub(crate) fn push_soa(out: &mut Vec<u8>, zone: &Zone, domain: &[u8]) {
-    for labels in [&b"\x02ns\x03dns"[..], b"\x0ahostmaster"] {
-        out.extend(labels);
+/// The time to live of the SOA record of the zone that a name is in.
+pub(crate) fn soa_ttl(zone: &Zone, name: &QueryName) -> u32 {
+    zone.origin.ttl(name).min(300)
+}
+
+/// Appends the data of the SOA record of the zone that a name is in. `domain`: its name, or a pointer to that.
+pub(crate) fn push_soa(out: &mut Vec<u8>, zone: &Zone, name: &QueryName, domain: &[u8]) {
+    let outside = zone.origin.outside(name).map(|(external, _, _)| &*external.apex);
+    let [server, owner] = match outside {
+        Some(apex) => [[b"\x03ns1", apex], [b"\x0ahostmaster", apex]],
+        None => [[&b"\x02ns"[..], b"\x03dns"], [b"\x0ahostmaster", b""]],
+    };
+    for labels in [server, owner] {
+        labels.iter().for_each(|label| out.extend(*label));
         out.extend(domain);
     }
-    for number in [zone.serial, 7200, 1800, 86_400, zone.origin.options.ttl] {
+    for number in [zone.serial, 7200, 1800, 86_400, zone.origin.ttl(name)] {
         out.extend(number.to_be_bytes());
     }
 }

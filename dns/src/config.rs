@@ -2,6 +2,7 @@
 
 mod cache;
 mod exposure;
+mod external;
 mod forward;
 mod log;
 mod rewrite;
@@ -9,6 +10,7 @@ mod rules;
 
 pub use cache::{CacheConfig, Prefetch, ServeStale};
 pub use exposure::{Exposure, InvalidSelector, Selector};
+pub use external::External;
 pub use forward::{ForwardOptions, NextUpstreams, Policy, Probe, StubDomain, Tls, Upstreams};
 pub use log::{AnswerClass, LogRule};
 pub(crate) use log::{COMBINED, COMMON};
@@ -86,6 +88,8 @@ pub struct DnsConfig {
     pub stub_domains: Vec<StubDomain>,
     /// What is done about queries before the zone and the upstreams are asked.
     pub rules: Vec<Rules>,
+    /// Services have names for those outside.
+    pub external: Option<External>,
     /// The clients that are answered: the node and its pods, say. Others are refused; empty: all are answered.
     pub allow_from: Vec<IpNet>,
     /// What upstreams answered is kept.
@@ -128,6 +132,7 @@ impl Default for DnsConfig {
             next: Vec::new(),
             stub_domains: Vec::new(),
             rules: Vec::new(),
+            external: None,
             allow_from: Vec::new(),
             cache: CacheConfig::default(),
             transfers: Vec::new(),

@@ -6,6 +6,7 @@
 
 mod cache;
 mod directives;
+mod external;
 mod forward;
 mod import;
 mod kubernetes;
@@ -140,6 +141,7 @@ impl Corefile {
             config: DnsConfig {
                 stub_domains: Vec::new(),
                 rules: Vec::new(),
+                external: None,
                 transfers: Vec::new(),
                 upstreams: Upstreams::None,
                 next: Vec::new(),
@@ -155,7 +157,9 @@ impl Corefile {
         let mut bound = Bound::default();
         let mut has_kubernetes = false;
         for block in &blocks {
-            let is_kubernetes = corefile.add(block, &mut port, &mut bound)?;
+            let others = blocks.iter().filter(|other| !std::ptr::eq(*other, block));
+            let others: Vec<&str> = others.flat_map(|other| &other.keys).map(String::as_str).collect();
+            let is_kubernetes = corefile.add(block, &others, &mut port, &mut bound)?;
             if is_kubernetes && std::mem::replace(&mut has_kubernetes, true) {
                 let problem = "the second of all server blocks: one names all domains";
                 return Err(CorefileError::at(&block.at, "kubernetes", problem));
@@ -174,12 +178,16 @@ impl Corefile {
     fn add(
         &mut self,
         server: &ServerBlock,
+        others: &[&str],
         port: &mut Option<u16>,
         bound: &mut Bound,
     ) -> Result<bool, CorefileError> {
         let mut block = Block::new(&server.keys);
         for directive in &server.directives {
             block.read(directive, self)?;
+        }
+        if let Some(external) = block.external(others)? {
+            self.config.external = Some(external);
         }
         bound.addresses.append(&mut block.bind.addresses);
         bound.devices.append(&mut block.bind.devices);

@@ -6,6 +6,7 @@ use sluice_model::{EndpointSlice, ObjectName, Protocol, Service, ServiceKind};
 
 use crate::{
     DnsConfig,
+    external::ExternalRecords,
     name::{WireName, dashed, push_label},
     records::AddressSet,
 };
@@ -21,6 +22,8 @@ pub(crate) struct RecordOptions {
     pub(crate) endpoints: bool,
     /// Services without a ready endpoint do not exist.
     pub(crate) ignore_empty: bool,
+    /// Time to live of services' records for those outside; none: there are none.
+    pub(crate) external_ttl: Option<u32>,
 }
 
 impl RecordOptions {
@@ -31,6 +34,7 @@ impl RecordOptions {
             endpoint_pod_names: config.endpoint_pod_names,
             endpoints: config.endpoints,
             ignore_empty: config.ignore_empty_services,
+            external_ttl: config.external.as_ref().map(|external| external.ttl),
         }
     }
 }
@@ -53,6 +57,8 @@ pub(crate) struct ServiceRecords {
     pub(crate) hosts: Box<[Host]>,
     /// Ports by protocol and name.
     pub(crate) ports: Box<[Port]>,
+    /// What the service is to those outside, where that is wanted and there is a way in.
+    pub(crate) external: Option<Box<ExternalRecords>>,
 }
 
 /// One address of an endpoint.
@@ -136,6 +142,16 @@ pub(crate) fn service_records<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     options: &RecordOptions,
 ) -> ServiceRecords {
+    let external = options.external_ttl.and_then(|ttl| ExternalRecords::new(service, ttl)).map(Box::new);
+    ServiceRecords { external, ..inner_records(service, slices, options) }
+}
+
+/// What the service is within the cluster.
+fn inner_records<'a>(
+    service: &Service,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    options: &RecordOptions,
+) -> ServiceRecords {
     if service.kind == ServiceKind::ExternalName {
         // An address in the place of a name is not followed: the name exists and has no records.
         let name = service.external_name.as_deref().filter(|name| name.parse::<IpAddr>().is_err());
@@ -160,6 +176,7 @@ pub(crate) fn service_records<'a>(
         v6: AddressSet::new(v6, options.ttl),
         hosts,
         ports,
+        external: None,
     }
 }
 
@@ -193,7 +210,8 @@ fn hosts(slices: &[&EndpointSlice], options: &RecordOptions) -> Box<[Host]> {
     hosts.into_boxed_slice()
 }
 
-fn service_ports(service: &Service) -> Box<[Port]> {
+/// The ports that a service itself has.
+pub(crate) fn service_ports(service: &Service) -> Box<[Port]> {
     let port = |port: &sluice_model::ServicePort| Port {
         protocol: port.protocol,
         name: lower(&port.name),

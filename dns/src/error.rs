@@ -17,6 +17,12 @@ pub enum ConfigError {
     /// An option that cannot change while the server runs.
     #[error("{0} cannot change while the server runs")]
     Fixed(&'static str),
+    /// A label cannot be one.
+    #[error("{0:?} is not one label of a domain name")]
+    Label(String),
+    /// A part that needs domains has none.
+    #[error("{0} has no domain")]
+    NoZone(&'static str),
     /// A line is not of the form of `/etc/hosts`.
     #[error("hosts line {0:?} is not an address and names")]
     Hosts(String),

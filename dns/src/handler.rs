@@ -205,7 +205,7 @@ impl Handler {
     fn answer_transfer(&self, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
         let is_allowed = client.transport == Transport::Tcp
             && query.qclass == CLASS_IN
-            && self.origin.above(&query.name).is_some_and(|(above, _)| above == 0)
+            && self.origin.is_whole(&query.name)
             && self.transfers.allow(&query.name, client.address)
             && self
                 .rules

@@ -22,6 +22,7 @@ mod corefile;
 mod desired;
 mod error;
 mod exchange;
+mod external;
 mod failures;
 mod forward;
 pub mod fuzz;
@@ -55,9 +56,9 @@ mod zone;
 
 pub use config::{
     AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, EdnsOption,
-    Exposure, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern, NextUpstreams,
-    OptionChange, OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules, Selector,
-    ServeStale, StubDomain, Template, Tls, Transfer, Upstreams,
+    Exposure, External, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern,
+    NextUpstreams, OptionChange, OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules,
+    Selector, ServeStale, StubDomain, Template, Tls, Transfer, Upstreams,
 };
 pub use corefile::{Corefile, CorefileError, Devices, PageAt};
 pub use error::{ConfigError, DnsError};

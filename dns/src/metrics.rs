@@ -212,6 +212,7 @@ impl Metrics {
             ("autopath", config.autopath),
             ("cache", config.cache.enabled),
             ("forward", config.upstreams != Upstreams::None || !config.stub_domains.is_empty()),
+            ("k8s_external", config.external.is_some()),
             ("acl", !config.allow_from.is_empty() || rules(|rules| !rules.acl.is_empty())),
             ("dns64", rules(|rules| rules.dns64.is_some())),
             ("hosts", rules(|rules| rules.hosts.is_some())),

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::wire::{MAX_LABEL, MAX_NAME};
+use crate::{
+    query::QueryName,
+    wire::{MAX_LABEL, MAX_NAME},
+};
 
 /// A complete name in wire form and lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +28,12 @@ impl WireName {
     /// Labels in wire form put before a name; `None` where that is too long.
     pub(crate) fn join(labels: &[u8], name: &[u8]) -> Option<Self> {
         (labels.len() + name.len() <= MAX_NAME).then(|| Self([labels, name].concat().into()))
+    }
+
+    /// Whether it is `other`, or below it.
+    pub(crate) fn is_below(&self, other: &Self) -> bool {
+        let name = QueryName::read(&self.0, 0);
+        name.is_some_and(|(name, _)| name.labels_before(&other.0).is_some())
     }
 
     /// The bytes, final zero included.

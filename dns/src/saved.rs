@@ -228,6 +228,7 @@ impl SavedService {
             v6: AddressSet::new(v6, 0),
             hosts: hosts.into(),
             ports,
+            external: None,
         };
         Some((key, records))
     }

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     ConfigError, DnsConfig, DnsError, Publisher,
+    external::ExternalOrigin,
     handler::{Handler, HandlerSlot, ZoneSlot},
     listening::Listening,
     metrics::Metrics,
@@ -307,6 +308,7 @@ fn check(config: &DnsConfig) -> Result<WireName, ConfigError> {
     if config.ttl > 3600 {
         return Err(ConfigError::Ttl(config.ttl));
     }
+    config.external.as_ref().map(ExternalOrigin::new).transpose()?;
     if !(512..=4096).contains(&config.max_udp_payload) {
         return Err(ConfigError::UdpPayload(config.max_udp_payload));
     }

@@ -5,6 +5,7 @@ mod autopath;
 mod caching;
 mod connections;
 mod corefile;
+mod external;
 mod forwarding;
 mod half_dead;
 mod hostile;

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use crate::{
     ConfigError, DnsConfig, Transfer,
-    answer::{push_data, push_soa, push_version},
+    answer::{push_data, push_soa, push_version, soa_ttl, srv_weight},
     clients::Clients,
     desired::{Port, ServiceRecords, Targets},
+    external,
     name::WireName,
     query::{Query, QueryName},
     records::{push_address, push_head},
@@ -51,8 +52,11 @@ pub(crate) fn messages(
     let known = if query.qtype == rtype::IXFR { serial_of(query) } else { Some(None) };
     let (records, rcode) = match known {
         None => (Vec::new(), Rcode::ServFail),
-        Some(known) if known == Some(zone.serial) => (vec![soa(zone)], Rcode::NoError),
-        Some(_) => (records(zone, &query.name), Rcode::NoError),
+        Some(known) if known == Some(zone.serial) => (vec![soa(zone, &query.name)], Rcode::NoError),
+        Some(_) => match zone.origin.outside(&query.name) {
+            Some((external, _, _)) => (external::records(zone, external, &query.name), Rcode::NoError),
+            None => (records(zone, &query.name), Rcode::NoError),
+        },
     };
     let mut messages = Vec::new();
     let mut rest = records.iter().peekable();
@@ -77,29 +81,41 @@ fn serial_of(query: &Query<'_>) -> Option<Option<u32>> {
     u32_at(query.message, record.end.checked_sub(20)?).map(Some)
 }
 
-fn record(rtype: u16, owner: &[u8], ttl: u32, data: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+/// A record whose owner is some labels before the question's name.
+pub(crate) fn record(rtype: u16, owner: &[u8], ttl: u32, data: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = owner.to_vec();
     push_head(&mut out, QUESTION_POINTER, rtype, ttl);
     push_data(&mut out, data);
     out
 }
 
-fn address(owner: &[u8], address: IpAddr, ttl: u32) -> Vec<u8> {
+/// An address record of that kind.
+pub(crate) fn address(owner: &[u8], address: IpAddr, ttl: u32) -> Vec<u8> {
     let mut out = owner.to_vec();
     push_address(&mut out, QUESTION_POINTER, address, ttl);
     out
 }
 
-fn soa(zone: &Zone) -> Vec<u8> {
-    let ttl = zone.origin.options.ttl.min(300);
-    record(rtype::SOA, b"", ttl, |out| push_soa(out, zone, &QUESTION_POINTER.to_be_bytes()))
+/// The SOA record of the domain asked for.
+pub(crate) fn soa(zone: &Zone, asked: &QueryName) -> Vec<u8> {
+    let pointer = QUESTION_POINTER.to_be_bytes();
+    record(rtype::SOA, b"", soa_ttl(zone, asked), |out| push_soa(out, zone, asked, &pointer))
+}
+
+/// The labels of a port that has a name, before its service's.
+pub(crate) fn port_labels(port: &Port) -> Vec<u8> {
+    let labels = [&port.name[..], port.protocol.to_string().as_bytes()].map(|label| {
+        let label = label.to_ascii_lowercase();
+        [&[label.len() as u8 + 1, b'_'][..], &label].concat()
+    });
+    labels.concat()
 }
 
 /// All records of the zone, each with the question's name behind its owner: those of services, in the order of their
 /// names, between two copies of the SOA record. Names of pods are no records of it.
 fn records(zone: &Zone, asked: &QueryName) -> Vec<Vec<u8>> {
     let ttl = zone.origin.options.ttl;
-    let mut all = vec![soa(zone)];
+    let mut all = vec![soa(zone, asked)];
     all.push(record(rtype::NS, b"", ttl, |out| {
         out.extend(b"\x02ns\x03dns");
         out.extend(QUESTION_POINTER.to_be_bytes());
@@ -114,7 +130,7 @@ fn records(zone: &Zone, asked: &QueryName) -> Vec<Vec<u8>> {
     for (key, records) in services {
         add_service(&mut all, key, records, ttl, asked);
     }
-    all.push(soa(zone));
+    all.push(soa(zone, asked));
     all
 }
 
@@ -132,11 +148,7 @@ fn add_service(all: &mut Vec<Vec<u8>>, key: &[u8], service: &ServiceRecords, ttl
         // The service's own name has all ports, a port's name its own.
         let mut owners = vec![(owner.clone(), every)];
         if !port.name.is_empty() {
-            let labels = [&port.name[..], port.protocol.to_string().as_bytes()].map(|label| {
-                let label = label.to_ascii_lowercase();
-                [&[label.len() as u8 + 1, b'_'][..], &label].concat()
-            });
-            owners.push(([&labels.concat(), &owner[..]].concat(), port.count()));
+            owners.push(([&port_labels(port), &owner[..]].concat(), port.count()));
         }
         let targets: Vec<(&[u8], u16)> = match &port.targets {
             Targets::Service(number) => vec![(b"", *number)],
@@ -148,7 +160,7 @@ fn add_service(all: &mut Vec<Vec<u8>>, key: &[u8], service: &ServiceRecords, ttl
             }
         };
         for (owner_of, count) in owners {
-            let weight = (100 / count.max(1)).max(1) as u16;
+            let weight = srv_weight(count);
             all.extend(targets.iter().map(|(label, number)| {
                 record(rtype::SRV, &owner_of, ttl, |out| {
                     out.extend([0, weight, *number].into_iter().flat_map(u16::to_be_bytes));

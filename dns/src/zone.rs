@@ -42,6 +42,8 @@ pub(crate) struct Zone {
     services: Map<Arc<[u8]>, Arc<ServiceRecords>>,
     namespaces: Map<Arc<[u8]>, Presence>,
     reverse: Reverse,
+    /// What addresses point to that services have for those outside.
+    pub(crate) external: Reverse,
     pods: Map<IpAddr, Arc<[PodAt]>>,
     /// Names that pods of this node have elsewhere than in the cluster's domain.
     aliases: Arc<Aliases>,
@@ -87,6 +89,10 @@ pub(crate) enum Found<'z> {
     Srv(&'z Arc<[u8]>, &'z ServiceRecords, &'z [Port]),
     /// PTR records.
     Pointers(&'z [Pointer]),
+    /// SRV records of these ports of a service for those outside; of one of its endpoints alone, where there is one.
+    ExternalSrv(&'z [u8], &'z ServiceRecords, &'z [Port], Option<&'z Host>),
+    /// PTR records of addresses that services have for those outside.
+    ExternalPointers(&'z [Pointer]),
     /// The zone's SOA record.
     Soa,
     /// The zone's NS record.
@@ -100,15 +106,23 @@ pub(crate) enum Found<'z> {
 impl PartialEq for Zone {
     /// Equal in what they answer; the serial does not count.
     fn eq(&self, other: &Self) -> bool {
-        (&self.origin, &self.services, &self.namespaces, &self.reverse, &self.pods, &self.aliases)
-            == (
-                &other.origin,
-                &other.services,
-                &other.namespaces,
-                &other.reverse,
-                &other.pods,
-                &other.aliases,
-            )
+        (
+            &self.origin,
+            &self.services,
+            &self.namespaces,
+            &self.reverse,
+            &self.external,
+            &self.pods,
+            &self.aliases,
+        ) == (
+            &other.origin,
+            &other.services,
+            &other.namespaces,
+            &other.reverse,
+            &other.external,
+            &other.pods,
+            &other.aliases,
+        )
     }
 }
 
@@ -122,6 +136,7 @@ impl Zone {
             services: Map::default(),
             namespaces: Map::default(),
             reverse: Reverse::default(),
+            external: Reverse::default(),
             pods: Map::default(),
             aliases: Arc::default(),
         }
@@ -134,12 +149,18 @@ impl Zone {
             for (address, pointer) in pointers(key, &old) {
                 self.reverse.remove(address, &pointer);
             }
+            for address in external_addresses(&old) {
+                self.external.remove(address, &Pointer { host: None, service: key.clone() });
+            }
             self.change_namespace(namespace, |presence| presence.services -= 1);
         }
         if let Some(records) = records {
             let records = Arc::new(records);
             for (address, pointer) in pointers(key, &records) {
                 self.reverse.add(address, pointer);
+            }
+            for address in external_addresses(&records) {
+                self.external.add(address, Pointer { host: None, service: key.clone() });
             }
             self.services.insert(key.clone(), records);
             self.change_namespace(namespace, |presence| presence.services += 1);
@@ -190,6 +211,11 @@ impl Zone {
 
     /// What there is for a name and a type.
     pub(crate) fn find(&self, name: &QueryName, qtype: u16) -> Found<'_> {
+        if let Some(origin) = &self.origin.external
+            && let Some(found) = self.find_external(origin, name, qtype)
+        {
+            return found;
+        }
         if let Some((above, _)) = self.origin.above(name) {
             return self.find_below(name, above, qtype);
         }
@@ -314,6 +340,24 @@ impl Zone {
         }
     }
 
+    /// Whether there is a namespace of this label (in wire form).
+    pub(crate) fn has_namespace(&self, label: &[u8]) -> bool {
+        self.namespaces.contains_key(label)
+    }
+
+    /// The service with this key.
+    pub(crate) fn service(&self, key: &[u8]) -> Option<(&[u8], &ServiceRecords)> {
+        self.services.get_key_value(key).map(|(key, records)| (&**key, &**records))
+    }
+
+    /// The service that has an address at which we are asked.
+    pub(crate) fn dns_service(&self) -> Option<&ServiceRecords> {
+        let mut addresses = self.origin.server_v4.addresses().chain(self.origin.server_v6.addresses());
+        let pointers = addresses.find_map(|address| self.reverse.get(address))?;
+        let own = pointers.first().filter(|pointer| pointer.host.is_none())?;
+        self.services.get(&own.service).map(|records| &**records)
+    }
+
     /// The namespaces (their labels in wire form) that exist by themselves.
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Arc<[u8]>> {
         self.namespaces.iter().filter(|(_, presence)| presence.object).map(|(label, _)| label)
@@ -323,6 +367,11 @@ impl Zone {
     pub(crate) fn services(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<ServiceRecords>)> {
         self.services.iter()
     }
+}
+
+/// The addresses that a service has for those outside.
+fn external_addresses(records: &ServiceRecords) -> impl Iterator<Item = IpAddr> + '_ {
+    records.external.iter().flat_map(|external| external.addresses())
 }
 
 /// The reverse names that a service gives.
@@ -352,16 +401,16 @@ fn find_at_service<'z>(key: &'z Arc<[u8]>, records: &'z ServiceRecords, qtype: u
     }
 }
 
-fn addresses(set: &AddressSet) -> Found<'_> {
+pub(crate) fn addresses(set: &AddressSet) -> Found<'_> {
     if set.is_empty() { Found::NoData } else { Found::Addresses(set) }
 }
 
 /// What a name has that exists without records of the type asked for.
-fn nothing<'z>(qtype: u16) -> Found<'z> {
+pub(crate) fn nothing<'z>(qtype: u16) -> Found<'z> {
     if qtype == rtype::ANY { Found::Any } else { Found::NoData }
 }
 
-fn protocol(label: &[u8]) -> Option<Protocol> {
+pub(crate) fn protocol(label: &[u8]) -> Option<Protocol> {
     match label {
         b"_tcp" => Some(Protocol::Tcp),
         b"_udp" => Some(Protocol::Udp),

@@ -45,6 +45,7 @@ pub fn service(object: &KubeService) -> Result<Service, ConvertError> {
             .filter_map(|text| without_zeroes(text).parse().ok())
             .collect(),
         load_balancer: load_balancer(&subject, object)?,
+        load_balancer_names: load_balancer_names(object),
         source_ranges: spec
             .load_balancer_source_ranges
             .iter()
@@ -202,11 +203,24 @@ fn optional_port(subject: &Subject, field: &str, number: Option<i32>) -> Result<
     number.filter(|number| *number != 0).map(|number| port(subject, field, number)).transpose()
 }
 
-fn load_balancer(subject: &Subject, object: &KubeService) -> Result<Vec<LoadBalancerIngress>, ConvertError> {
+fn ingress(object: &KubeService) -> &[k8s_openapi::api::core::v1::LoadBalancerIngress] {
     let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let entries = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
+    status.and_then(|status| status.ingress.as_deref()).unwrap_or_default()
+}
+
+/// The names of entries that have no address.
+fn load_balancer_names(object: &KubeService) -> Vec<Arc<str>> {
+    let is_set = |text: &&String| !text.is_empty();
+    let names = ingress(object).iter().filter(|entry| entry.ip.as_ref().filter(is_set).is_none());
+    names
+        .filter_map(|entry| entry.hostname.as_ref().filter(is_set))
+        .map(|name| name.as_str().into())
+        .collect()
+}
+
+fn load_balancer(subject: &Subject, object: &KubeService) -> Result<Vec<LoadBalancerIngress>, ConvertError> {
     let mut list = Vec::new();
-    for (i, entry) in entries.iter().enumerate() {
+    for (i, entry) in ingress(object).iter().enumerate() {
         let Some(text) = entry.ip.as_deref().filter(|text| !text.is_empty()) else { continue };
         list.push(LoadBalancerIngress {
             address: address(subject, &format!("status.loadBalancer.ingress[{i}].ip"), text)?,

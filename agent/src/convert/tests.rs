@@ -69,6 +69,7 @@ fn a_service_in_full() {
     let ingress: Vec<_> =
         service.load_balancer.iter().map(|entry| (entry.address.to_string(), entry.proxy_mode)).collect();
     assert_eq!(ingress, [("192.0.2.9".into(), false), ("192.0.2.10".into(), true)]);
+    assert_eq!(service.load_balancer_names, ["lb.example".into()]);
     assert!(service.publish_not_ready_addresses && service.other_proxy && !service.headless);
 }
 

@@ -11,10 +11,11 @@ use super::{
     Bound, Corefile, CorefileError, PageAt, bad_option,
     forward::Forward,
     syntax::{Directive, Setting},
+    token::Token,
     values::{self, duration},
     wrong,
 };
-use crate::{CacheConfig, Rules};
+use crate::{CacheConfig, External, Rules};
 
 pub(super) type Result<T> = std::result::Result<T, CorefileError>;
 
@@ -28,6 +29,8 @@ pub(super) struct Block<'k> {
     pub(super) cache: CacheConfig,
     pub(super) rules: Rules,
     pub(super) has_kubernetes: bool,
+    /// What `k8s_external` says, and where.
+    pub(super) external: Option<(Token, External)>,
 }
 
 impl<'k> Block<'k> {
@@ -40,6 +43,7 @@ impl<'k> Block<'k> {
             cache: CacheConfig { enabled: false, ..CacheConfig::default() },
             rules: Rules::new("."),
             has_kubernetes: false,
+            external: None,
         }
     }
 
@@ -93,6 +97,7 @@ impl<'k> Block<'k> {
                 no_options(directive)
             }
             "kubernetes" => self.kubernetes(directive, corefile),
+            "k8s_external" => self.k8s_external(directive),
             "forward" => self.forward(directive),
             "cache" => self.cache(directive),
             "autopath" => {

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::{
     DnsConfig, Exposure, PodRecords,
     desired::RecordOptions,
+    external::{ExternalOrigin, is_reverse},
     name::{self, WireName},
     query::QueryName,
     records::AddressSet,
@@ -37,6 +38,8 @@ pub(crate) struct Origin {
     pub(crate) networks: Vec<IpNet>,
     /// Unknown reverse names are not ours.
     pub(crate) reverse_fallthrough: bool,
+    /// Services have names for those outside.
+    pub(crate) external: Option<ExternalOrigin>,
 }
 
 impl Origin {
@@ -58,6 +61,8 @@ impl Origin {
             server_v6: AddressSet::new(v6, config.ttl),
             networks: config.networks.clone(),
             reverse_fallthrough: config.reverse_fallthrough,
+            // One that cannot be served has been refused before.
+            external: config.external.as_ref().and_then(|external| ExternalOrigin::new(external).ok()),
         }
     }
 
@@ -94,6 +99,28 @@ impl Origin {
 
     /// Whether a name must not be answered before the cluster is known.
     pub(crate) fn claims(&self, name: &QueryName) -> bool {
-        self.above(name).is_some() || self.covers(name).is_some()
+        self.above(name).is_some() || self.covers(name).is_some() || self.outside(name).is_some()
+    }
+
+    /// Where a name is one for those outside: what they get, how many labels stand before their domain, and that.
+    pub(crate) fn outside(&self, name: &QueryName) -> Option<(&ExternalOrigin, usize, &WireName)> {
+        let external = self.external.as_ref()?;
+        external.above(name).map(|(above, zone)| (external, above, zone))
+    }
+
+    /// Whether a name is that of a domain that can be had as a whole.
+    pub(crate) fn is_whole(&self, name: &QueryName) -> bool {
+        match self.outside(name) {
+            Some((_, above, zone)) => above == 0 && !is_reverse(zone),
+            None => self.above(name).is_some_and(|(above, _)| above == 0),
+        }
+    }
+
+    /// The time to live of the records of a name.
+    pub(crate) fn ttl(&self, name: &QueryName) -> u32 {
+        match &self.external {
+            Some(external) if external.above(name).is_some() => external.ttl,
+            _ => self.options.ttl,
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, slice, sync::Arc};
 
 use imbl::{GenericOrdMap, shared_ptr::DefaultSharedPtr};
+use ipnet::IpNet;
 
 /// What an address's reverse name points to. Cluster addresses sort first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,7 +16,7 @@ pub(crate) struct Pointer {
 
 /// Names by address. Persistent: a copy that differs in one address shares everything else with the original.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reverse(GenericOrdMap<Key, Pointers, DefaultSharedPtr>);
+pub(crate) struct Reverse(GenericOrdMap<Key, Pointers, DefaultSharedPtr>);
 
 /// An address, of IPv4 as IPv6 writes it.
 type Key = [u64; 2];
@@ -38,12 +39,17 @@ impl Pointers {
 
 impl Reverse {
     /// What an address points to, in ascending order.
-    pub(super) fn get(&self, address: IpAddr) -> Option<&[Pointer]> {
+    pub(crate) fn get(&self, address: IpAddr) -> Option<&[Pointer]> {
         self.0.get(&key(address)).map(Pointers::as_slice)
     }
 
+    /// Whether an address of a network points to anything.
+    pub(crate) fn has_any(&self, net: IpNet) -> bool {
+        self.0.range(key(net.network())..=key(net.broadcast())).next().is_some()
+    }
+
     /// Lets an address point to a name.
-    pub(super) fn add(&mut self, address: IpAddr, pointer: Pointer) {
+    pub(crate) fn add(&mut self, address: IpAddr, pointer: Pointer) {
         let held = self.get(address).unwrap_or_default();
         let Err(place) = held.binary_search(&pointer) else { return };
         let mut all = held.to_vec();
@@ -52,7 +58,7 @@ impl Reverse {
     }
 
     /// Lets it point to that name no more.
-    pub(super) fn remove(&mut self, address: IpAddr, pointer: &Pointer) {
+    pub(crate) fn remove(&mut self, address: IpAddr, pointer: &Pointer) {
         let held = self.get(address).unwrap_or_default();
         self.set(address, held.iter().filter(|held| *held != pointer).cloned().collect());
     }

@@ -6,8 +6,8 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use sluice_ebpf_common::{
     Addr, Affinity, AffinityKey, Backend, Be16, DropReason, FRONTEND_EXTERNAL, FRONTEND_LOCAL_INSIDE,
     FRONTEND_LOCAL_OUTSIDE, FRONTEND_LOCAL_SERVER, FRONTEND_SOURCE_RANGES, Flow, FlowKey, FrontendKey,
-    HOST_PORT_BACKEND, HOST_PORT_MASQUERADE, MemberKey, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
-    SERVICE_DROP_IF_EMPTY, Service, SlotKey, pick_slot,
+    HOST_PORT_BACKEND, HOST_PORT_MASQUERADE, MemberKey, NODE_ADDRESS_INNER, NODE_ADDRESS_PORTS, PROTO_SCTP,
+    PROTO_TCP, PROTO_UDP, SERVICE_DROP_IF_EMPTY, Service, SlotKey, pick_slot,
 };
 
 use crate::{

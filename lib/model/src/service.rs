@@ -161,6 +161,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress`, entries with an address only.
     pub load_balancer: Vec<LoadBalancerIngress>,
+    /// `status.loadBalancer.ingress`, the names of entries without an address.
+    pub load_balancer_names: Vec<Arc<str>>,
     /// `spec.loadBalancerSourceRanges`.
     pub source_ranges: Vec<IpNet>,
     /// `spec.externalTrafficPolicy`.
@@ -191,6 +193,7 @@ impl Service {
             labels: None,
             external_ips: Vec::new(),
             load_balancer: Vec::new(),
+            load_balancer_names: Vec::new(),
             source_ranges: Vec::new(),
             external_traffic_policy: TrafficPolicy::Cluster,
             internal_traffic_policy: TrafficPolicy::Cluster,
