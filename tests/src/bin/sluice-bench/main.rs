@@ -37,6 +37,11 @@ enum Cli {
     },
     /// Measure how long a change of endpoints takes until it is answered.
     NamesChanges,
+    /// Measure what questions take that wait for upstreams, in KiB.
+    NamesBurst {
+        /// How many at one time.
+        count: u32,
+    },
     /// Send queries back, for the suite `dns`.
     ServeFloor {
         /// Where.
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
         Cli::Run { suite, json, rounds } => run(suite, json, rounds),
         Cli::CniCalls => cni::calls(),
         Cli::NamesChanges => names::measure_changes().map(|[p50, p99]| println!("{p50} {p99}")),
+        Cli::NamesBurst { count } => names::measure_burst(count).map(|kib| println!("{kib}")),
         Cli::ServeFloor { listen } => names::serve_floor(listen),
         Cli::ServeNames { listen, upstream } => names::serve(listen, upstream),
         Cli::Serve { port } => load::serve(port).map_err(Error::file("serve on", port.to_string())),

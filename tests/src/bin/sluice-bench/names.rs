@@ -5,6 +5,7 @@
 //! `knot` and `nsd`, which have the same zone as a file, and names outside, once asked, against `unbound`; and a server
 //! that only sends queries back shows what is not the servers' at all.
 
+mod burst;
 mod change;
 mod cluster;
 mod dnsperf;
@@ -12,6 +13,7 @@ mod floor;
 mod process;
 mod servers;
 
+pub(crate) use burst::measure as measure_burst;
 pub(crate) use change::measure as measure_changes;
 pub(crate) use cluster::serve;
 pub(crate) use floor::serve as serve_floor;
@@ -47,11 +49,15 @@ const CASES: &[Case] = &[
     Case { name: "change of a slice, sluice", peers: &[] },
     Case { name: "services, floor", peers: &[] },
     Case { name: "full caches, sluice", peers: &[] },
+    Case { name: "1,000 questions under way, sluice", peers: &[] },
+    Case { name: "10,000 questions under way, sluice", peers: &[] },
 ];
 /// The case that is no question.
 const CHANGE: usize = 11;
 /// The case that is a state: all is kept that there is room for.
 const FULL: usize = 13;
+/// The cases that are bursts: how much more memory there is while so many questions wait for upstreams that say nothing.
+const BURSTS: [(usize, u32); 2] = [(14, 1_000), (15, 10_000)];
 /// The other cases: who is asked, and what.
 const WHAT: [(usize, Server, Workload); 12] = [
     (12, Server::Floor, Workload::Services),
@@ -138,7 +144,18 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
     let (port, file) = (Server::Sluice.port(), files.of(Workload::Full));
     Asked { client: &client, core: CORES[1], port, file }.once()?;
     report.add(FULL, 5, Usage::of(pid(Server::Sluice))?.memory as f64);
+    for (case, count) in BURSTS {
+        report.add(case, 5, burst(&server, count)?);
+    }
     Ok(report)
+}
+
+/// Has a burst measured in a process of its own, which may have as many files open as there are questions.
+fn burst(host: &Host, count: u32) -> Result<f64> {
+    let own = programs::built("sluice-bench")?;
+    let command = format!("ulimit -n 20000; exec {} names-burst {count}", own.display());
+    let text = host.succeed("sh", &["-c", &command])?;
+    text.trim().parse().map_err(|_| Error::answer("names-burst", text))
 }
 
 /// Has changes measured in a process of their own.
