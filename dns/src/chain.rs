@@ -26,7 +26,8 @@ impl Chain {
         Self { first: Arc::new(first), rest: rest.into_iter().map(Arc::new).collect() }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<Forwarder>> {
+    /// Those who are asked.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Forwarder>> {
         [&self.first].into_iter().chain(self.rest.iter())
     }
 
@@ -62,12 +63,12 @@ impl Chain {
         Ok(answer)
     }
 
-    /// Keeps up with the files that name upstreams, for ever.
-    pub(crate) async fn watch(&self) {
+    /// Keeps up with the files that name upstreams, and sees whether questions about names of `loops_of` come back, for ever.
+    pub(crate) async fn watch(&self, loops_of: Option<&WireName>) {
         let mut watches = JoinSet::new();
         for forwarder in self.all() {
-            let forwarder = forwarder.clone();
-            watches.spawn(async move { forwarder.watch().await });
+            let (forwarder, loops_of) = (forwarder.clone(), loops_of.cloned());
+            watches.spawn(async move { forwarder.watch(loops_of.as_ref()).await });
         }
         while watches.join_next().await.is_some() {}
     }

@@ -84,6 +84,8 @@ pub struct DnsConfig {
     pub forward: ForwardOptions,
     /// Who is asked after them where their answer is one that [`ForwardOptions::next`] passes on.
     pub next: Vec<NextUpstreams>,
+    /// Upstreams are looked at whether what they are asked comes back to this server.
+    pub detect_loops: bool,
     /// Domains with upstreams of their own; the longest that a name ends with counts.
     pub stub_domains: Vec<StubDomain>,
     /// What is done about queries before the zone and the upstreams are asked.
@@ -130,6 +132,7 @@ impl Default for DnsConfig {
             max_concurrent: 1000,
             forward: ForwardOptions::default(),
             next: Vec::new(),
+            detect_loops: true,
             stub_domains: Vec::new(),
             rules: Vec::new(),
             external: None,

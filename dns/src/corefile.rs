@@ -145,6 +145,7 @@ impl Corefile {
                 transfers: Vec::new(),
                 upstreams: Upstreams::None,
                 next: Vec::new(),
+                detect_loops: false,
                 ..base
             },
             health: None,

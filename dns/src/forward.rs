@@ -171,14 +171,26 @@ impl Forwarder {
         }
     }
 
-    /// Keeps up with the resolv.conf, for ever.
-    pub(crate) async fn watch(&self) {
-        let Some(path) = &self.file else { return std::future::pending().await };
+    /// The upstreams in force.
+    pub(crate) fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
+        self.upstreams.load_full()
+    }
+
+    /// Keeps up with the resolv.conf, and sees whether questions about names of `loops_of` come back, for ever.
+    pub(crate) async fn watch(&self, loops_of: Option<&WireName>) {
+        if self.file.is_none() && loops_of.is_none() {
+            return std::future::pending().await;
+        }
         let mut tick = tokio::time::interval(REREAD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.read_file(path);
+            if let Some(path) = &self.file {
+                self.read_file(path);
+            }
+            if let Some(zone) = loops_of {
+                self.upstreams.load().iter().for_each(|upstream| upstream.look_for_loop(zone));
+            }
         }
     }
 

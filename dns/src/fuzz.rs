@@ -17,6 +17,7 @@ use crate::{
     OptionChange, OptionWhen, Rewrite, Rules, Saved, Server, Template, Upstreams,
     handler::{Client, Handler, Outcome, Transport},
     message::{Answer, Question},
+    metrics::Metrics,
     query::Query,
     rules::RuleSet,
 };
@@ -72,7 +73,9 @@ pub fn corefile(data: &[u8]) {
         // Expressions and names may be none; that must not be more than an error. Files are left alone.
         Ok(corefile) => {
             let rules = corefile.config.rules.into_iter().map(|rules| Rules { hosts: None, ..rules });
-            drop(RuleSet::new(&rules.collect::<Vec<_>>()));
+            if let Ok(metrics) = Metrics::new() {
+                drop(RuleSet::new(&rules.collect::<Vec<_>>(), &metrics.rules));
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     clients::Clients,
     failures::Failures,
     message::{self, Question},
-    metrics::Part,
+    metrics::{Metrics, Part, RuleMetrics},
     name::WireName,
     query::{Query, QueryName, Refusal},
     reply::{self, Reply},
@@ -66,6 +66,15 @@ impl Client {
     }
 }
 
+/// What a query asked for, as far as it is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The type.
+    pub(crate) qtype: u16,
+    /// DNSSEC records are wanted.
+    pub(crate) dnssec_ok: bool,
+}
+
 /// What to do about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -104,6 +113,7 @@ pub(crate) struct Handler {
     udp_payload: u16,
     failures: Failures,
     under_way: AtomicUsize,
+    metrics: RuleMetrics,
 }
 
 impl Handler {
@@ -115,8 +125,10 @@ impl Handler {
         rules: RuleSet,
         transfers: Transfers,
         config: &DnsConfig,
+        metrics: &Metrics,
     ) -> Self {
         Self {
+            metrics: metrics.rules.clone(),
             origin,
             zone,
             routes,
@@ -148,7 +160,7 @@ impl Handler {
         Outcome::Answered(Part::Server)
     }
 
-    /// Answers a message as far as that needs nobody else; with the type asked for, if there is one. `turn`
+    /// Answers a message as far as that needs nobody else; with what it asked for, if that can be read. `turn`
     /// decides which of several addresses comes first.
     pub(crate) fn answer(
         &self,
@@ -156,7 +168,7 @@ impl Handler {
         client: Client,
         turn: u32,
         out: &mut Vec<u8>,
-    ) -> (Outcome, Option<u16>) {
+    ) -> (Outcome, Option<Asked>) {
         let query = match Query::read(message) {
             Ok(query) => query,
             Err(Refusal::Silence) => return (Outcome::Silence, None),
@@ -165,19 +177,21 @@ impl Handler {
                 return (Outcome::Answered(Part::Server), None);
             }
         };
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let asked = Some(Asked { qtype: query.qtype, dnssec_ok });
         let outcome = if self.allow_from.contain(client.address) {
             self.answer_query(&query, client, turn, out)
         } else {
             self.say(Rcode::Refused, &query, client, out)
         };
         if outcome != Outcome::Later {
-            return (outcome, Some(query.qtype));
+            return (outcome, asked);
         }
         if self.under_way.fetch_add(1, Ordering::Relaxed) < MAX_UNDER_WAY {
-            return (Outcome::Later, Some(query.qtype));
+            return (Outcome::Later, asked);
         }
         self.under_way.fetch_sub(1, Ordering::Relaxed);
-        (self.say(Rcode::Refused, &query, client, out), Some(query.qtype))
+        (self.say(Rcode::Refused, &query, client, out), asked)
     }
 
     fn answer_query(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
@@ -309,10 +323,15 @@ impl Handler {
             return Outcome::Later;
         };
         reply.finish(rcode);
+        self.metrics.walks.inc();
         Outcome::Answered(Part::Kubernetes)
     }
 
     fn answer_cached(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
+        // What an upstream was asked to see whether it comes back: it goes no further round.
+        if query.qtype == rtype::HINFO && self.routes.came_back(&query.name) {
+            return self.say(Rcode::Refused, query, client, out);
+        }
         let resolver = self.routes.of(&query.name);
         let Some(hit) = resolver.cached(query, Instant::now()) else {
             // In a flood this must cost little.

@@ -28,6 +28,7 @@ mod forward;
 pub mod fuzz;
 mod handler;
 mod listening;
+mod looping;
 mod message;
 mod metrics;
 mod name;

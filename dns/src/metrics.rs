@@ -1,8 +1,14 @@
 //! Counters, named and labelled as CoreDNS's are, so that its dashboards go on working.
 
 mod cache;
+mod former;
+mod rules;
 
-pub(crate) use cache::CacheMetrics;
+use self::former::Former;
+pub(crate) use self::{
+    cache::CacheMetrics,
+    rules::{AclMetrics, RuleMetrics},
+};
 
 use std::{
     net::SocketAddr,
@@ -15,10 +21,10 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use crate::{DnsConfig, Rules, Upstreams, wire::rtype};
+use crate::{DnsConfig, Rules, Upstreams, handler::Asked, wire::rtype};
 
 /// Types that are counted by name; all others are `other`.
-const TYPES: [(u16, &str); 16] = [
+const TYPES: [(u16, &str); 19] = [
     (rtype::A, "A"),
     (rtype::AAAA, "AAAA"),
     (rtype::SRV, "SRV"),
@@ -34,7 +40,10 @@ const TYPES: [(u16, &str); 16] = [
     (64, "SVCB"),
     (65, "HTTPS"),
     (43, "DS"),
+    (46, "RRSIG"),
+    (47, "NSEC"),
     (48, "DNSKEY"),
+    (50, "NSEC3"),
 ];
 
 /// Sizes of messages: the steps at which something about them changes.
@@ -63,9 +72,11 @@ const PARTS: [&str; 5] = ["kubernetes", "forward", "cache", "hosts", ""];
 pub(crate) struct Metrics {
     requests: IntCounterVec,
     responses: IntCounterVec,
+    do_requests: IntCounterVec,
     duration: HistogramVec,
     request_size: HistogramVec,
     response_size: HistogramVec,
+    build: IntGaugeVec,
     /// Whether the cluster is known.
     pub(crate) synced: IntGauge,
     /// Tasks that panicked.
@@ -78,6 +89,8 @@ pub(crate) struct Metrics {
     pub(crate) all_down: IntCounter,
     /// Answers of upstreams by server and code, with the time they took.
     pub(crate) upstream: HistogramVec,
+    /// 1 while what an upstream is asked comes back.
+    pub(crate) loops: IntGaugeVec,
     /// Health checks that failed.
     pub(crate) check_failures: IntCounterVec,
     /// Questions to upstreams that found a connection.
@@ -88,6 +101,8 @@ pub(crate) struct Metrics {
     plugins: IntGaugeVec,
     /// The cache's.
     pub(crate) cache: CacheMetrics,
+    /// Those of what comes before zone and upstreams.
+    pub(crate) rules: RuleMetrics,
 }
 
 /// The counters of one address and protocol.
@@ -97,6 +112,7 @@ pub(crate) struct Listener {
     server: String,
     labels: [&'static str; 2],
     requests: [OnceLock<IntCounter>; TYPES.len() + 1],
+    do_requests: IntCounter,
     responses: [[OnceLock<IntCounter>; 17]; PARTS.len()],
     duration: Histogram,
     request_size: Histogram,
@@ -124,6 +140,14 @@ impl Metrics {
             responses: IntCounterVec::new(
                 opts("dns", "responses_total", "Answers sent."),
                 &with(&["rcode", "plugin"]),
+            )?,
+            do_requests: IntCounterVec::new(
+                opts("dns", "do_requests_total", "Queries that want DNSSEC records."),
+                &server,
+            )?,
+            build: IntGaugeVec::new(
+                Opts::new("coredns_build_info", "The version; it is Sluice's."),
+                &["version", "revision", "goversion"],
             )?,
             duration: HistogramVec::new(
                 buckets(0.000_25, 2.0, 16, opts("dns", "request_duration_seconds", "From query to answer."))?,
@@ -174,6 +198,13 @@ impl Metrics {
                 )?,
                 &["proxy_name", "to", "rcode"],
             )?,
+            loops: IntGaugeVec::new(
+                Opts::new(
+                    "sluice_dns_upstream_loop",
+                    "1 while what an upstream is asked comes back to this server.",
+                ),
+                &["to"],
+            )?,
             check_failures: IntCounterVec::new(
                 opts("proxy", "healthcheck_failures_total", "Health checks that failed."),
                 &["proxy_name", "to"],
@@ -195,6 +226,7 @@ impl Metrics {
                 &with(&["name"]),
             )?,
             cache: CacheMetrics::new()?,
+            rules: RuleMetrics::new()?,
         })
     }
 
@@ -206,7 +238,7 @@ impl Metrics {
             ("errors", true),
             ("kubernetes", true),
             ("loadbalance", true),
-            ("loop", true),
+            ("loop", config.detect_loops),
             ("prometheus", true),
             ("reload", true),
             ("autopath", config.autopath),
@@ -228,7 +260,7 @@ impl Metrics {
 
     /// Registers all of them.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 16] = [
+        let all: [Box<dyn Collector>; 21] = [
             Box::new(self.requests.clone()),
             Box::new(self.responses.clone()),
             Box::new(self.duration.clone()),
@@ -240,12 +272,19 @@ impl Metrics {
             Box::new(self.rejects.clone()),
             Box::new(self.all_down.clone()),
             Box::new(self.upstream.clone()),
+            Box::new(self.loops.clone()),
             Box::new(self.check_failures.clone()),
             Box::new(self.connections_found.clone()),
             Box::new(self.connections_opened.clone()),
             Box::new(self.plugins.clone()),
             Box::new(self.cache.clone()),
+            Box::new(self.rules.clone()),
+            Box::new(self.do_requests.clone()),
+            Box::new(self.build.clone()),
+            Box::new(Former::of(self)?),
         ];
+        let version = concat!("sluice-", env!("CARGO_PKG_VERSION"));
+        self.build.with_label_values(&[version, "", ""]).set(1);
         all.into_iter().try_for_each(|collector| registry.register(collector))
     }
 
@@ -254,6 +293,7 @@ impl Metrics {
         let server = format!("dns://{address}");
         let family = if address.is_ipv4() { "1" } else { "2" };
         Arc::new(Listener {
+            do_requests: self.do_requests.with_label_values(&[&*server, ".", ""]),
             duration: self.duration.with_label_values(&[&*server, ".", ""]),
             request_size: self.request_size.with_label_values(&[&*server, ".", "", protocol]),
             response_size: self.response_size.with_label_values(&[&*server, ".", "", protocol]),
@@ -267,9 +307,13 @@ impl Metrics {
 }
 
 impl Listener {
-    /// Counts a query of this type and length.
-    pub(crate) fn request(&self, qtype: u16, length: usize) {
+    /// Counts a query, with what it asked for if that could be read, and its length.
+    pub(crate) fn request(&self, asked: Option<Asked>, length: usize) {
         self.request_size.observe(length as f64);
+        let Asked { qtype, dnssec_ok } = asked.unwrap_or_default();
+        if dnssec_ok {
+            self.do_requests.inc();
+        }
         let place = TYPES.iter().position(|(number, _)| *number == qtype).unwrap_or(TYPES.len());
         let counter = self.requests[place].get_or_init(|| {
             let name = TYPES.get(place).map_or("other", |(_, name)| name);

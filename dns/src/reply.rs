@@ -31,7 +31,12 @@ pub(crate) struct Reply<'o> {
     udp_payload: u16,
     flags: u16,
     counts: [u16; 3],
+    /// EDNS options of ours.
+    options: Vec<u8>,
 }
+
+/// The option that explains an answer (RFC 8914).
+const EXTENDED_ERROR: u16 = 15;
 
 impl<'o> Reply<'o> {
     /// Starts an answer of at most `limit` bytes. `flags` are added to those that follow from the query;
@@ -49,7 +54,7 @@ impl<'o> Reply<'o> {
         out.extend(&query.message[HEADER..query.question_end]);
         let flags = flag::QR | query.flags & (flag::RD | flag::CD) | flags;
         let limit = if query.edns.is_some() { limit - OPT } else { limit };
-        Self { out, limit, edns: query.edns, udp_payload, flags, counts: [0; 3] }
+        Self { out, limit, edns: query.edns, udp_payload, flags, counts: [0; 3], options: Vec::new() }
     }
 
     /// A compression pointer to what will stand `ahead` bytes after the end; none where pointers do not reach.
@@ -60,6 +65,19 @@ impl<'o> Reply<'o> {
     /// Whether a record of this length fits.
     pub(crate) fn fits(&self, length: usize) -> bool {
         self.out.len() + length <= self.limit
+    }
+
+    /// Explains the answer to clients that speak EDNS, before anything else is added; what does not fit is left out.
+    pub(crate) fn explain(&mut self, code: u16, text: &str) {
+        let length = 4 + 2 + text.len();
+        if self.edns.is_none() || !self.fits(length) {
+            return;
+        }
+        self.limit -= length;
+        for number in [EXTENDED_ERROR, 2 + text.len() as u16, code] {
+            self.options.extend(number.to_be_bytes());
+        }
+        self.options.extend(text.as_bytes());
     }
 
     /// Adds one record, which `write` appends whole. False where it does not fit: then the answer is marked
@@ -120,6 +138,10 @@ impl<'o> Reply<'o> {
     pub(crate) fn finish(mut self, rcode: Rcode) {
         if let Some(edns) = self.edns {
             push_opt(self.out, self.udp_payload, rcode as u16, edns.dnssec_ok);
+            // The length of what is in it stands at its end.
+            let at = self.out.len() - 2;
+            self.out[at..].copy_from_slice(&(self.options.len() as u16).to_be_bytes());
+            self.out.extend(&self.options);
         }
         self.flags |= rcode as u16 & 0xf;
         self.out[2..4].copy_from_slice(&self.flags.to_be_bytes());

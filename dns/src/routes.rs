@@ -1,12 +1,12 @@
 //! Who is asked about which names.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use tokio::task::JoinSet;
 
 use crate::{
     ConfigError, DnsConfig, ForwardOptions, StubDomain, chain::Chain, forward::Forwarder, metrics::Metrics,
-    name::WireName, query::QueryName, resolve::Resolver,
+    name::WireName, query::QueryName, resolve::Resolver, upstream::Upstream,
 };
 
 /// Resolvers by the domains whose names they are asked about.
@@ -16,6 +16,8 @@ pub(crate) struct Routes {
     stubs: Vec<Route>,
     /// For all other names.
     rest: Route,
+    /// Whether upstreams are looked at for loops.
+    detects_loops: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Routes {
             next: config.next.clone(),
             cache: config.cache.clone(),
         })?;
-        Ok(Self { stubs, rest })
+        Ok(Self { stubs, rest, detects_loops: config.detect_loops })
     }
 
     /// Whom to ask about a name.
@@ -83,6 +85,22 @@ impl Routes {
         self.rest.resolver.chain.search()
     }
 
+    /// The upstreams of all names.
+    fn upstreams(&self) -> impl Iterator<Item = Arc<Upstream>> {
+        let all = self.all().flat_map(|route| route.resolver.chain.all());
+        all.flat_map(|forwarder| forwarder.upstreams().as_ref().clone())
+    }
+
+    /// Whether a question is one that an upstream was asked to see whether it comes back; takes note of it.
+    pub(crate) fn came_back(&self, name: &QueryName) -> bool {
+        self.upstreams().any(|upstream| upstream.came_back(name))
+    }
+
+    /// The upstreams whose questions come back.
+    pub(crate) fn looping(&self) -> BTreeSet<SocketAddr> {
+        self.upstreams().filter(|upstream| upstream.is_looping()).map(|upstream| upstream.address).collect()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Route> {
         self.stubs.iter().chain([&self.rest])
     }
@@ -90,8 +108,10 @@ impl Routes {
     /// Keeps up with the files that name upstreams, for ever.
     pub(crate) async fn watch(&self) {
         let mut watches = JoinSet::new();
-        for resolver in self.all().map(|route| route.resolver.clone()) {
-            watches.spawn(async move { resolver.chain.watch().await });
+        for route in self.all() {
+            let zone = self.detects_loops.then(|| route.zone.clone());
+            let resolver = route.resolver.clone();
+            watches.spawn(async move { resolver.chain.watch(zone.as_ref()).await });
         }
         while watches.join_next().await.is_some() {}
     }

@@ -20,6 +20,7 @@ pub(crate) use self::{
 use crate::{
     AclAction, ConfigError, Rules,
     handler::Client,
+    metrics::{AclMetrics, RuleMetrics},
     name::WireName,
     query::{Query, QueryName},
     reply::Reply,
@@ -38,6 +39,7 @@ pub(crate) struct Scope {
     zone: WireName,
     log: Vec<log::Rule>,
     acl: Vec<acl::Rule>,
+    acl_metrics: AclMetrics,
     rewriter: Rewriter,
     templates: Templates,
     hosts: Option<HostTable>,
@@ -46,18 +48,24 @@ pub(crate) struct Scope {
 
 impl RuleSet {
     /// Reads the configuration.
-    pub(crate) fn new(rules: &[Rules]) -> Result<Self, ConfigError> {
+    pub(crate) fn new(rules: &[Rules], metrics: &RuleMetrics) -> Result<Self, ConfigError> {
         let mut scopes = rules
             .iter()
             .map(|rules| {
+                let zone = domain(&rules.zone)?;
                 Ok(Arc::new(Scope {
-                    zone: domain(&rules.zone)?,
+                    acl_metrics: metrics.acl(&zone.to_string()),
+                    zone,
                     log: rules.log.iter().map(log::Rule::new).collect::<Result<_, _>>()?,
                     acl: rules.acl.iter().map(acl::Rule::new).collect::<Result<_, _>>()?,
                     rewriter: Rewriter::new(&rules.rewrites)?,
-                    templates: Templates::new(&rules.templates)?,
-                    hosts: rules.hosts.as_ref().map(HostTable::new).transpose()?,
-                    dns64: rules.dns64.as_ref().map(dns64::Translator::new).transpose()?,
+                    templates: Templates::new(&rules.templates, metrics)?,
+                    hosts: rules.hosts.as_ref().map(|hosts| HostTable::new(hosts, metrics)).transpose()?,
+                    dns64: rules
+                        .dns64
+                        .as_ref()
+                        .map(|dns64| dns64::Translator::new(dns64, metrics))
+                        .transpose()?,
                 }))
             })
             .collect::<Result<Vec<_>, ConfigError>>()?;
@@ -91,6 +99,13 @@ impl Scope {
         rule.map_or(AclAction::Allow, |rule| rule.action)
     }
 
+    /// Counts what became of a query.
+    pub(crate) fn count(&self, action: AclAction) {
+        if !self.acl.is_empty() {
+            self.acl_metrics.count(action);
+        }
+    }
+
     /// The query that is answered in the place of this one, with what puts its answer right.
     pub(crate) fn rewrite(&self, query: &Query<'_>, client: Client) -> Option<Rewritten<'_>> {
         self.rewriter.rewrite(query, client)
@@ -113,15 +128,17 @@ impl Scope {
         self.dns64.as_ref().filter(|dns64| dns64.applies(query, client))
     }
 
-    /// Writes what the rules themselves say to a query; `None` where they say nothing.
+    /// Writes what the rules themselves say to a query; `None` where they say nothing. `is_counted`: they are asked about it
+    /// for the first time.
     pub(crate) fn write(
         &self,
         query: &Query<'_>,
         client: IpAddr,
         turn: u32,
+        is_counted: bool,
         reply: &mut Reply<'_>,
     ) -> Option<Said> {
-        let said = self.templates.write(query, &self.zone, client, reply);
+        let said = self.templates.write(query, &self.zone, client, is_counted, reply);
         said.or_else(|| self.hosts.as_ref()?.write(query, turn, reply).map(Said::Complete))
     }
 }

@@ -1,7 +1,7 @@
 //! The life of a server: takes its addresses, answers, ends what is under way.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     net::SocketAddr,
     os::fd::OwnedFd,
@@ -225,6 +225,11 @@ impl Configurator {
         self.handler.load_full()
     }
 
+    /// The upstreams whose questions come back to this server.
+    pub fn looping_upstreams(&self) -> BTreeSet<SocketAddr> {
+        self.handler().routes.looping()
+    }
+
     /// The sockets of each address, for somebody to keep until a later server inherits them; none where this one was
     /// not made to leave any.
     pub fn sockets(&self) -> Vec<(SocketAddr, Arc<Vec<OwnedFd>>)> {
@@ -290,9 +295,9 @@ fn assemble(
     let ips: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
     let origin = Arc::new(Origin::new(check(config)?, config, &ips));
     let routes = Routes::new(config, addresses, metrics, old)?;
-    let rules = RuleSet::new(&config.rules)?;
+    let rules = RuleSet::new(&config.rules, &metrics.rules)?;
     let transfers = Transfers::new(config)?;
-    Ok((origin.clone(), Handler::new(origin, zone.clone(), routes, rules, transfers, config)))
+    Ok((origin.clone(), Handler::new(origin, zone.clone(), routes, rules, transfers, config, metrics)))
 }
 
 /// The zone's name, if the configuration can be served.

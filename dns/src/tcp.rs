@@ -114,7 +114,7 @@ impl Acceptor {
             let came = Instant::now();
             let mut answer = Vec::new();
             let handler = self.handler.load_full();
-            let (outcome, qtype) = handler.answer(&message, client, turn, &mut answer);
+            let (outcome, asked) = handler.answer(&message, client, turn, &mut answer);
             // Waits where the client takes answers too slowly, and so stops reading from it.
             let Ok(place) = answers.clone().reserve_owned().await else { return };
             match outcome {
@@ -123,12 +123,12 @@ impl Acceptor {
                     if matches!(outcome, Outcome::Refresh(_)) {
                         handler.refresh(&message, client);
                     }
-                    self.listener.request(qtype.unwrap_or_default(), message.len());
+                    self.listener.request(asked, message.len());
                     self.listener.response(&answer, part, came.elapsed());
                     place.send(answer);
                 }
                 Outcome::Transfer => {
-                    self.listener.request(qtype.unwrap_or_default(), message.len());
+                    self.listener.request(asked, message.len());
                     let mut place = Some(place);
                     for answer in handler.transfer(&message, client) {
                         let place = match place.take() {
@@ -143,7 +143,7 @@ impl Acceptor {
                     }
                 }
                 Outcome::Later => {
-                    self.listener.request(qtype.unwrap_or_default(), message.len());
+                    self.listener.request(asked, message.len());
                     let listener = self.listener.clone();
                     let (message, busy) = (message.clone(), self.busy.clone());
                     tokio::spawn(async move {

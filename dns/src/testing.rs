@@ -158,8 +158,9 @@ impl Fixture {
         let (origin, slot, metrics) = (origin(config), Arc::default(), Metrics::new().unwrap());
         let routes = Routes::new(config, &[], &metrics, None).unwrap();
         let publisher = Publisher::new(origin.clone(), Arc::clone(&slot), metrics.clone());
-        let rules = RuleSet::new(&config.rules).unwrap();
-        let handler = Handler::new(origin, slot, routes, rules, Transfers::new(config).unwrap(), config);
+        let rules = RuleSet::new(&config.rules, &metrics.rules).unwrap();
+        let handler =
+            Handler::new(origin, slot, routes, rules, Transfers::new(config).unwrap(), config, &metrics);
         Self { handler, publisher, metrics }
     }
 

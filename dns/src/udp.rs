@@ -131,7 +131,7 @@ impl Worker {
         let Some(from) = to_std(&client) else { return false };
         let asker = Client { transport: Transport::Udp, address: from.ip(), port: from.port() };
         let handle = AssertUnwindSafe(|| handler.answer(query, asker, turn, answer));
-        let Ok((outcome, qtype)) = std::panic::catch_unwind(handle) else {
+        let Ok((outcome, asked)) = std::panic::catch_unwind(handle) else {
             self.listener.panicked();
             return false;
         };
@@ -143,11 +143,11 @@ impl Worker {
                     let _runtime = self.runtime.enter();
                     handler.refresh(query, asker);
                 }
-                self.listener.request(qtype.unwrap_or_default(), query.len());
+                self.listener.request(asked, query.len());
                 self.listener.response(answer, part, came.elapsed());
                 return true;
             }
-            Outcome::Later => self.listener.request(qtype.unwrap_or_default(), query.len()),
+            Outcome::Later => self.listener.request(asked, query.len()),
         }
         let (handler, listener, socket) = (handler.clone(), self.listener.clone(), self.socket.clone());
         let (query, busy) = (query.to_vec(), self.busy.clone());

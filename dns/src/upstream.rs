@@ -18,9 +18,11 @@ use crate::{
     ForwardOptions,
     connection::Pool,
     exchange::{Connector, Setup, request},
+    looping::LoopCheck,
     message::{Answer, Question, Reading},
     metrics::{Metrics, rcode_name},
     name::WireName,
+    query::QueryName,
     tls::Encryption,
     wire::u16_at,
 };
@@ -59,6 +61,7 @@ pub(crate) struct Upstream {
     udp_sockets: IntCounter,
     fails: AtomicU32,
     is_checked: AtomicBool,
+    loops: LoopCheck,
     check_failures: IntCounter,
     durations: HistogramVec,
 }
@@ -89,15 +92,16 @@ impl Upstream {
             pool,
             fails: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
+            loops: LoopCheck::new(metrics.loops.with_label_values(&[&to])),
             check_failures: metrics.check_failures.with_label_values(&["forward", &to]),
             durations: metrics.upstream.clone(),
         }
     }
 
-    /// Whether it stopped answering.
+    /// Whether it stopped answering, or what it is asked comes back.
     pub(crate) fn is_down(&self) -> bool {
         let max = self.options.max_fails;
-        max > 0 && self.fails.load(Ordering::Relaxed) >= max
+        self.is_looping() || max > 0 && self.fails.load(Ordering::Relaxed) >= max
     }
 
     fn is_tcp_only(&self) -> bool {
@@ -163,6 +167,27 @@ impl Upstream {
             }
             Err(source) => Err(UpstreamError::Unreachable { upstream: self.address, source }),
         }
+    }
+
+    /// Whether what it is asked comes back to this server.
+    pub(crate) fn is_looping(&self) -> bool {
+        self.loops.is_looping()
+    }
+
+    /// Whether this is what it was asked to see that; takes note of it.
+    pub(crate) fn came_back(&self, name: &QueryName) -> bool {
+        self.loops.came(name)
+    }
+
+    /// Sees whether what it is asked comes back, if it is time for that. Needs a runtime.
+    pub(crate) fn look_for_loop(self: &Arc<Self>, zone: &WireName) {
+        let Some(question) = self.loops.question(zone) else { return };
+        let upstream = self.clone();
+        tokio::spawn(async move {
+            let asked = upstream.exchange(&question, None, upstream.is_tcp_only());
+            let asked = timeout_at(Instant::now() + upstream.options.attempt, asked).await;
+            upstream.loops.done(upstream.address, matches!(asked, Ok(Ok(_))));
+        });
     }
 
     /// What it is asked to see whether it is back.

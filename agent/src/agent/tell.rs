@@ -11,6 +11,7 @@ use tracing::{error, info};
 use super::Agent;
 use crate::{
     failure::{Chain, Failure},
+    names::Names,
     notice::Notice,
 };
 
@@ -36,7 +37,8 @@ impl Agent {
             info!("no longer: {text}");
         }
         self.failing = texts;
-        self.health.set_troubles(self.failing.union(&self.told).cloned().collect());
+        let names = self.names.iter().flat_map(Names::troubles);
+        self.health.set_troubles(self.failing.union(&self.told).cloned().chain(names).collect());
     }
 
     pub(super) fn notice(&self, notice: Notice) {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use prometheus::{IntCounter, IntGaugeVec, Opts, Registry};
 use sluice_dns::{Corefile, CorefileError, DnsError};
 use tracing::{error, warn};
 
@@ -51,6 +52,48 @@ pub enum BadCorefile {
         /// What.
         source: DnsError,
     },
+}
+
+/// Corefiles that were taken and refused, as CoreDNS's `reload` counts them.
+#[derive(Clone)]
+pub(super) struct Reloads {
+    refused: IntCounter,
+    version: IntGaugeVec,
+}
+
+impl Default for Reloads {
+    fn default() -> Self {
+        let refused = IntCounter::new("coredns_reload_failed_total", "Corefiles that were refused.");
+        let version = Opts::new("coredns_reload_version_info", "The Corefile in force, by a hash of it.");
+        let version = IntGaugeVec::new(version, &["hash", "value"]);
+        // The names are good ones.
+        Self {
+            refused: refused.unwrap_or_else(|_| unreachable!()),
+            version: version.unwrap_or_else(|_| unreachable!()),
+        }
+    }
+}
+
+impl Reloads {
+    /// This one is in force.
+    pub(super) fn taken(&self, text: &str) {
+        // FNV-1a, which is the same on every node and in every version.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        self.version.reset();
+        self.version.with_label_values(&["fnv1a", &format!("{hash:016x}")]).set(1);
+    }
+
+    /// One was not taken.
+    pub(super) fn refused(&self) {
+        self.refused.inc();
+    }
+
+    pub(super) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.refused.clone()))?;
+        registry.register(Box::new(self.version.clone()))
+    }
 }
 
 /// Reads the file, and those that it imports.

@@ -19,13 +19,13 @@ use std::{
     sync::PoisonError,
 };
 
-use prometheus::{IntCounter, Registry};
+use prometheus::Registry;
 use sluice_dns::{Configurator, DnsError, Inherited, Publisher, Server};
 use sluice_model::{Changes, Snapshot};
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use tracing::{error, info, warn};
 
-use self::{aliases::Aliases, doors::Doors, kept::KeptZone};
+use self::{aliases::Aliases, corefile::Reloads, doors::Doors, kept::KeptZone};
 pub use self::{
     aliases::aliases,
     corefile::{BadCorefile, watch as watch_corefile},
@@ -54,8 +54,8 @@ pub struct Names {
     store: SocketStore,
     /// The Corefile in force, and the addresses that it binds.
     corefile: Option<(String, BTreeSet<IpAddr>)>,
-    /// Corefiles that were refused.
-    refused: IntCounter,
+    /// Corefiles that were taken and refused.
+    reloads: Reloads,
     /// What the server should be like, as it was made out last, and of which addresses of the node.
     wanted: Option<(Wanted, LocalAddresses)>,
     running: Option<Running>,
@@ -85,7 +85,6 @@ impl Names {
         metrics: DnsMetrics,
         store: SocketStore,
     ) -> Result<Self, BadCorefile> {
-        let refused = IntCounter::new("coredns_reload_failed_total", "Corefiles that were refused.");
         let mut names = Self {
             doors: Doors::new(runtime.clone()),
             runtime,
@@ -94,8 +93,7 @@ impl Names {
             kept: KeptZone::new(&config.state_dir),
             store,
             corefile: None,
-            // The name is a good one.
-            refused: refused.unwrap_or_else(|_| unreachable!()),
+            reloads: Reloads::default(),
             wanted: None,
             running: None,
             aliases: Aliases::new(),
@@ -113,6 +111,7 @@ impl Names {
                 }
             };
             corefile::keep(&config.state_dir, &taken.0);
+            names.reloads.taken(&taken.0);
             names.corefile = Some(taken);
         }
         Ok(names)
@@ -151,6 +150,17 @@ impl Names {
         desired::addresses(config, snapshot).into_iter().chain(bound).collect()
     }
 
+    /// What does not go well, though the server does what it is told.
+    pub fn troubles(&self) -> Vec<String> {
+        let running = self.running.iter();
+        let looping = running.flat_map(|running| running.configurator.looping_upstreams());
+        looping
+            .map(|upstream| {
+                format!("DNS: questions to the upstream {upstream} come back: a loop; name others")
+            })
+            .collect()
+    }
+
     /// Starts to serve what an earlier agent knew, until the cluster is known.
     pub fn restore(&mut self, config: &Config) {
         let Some(saved) = self.kept.read() else { return };
@@ -178,11 +188,12 @@ impl Names {
             Ok(taken) => {
                 info!("the Corefile has changed");
                 corefile::keep(&config.state_dir, &taken.0);
+                self.reloads.taken(&taken.0);
                 self.corefile = Some(taken);
                 self.wanted = None;
             }
             Err(error) => {
-                self.refused.inc();
+                self.reloads.refused();
                 error!(error = %Chain(&error), "the Corefile is refused; the one before stays in force");
             }
         }
@@ -304,9 +315,7 @@ impl Names {
             false => Server::bind(wanted.dns.clone())?,
         };
         let registry = Registry::new();
-        let registered = server
-            .register_metrics(&registry)
-            .and_then(|()| registry.register(Box::new(self.refused.clone())));
+        let registered = server.register_metrics(&registry).and_then(|()| self.reloads.register(&registry));
         match registered {
             Ok(()) => {
                 *self.metrics.write().unwrap_or_else(PoisonError::into_inner) = Some(registry);

@@ -1,6 +1,6 @@
 //! What is done about a query before the zone and the upstreams are asked: CoreDNS's plugins of these names.
 
-use std::{net::Ipv6Addr, path::PathBuf};
+use std::{net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -88,7 +88,8 @@ impl Default for Dns64 {
 /// Answers made by a pattern: the `template` of CoreDNS.
 ///
 /// Records are lines as in a zone file. In them `{{ .Name }}`, `{{ .Zone }}`, `{{ .Class }}`, `{{ .Type }}`,
-/// `{{ .Remote }}`, `{{ index .Match 1 }}` and `{{ .Group.name }}` stand for what the query has there.
+/// `{{ .Remote }}`, `{{ index .Match 1 }}` and `{{ .Group.name }}` stand for what the query has there; `{{ parseInt .Group.name 16 8 }}`
+/// for the number that this is to that base, of at most so many bits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     /// Only this record type; none: all.
@@ -105,6 +106,8 @@ pub struct Template {
     pub additional: Vec<String>,
     /// The response code.
     pub rcode: u16,
+    /// An extended error (RFC 8914), its code and a text, for clients that speak EDNS.
+    pub error: Option<(u16, String)>,
     /// Names that match no expression are looked for elsewhere: none of them (they get SERVFAIL), all (empty), or
     /// those of the domains.
     pub fallthrough: Option<Vec<String>>,
@@ -125,10 +128,23 @@ pub struct Hosts {
     pub reverse: bool,
     /// Names that are not there are looked for elsewhere: none of them, all (empty), or those of the domains.
     pub fallthrough: Option<Vec<String>>,
+    /// So are names that are there, for types that are not those of addresses.
+    pub fallthrough_unsupported: bool,
+    /// How often the file is looked at; zero: never again.
+    pub reload: Duration,
 }
 
 impl Default for Hosts {
     fn default() -> Self {
-        Self { file: None, lines: Vec::new(), zones: Vec::new(), ttl: 3600, reverse: true, fallthrough: None }
+        Self {
+            file: None,
+            lines: Vec::new(),
+            zones: Vec::new(),
+            ttl: 3600,
+            reverse: true,
+            fallthrough: None,
+            fallthrough_unsupported: false,
+            reload: Duration::from_secs(5),
+        }
     }
 }

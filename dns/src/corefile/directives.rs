@@ -50,8 +50,9 @@ impl<'k> Block<'k> {
     /// Reads a directive.
     pub(super) fn read(&mut self, directive: &Directive, corefile: &mut Corefile) -> Result<()> {
         match directive.name.as_str() {
-            // As it is without being told: upstreams that are ourselves are left out, ANY gets RFC 8482's answer.
             "loop" | "any" | "debug" => {
+                // Of the others it is as they say without being told: ANY gets RFC 8482's answer.
+                corefile.config.detect_loops |= directive.name == "loop";
                 no_words(directive)?;
                 no_options(directive)
             }

@@ -6,7 +6,7 @@ use hickory_proto::rr::RecordType;
 
 use super::{
     Corefile,
-    directives::{Block, Result, option_parsed, rcode, unknown},
+    directives::{Block, Result, option_duration, option_parsed, rcode, unknown},
     syntax::Directive,
     values, wrong,
 };
@@ -23,13 +23,17 @@ impl Block<'_> {
             match (option.name.as_str(), option.words.as_slice()) {
                 ("ttl", [seconds]) => hosts.ttl = option_parsed(option, seconds, "seconds")?,
                 ("no_reverse", []) => hosts.reverse = false,
-                ("reload", [_]) => {}
+                ("reload", [_]) => hosts.reload = option_duration(option)?,
+                ("fallthrough_unsupported", []) => hosts.fallthrough_unsupported = true,
                 ("fallthrough", zones) => hosts.fallthrough = Some(zones.to_vec()),
                 (address, names) if address.parse::<IpAddr>().is_ok() => {
                     hosts.lines.push(format!("{address} {}", names.join(" ")));
                 }
                 _ => return Err(unknown(option)),
             }
+        }
+        if hosts.fallthrough_unsupported && hosts.fallthrough.is_none() {
+            return Err(wrong(directive, "fallthrough_unsupported without fallthrough"));
         }
         if self.rules.hosts.replace(hosts).is_some() {
             return Err(wrong(directive, "the second in this server block"));
@@ -135,17 +139,20 @@ impl Block<'_> {
         let mut template =
             Template { qtype: Some(qtype.into()), zones: zones.to_vec(), ..Template::default() };
         for option in &directive.options {
-            let one = || match option.words.as_slice() {
-                [word] => Ok(word.clone()),
-                _ => Err(unknown(option)),
-            };
-            match option.name.as_str() {
-                "match" => template.matches.extend(option.words.iter().cloned()),
-                "answer" => template.answer.push(one()?),
-                "authority" => template.authority.push(one()?),
-                "additional" => template.additional.push(one()?),
-                "rcode" => template.rcode = rcode(&one()?).ok_or_else(|| unknown(option))?,
-                "fallthrough" => template.fallthrough = Some(option.words.clone()),
+            let words = || option.words.iter().cloned();
+            match (option.name.as_str(), option.words.as_slice()) {
+                ("match", [_, ..]) => template.matches.extend(words()),
+                ("answer", [_, ..]) => template.answer.extend(words()),
+                ("authority", [_, ..]) => template.authority.extend(words()),
+                ("additional", [_, ..]) => template.additional.extend(words()),
+                ("rcode", [code]) => template.rcode = rcode(code).ok_or_else(|| unknown(option))?,
+                ("ederror", [code, text @ ..]) if text.len() <= 1 => {
+                    let code = option_parsed(option, code, "the number of an extended error")?;
+                    template.error = Some((code, text.concat()));
+                }
+                ("fallthrough", _) => template.fallthrough = Some(option.words.clone()),
+                // Once it said who looks for the target of an alias.
+                ("upstream", _) => {}
                 _ => return Err(unknown(option)),
             }
         }

@@ -170,6 +170,7 @@ impl Handler {
                 Written::NotOurs => return false,
             };
             reply.finish(rcode);
+            self.metrics.walks.inc();
             return true;
         }
         false

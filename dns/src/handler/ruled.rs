@@ -13,6 +13,7 @@ use crate::{
     AclAction,
     message::Question,
     metrics::Part,
+    name::WireName,
     query::Query,
     reply::Section,
     rules::{Said, Scope},
@@ -36,6 +37,11 @@ impl Walk<'_> {
     }
 }
 
+/// A query like this one about another name, for an answer of any length.
+fn about(query: &Query<'_>, name: &WireName) -> Vec<u8> {
+    Question::of(query).about(name.as_bytes()).message(0, query.edns.map(|_| u16::MAX))
+}
+
 impl Handler {
     /// Answers as far as that needs nobody else.
     pub(super) fn answer_in(
@@ -57,7 +63,11 @@ impl Handler {
     /// Answers what the rules make of a query, and makes of the answer what they say.
     pub(super) async fn walk(&self, walk: Walk<'_>, query: &Query<'_>, out: &mut Vec<u8>) -> Outcome {
         let client = walk.client;
-        match walk.scope.action(query, client.address) {
+        let action = walk.scope.action(query, client.address);
+        if !walk.waits {
+            walk.scope.count(action);
+        }
+        match action {
             AclAction::Allow => {}
             AclAction::Drop => return Outcome::Silence,
             action => {
@@ -83,8 +93,7 @@ impl Handler {
             if !walk.waits {
                 return Outcome::Later;
             }
-            let question = Question::of(&put).about(alias.target().as_bytes());
-            let message = question.message(0, put.edns.map(|_| u16::MAX));
+            let message = about(&put, alias.target());
             let Ok(other) = Query::read(&message) else { return Outcome::Silence };
             let mut more = Vec::new();
             let told = self.translated(walk.whole(), &other, &mut more).await;
@@ -124,13 +133,12 @@ impl Handler {
     async fn ruled(&self, walk: Walk<'_>, query: &Query<'_>, out: &mut Vec<u8>) -> Outcome {
         let Walk { scope, client, turn, waits } = walk;
         let mut reply = self.reply(query, client, flag::AA, out);
-        match scope.write(query, client.address, turn, &mut reply) {
+        match scope.write(query, client.address, turn, !waits, &mut reply) {
             Some(Said::Complete(rcode)) => reply.finish(rcode),
             Some(Said::Alias(_)) if !waits => return Outcome::Later,
             Some(Said::Alias(target)) => {
                 // What the zone or the upstreams say of the target, as if it had been asked for.
-                let question = Question::of(query).about(target.as_bytes());
-                let message = question.message(0, query.edns.map(|_| u16::MAX));
+                let message = about(query, &target);
                 let Ok(query) = Query::read(&message) else { return Outcome::Silence };
                 let told = self.later_plain(&query, client.whole(), turn).await;
                 let Some(Ok(message)) = told.map(|(answer, _)| Message::from_vec(&answer)) else {

@@ -22,6 +22,8 @@ pub(crate) struct CacheMetrics {
     all_misses: IntCounterVec,
     all_served_stale: IntCounterVec,
     all_prefetches: IntCounterVec,
+    /// Stays at zero: what is no answer to the question never gets as far.
+    drops: IntCounterVec,
     evicted: [Arc<AtomicUsize>; 2],
     /// Answers found.
     pub(crate) success_hits: IntCounter,
@@ -53,7 +55,10 @@ impl CacheMetrics {
         let stale = IntCounterVec::new(opts("served_stale_total", "Answers told past their time."), &COMMON)?;
         let prefetch =
             IntCounterVec::new(opts("prefetch_total", "Answers asked for again while good."), &COMMON)?;
+        let drops = IntCounterVec::new(opts("drops_total", "Answers to other questions."), &COMMON)?;
+        drops.with_label_values(&VALUES);
         Ok(Self {
+            drops,
             success_hits: hits.with_label_values(&SUCCESS),
             denial_hits: hits.with_label_values(&DENIAL),
             requests: requests.with_label_values(&VALUES),
@@ -83,7 +88,7 @@ impl CacheMetrics {
         }
     }
 
-    fn each(&self) -> [&dyn Collector; 7] {
+    fn each(&self) -> [&dyn Collector; 8] {
         [
             &self.hits,
             &self.entries,
@@ -92,6 +97,7 @@ impl CacheMetrics {
             &self.all_misses,
             &self.all_served_stale,
             &self.all_prefetches,
+            &self.drops,
         ]
     }
 }

@@ -7,10 +7,12 @@ use hickory_proto::{
     rr::{RData, RecordType, rdata},
 };
 use ipnet::Ipv6Net;
+use prometheus::IntCounter;
 
 use crate::{
     ConfigError, Dns64,
     message::Question,
+    metrics::RuleMetrics,
     query::Query,
     reply::{Reply, Section},
     wire::{Rcode, rtype},
@@ -22,16 +24,18 @@ pub(crate) struct Translator {
     prefix: Ipv6Net,
     translate_all: bool,
     allow_ipv4: bool,
+    translated: IntCounter,
 }
 
 impl Translator {
-    pub(super) fn new(config: &Dns64) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &Dns64, metrics: &RuleMetrics) -> Result<Self, ConfigError> {
         let prefix = config.prefix;
         // RFC 6052, 2.2.
         if ![32, 40, 48, 56, 64, 96].contains(&prefix.prefix_len()) {
             return Err(ConfigError::Dns64(prefix));
         }
-        Ok(Self { prefix, translate_all: config.translate_all, allow_ipv4: config.allow_ipv4 })
+        let translated = metrics.translated.clone();
+        Ok(Self { prefix, translate_all: config.translate_all, allow_ipv4: config.allow_ipv4, translated })
     }
 
     /// Whether the answer to a query may be translated.
@@ -70,6 +74,7 @@ impl Translator {
                 break;
             }
         }
+        self.translated.inc();
         Some(Rcode::NoError)
     }
 
@@ -94,6 +99,7 @@ mod tests {
 
     #[test]
     fn addresses_are_embedded_as_rfc_6052_shows() {
+        let metrics = crate::metrics::Metrics::new().unwrap().rules;
         for (prefix, wanted) in [
             ("2001:db8::/32", "2001:db8:c000:221::"),
             ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
@@ -106,12 +112,12 @@ mod tests {
             let config = Dns64 { prefix: prefix.parse().unwrap(), ..Dns64::default() };
             let wanted: Ipv6Addr = wanted.parse().unwrap();
             assert_eq!(
-                Translator::new(&config).unwrap().embed(Ipv4Addr::new(192, 0, 2, 33)),
+                Translator::new(&config, &metrics).unwrap().embed(Ipv4Addr::new(192, 0, 2, 33)),
                 wanted,
                 "{prefix}"
             );
         }
         let config = Dns64 { prefix: "2001:db8::/63".parse().unwrap(), ..Dns64::default() };
-        assert!(Translator::new(&config).is_err());
+        assert!(Translator::new(&config, &metrics).is_err());
     }
 }

@@ -5,24 +5,23 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
+use prometheus::{Gauge, IntGauge};
 
 use super::{domains, is_among};
 use crate::{
     ConfigError, Hosts,
     answer::push_data,
+    metrics::RuleMetrics,
     name::{WireName, reverse_address},
-    query::Query,
+    query::{Query, QueryName},
     records::{address_type, push_address, push_head},
     reply::{Reply, Section},
     wire::{QUESTION_POINTER, Rcode, rtype},
 };
-
-/// How often the file is looked at.
-const REREAD: Duration = Duration::from_secs(5);
 
 /// The names and addresses of the lines and of the file.
 #[derive(Debug)]
@@ -36,6 +35,10 @@ pub(super) struct HostTable {
     ttl: u32,
     reverse: bool,
     fallthrough: Option<Vec<WireName>>,
+    passes_types: bool,
+    reload: Duration,
+    entries: IntGauge,
+    read: Gauge,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -63,14 +66,21 @@ impl Table {
         }
         Some(())
     }
+
+    /// How many addresses names have, and names addresses.
+    fn count(&self) -> i64 {
+        let addresses: usize = self.addresses.values().map(Vec::len).sum();
+        (addresses + self.names.values().map(Vec::len).sum::<usize>()) as i64
+    }
 }
 
 impl HostTable {
-    pub(super) fn new(config: &Hosts) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &Hosts, metrics: &RuleMetrics) -> Result<Self, ConfigError> {
         let mut inline = Table::default();
         for line in &config.lines {
             inline.add(line).ok_or_else(|| ConfigError::Hosts(line.clone()))?;
         }
+        metrics.entries.add(inline.count());
         let table = Self {
             file: config.file.clone(),
             last: Mutex::new(None),
@@ -80,6 +90,10 @@ impl HostTable {
             ttl: config.ttl,
             reverse: config.reverse,
             fallthrough: config.fallthrough.as_ref().map(|zones| domains(zones)).transpose()?,
+            passes_types: config.fallthrough_unsupported,
+            reload: config.reload,
+            entries: metrics.entries.clone(),
+            read: metrics.read.clone(),
         };
         table.read();
         Ok(table)
@@ -102,17 +116,29 @@ impl HostTable {
                 tracing::warn!(file = %file.display(), line, "not an address and names");
             }
         }
+        self.entries.add(table.count() - self.table.load().count());
         self.table.store(Arc::new(table));
+        let written = std::fs::metadata(file).and_then(|file| file.modified()).ok();
+        if let Some(since) = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok()) {
+            self.read.set(since.as_secs_f64());
+        }
         *last = Some(text);
     }
 
     /// Keeps up with the file, for ever.
     pub(super) async fn watch(&self) {
-        let mut tick = tokio::time::interval(REREAD);
+        if self.reload.is_zero() {
+            return std::future::pending().await;
+        }
+        let mut tick = tokio::time::interval(self.reload);
         loop {
             tick.tick().await;
             self.read();
         }
+    }
+
+    fn falls_through(&self, name: &QueryName) -> bool {
+        self.fallthrough.as_ref().is_some_and(|zones| is_among(name, zones))
     }
 
     /// Writes what the table says; `None` where others are to be asked.
@@ -137,15 +163,23 @@ impl HostTable {
         let wildcard = (name.count() > 0).then(|| [b"\x01*", name.from(1)].concat());
         let exact = table.addresses.get(name.as_bytes());
         let Some(addresses) = exact.or_else(|| table.addresses.get(&*wildcard?)) else {
-            let goes_on = self.fallthrough.as_ref().is_some_and(|zones| is_among(name, zones));
             // A name above one that is there exists; that is for the others to say.
-            return (!goes_on).then_some(Rcode::NxDomain);
+            return (!self.falls_through(name)).then_some(Rcode::NxDomain);
         };
+        if self.passes_types && !matches!(query.qtype, rtype::A | rtype::AAAA) && self.falls_through(name) {
+            return None;
+        }
         let of_type: Vec<_> = addresses.iter().filter(|a| address_type(**a) == query.qtype).collect();
         let first = turn as usize % of_type.len().max(1);
         for address in of_type[first..].iter().chain(&of_type[..first]) {
             reply.record(Section::Answer, |out| push_address(out, QUESTION_POINTER, **address, self.ttl));
         }
         Some(Rcode::NoError)
+    }
+}
+
+impl Drop for HostTable {
+    fn drop(&mut self) {
+        self.entries.sub(self.table.load().count());
     }
 }

@@ -244,7 +244,15 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n errors\n\n file x\n}", "line 4: file: this directive is not supported"),
         (". {\n dns64 10.0.0.0/8\n}", "line 2: dns64: \"10.0.0.0/8\" is not an IPv6 network"),
         (". {\n template IN\n}", "line 2: template: a class and a type are expected"),
-        (". {\n template IN A {\n  ederror 21\n }\n}", "line 3: ederror: \"ederror 21\" is not supported"),
+        (
+            ". {\n template IN A {\n  ederror x\n }\n}",
+            "line 3: ederror: \"x\" is not the number of an extended error",
+        ),
+        (". {\n template IN A {\n  expr true\n }\n}", "line 3: expr: \"expr true\" is not supported"),
+        (
+            ". {\n hosts {\n  fallthrough_unsupported\n }\n}",
+            "line 2: hosts: fallthrough_unsupported without fallthrough",
+        ),
         (
             ". {\n kubernetes {\n  namespace_labels a in b\n }\n}",
             "line 3: namespace_labels: \"a in b\" is not a label selector",

@@ -14,7 +14,7 @@ use super::{V4, addresses, cluster, config, listening};
 use crate::{
     CacheConfig, DnsConfig, ForwardOptions, Policy, StubDomain, Tls, Upstreams,
     testing::{
-        bed::{Running, World, in_namespace, sh},
+        bed::{Running, World, eventually, in_namespace, sh},
         *,
     },
 };
@@ -167,28 +167,55 @@ fn upstreams_over_tls_must_prove_who_they_are() {
     });
 }
 
+/// An upstream that asks us in turn, as a node's own resolver may that was told to use the cluster's DNS. How often it was asked.
+fn asks_in_turn(address: &str) -> Arc<AtomicUsize> {
+    let socket = UdpSocket::bind(address).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = count.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            seen.fetch_add(1, Ordering::SeqCst);
+            let (socket, query) = (socket.try_clone().unwrap(), buffer[..length].to_vec());
+            std::thread::spawn(move || {
+                let onward = UdpSocket::bind("0.0.0.0:0").unwrap();
+                onward.send_to(&query, V4).unwrap();
+                let mut answer = [0; 512];
+                let length = onward.recv(&mut answer).unwrap();
+                socket.send_to(&answer[..length], client).unwrap();
+            });
+        }
+    });
+    count
+}
+
+#[test]
+fn a_loop_is_found_and_others_are_asked_first() {
+    in_namespace(|| {
+        let count = asks_in_turn("127.0.0.53:53");
+        let _world = World::start("127.0.0.54:53");
+        let forward = ForwardOptions { policy: Policy::Sequential, ..ForwardOptions::default() };
+        let config =
+            DnsConfig { upstreams: at(&TWO), forward, cache: no_cache(), detect_loops: true, ..config() };
+        let running = serve(config);
+        eventually("the loop is found", || {
+            running.metric("sluice_dns_upstream_loop{to=\"127.0.0.53:53\"}") == 1.0
+        });
+        assert_eq!(running.metric("sluice_dns_upstream_loop{to=\"127.0.0.54:53\"}"), 0.0);
+        assert_eq!(running.configurator.looping_upstreams(), [TWO[0].parse().unwrap()].into());
+        let before = count.load(Ordering::SeqCst);
+        for _ in 0..5 {
+            assert_eq!(ask("+short www.example.org"), "192.0.2.80\n");
+        }
+        assert_eq!(count.load(Ordering::SeqCst), before, "it is asked no more, as there is another");
+    });
+}
+
 #[test]
 fn a_loop_ends_by_itself() {
     in_namespace(|| {
-        // The upstream asks us in turn, as a node's own resolver may that was told to use the cluster's DNS.
-        let socket = UdpSocket::bind("127.0.0.53:53").unwrap();
-        let count = Arc::new(AtomicUsize::new(0));
-        let seen = count.clone();
+        let count = asks_in_turn("127.0.0.53:53");
         let _running = serve(DnsConfig { upstreams: at(&["127.0.0.53:53"]), ..config() });
-        std::thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                seen.fetch_add(1, Ordering::SeqCst);
-                let (socket, query) = (socket.try_clone().unwrap(), buffer[..length].to_vec());
-                std::thread::spawn(move || {
-                    let onward = UdpSocket::bind("0.0.0.0:0").unwrap();
-                    onward.send_to(&query, V4).unwrap();
-                    let mut answer = [0; 512];
-                    let length = onward.recv(&mut answer).unwrap();
-                    socket.send_to(&answer[..length], client).unwrap();
-                });
-            }
-        });
         assert!(ask("www.example.org").contains("status: SERVFAIL"));
         // The question that comes back waits for itself: no more than the attempts and the health checks.
         let count = count.load(Ordering::SeqCst);
