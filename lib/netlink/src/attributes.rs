@@ -1,4 +1,4 @@
-//! Reading the attributes of the kernel's answers.
+//! Attributes: reading those of the kernel's answers, and writing those that the crates for it do not know.
 //!
 //! Only the attributes that we use are looked at. The kernel adds new ones with every release, and a list of
 //! links must not fail because of a statistic that nobody asked for.
@@ -12,6 +12,16 @@ use crate::MacAddress;
 /// Why an answer could not be read.
 #[derive(Debug)]
 pub(crate) struct Malformed(pub(crate) String);
+
+/// One attribute with its padding, for a message.
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
+    bytes.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
 
 /// Calls `each` with the kind and the value of every attribute in `bytes`.
 pub(crate) fn for_each(

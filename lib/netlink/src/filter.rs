@@ -17,7 +17,7 @@ use nix::errno::Errno;
 
 use crate::{
     Netlink, Result,
-    attributes::{self, Malformed},
+    attributes::{self, Malformed, attribute},
     socket::Action,
 };
 
@@ -188,16 +188,6 @@ impl Netlink {
             _ => Ok(()),
         }
     }
-}
-
-/// One attribute with its padding.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
-    bytes.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
 }
 
 #[cfg(test)]

@@ -14,15 +14,15 @@ use crate::{
     socket::Action,
 };
 
-const KIND: &str = "tbf";
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub(crate) const KIND: &str = "tbf";
+pub(crate) const TCA_KIND: u16 = 1;
+pub(crate) const TCA_OPTIONS: u16 = 2;
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
 const LINKLAYER_ETHERNET: u8 = 1;
 /// `TC_H_ROOT`.
-const ROOT: u32 = u32::MAX;
+pub(crate) const ROOT: u32 = u32::MAX;
 /// What a frame has before the packet.
 const FRAME_HEADER: u32 = 14;
 
@@ -55,11 +55,8 @@ impl Shape {
         Self { rate, burst, limit: u32::try_from(queue).unwrap_or(u32::MAX) }
     }
 
-    fn options(&self) -> Vec<TcOption> {
-        // A rate beyond 32 bits stands in an attribute of its own. With a link layer that is named, the kernel
-        // reckons by itself and wants no table.
-        let rate = u32::try_from(self.rate).unwrap_or(u32::MAX);
-        let specification = [[0, LINKLAYER_ETHERNET, 0, 0], [0; 4], rate.to_ne_bytes()].concat();
+    pub(crate) fn options(&self) -> Vec<TcOption> {
+        let specification = specification(self.rate).to_vec();
         // Rate, no peak rate, limit; burst and packet size in ticks, which the attribute for the burst stands for.
         let parameters = [specification, vec![0; 12], self.limit.to_ne_bytes().to_vec(), vec![0; 8]].concat();
         let other = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
@@ -72,7 +69,14 @@ impl Shape {
     }
 }
 
-struct Root(u32);
+/// The kernel's form of a rate (`tc_ratespec`). One beyond 32 bits stands in an attribute of its own. With a link layer that
+/// is named, the kernel reckons by itself and wants no table.
+pub(crate) fn specification(rate: u64) -> [u8; 12] {
+    let [a, b, c, d] = u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes();
+    [0, LINKLAYER_ETHERNET, 0, 0, 0, 0, 0, 0, a, b, c, d]
+}
+
+pub(crate) struct Root(pub(crate) u32);
 
 impl fmt::Display for Root {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,14 +104,15 @@ impl Netlink {
         let action = Action { verb: "look up the rate", object: &Root(index) };
         let message = RouteNetlinkMessage::GetQueueDiscipline(message);
         // Of all links, whatever was asked for.
-        let found = self.dump(&message, action, |_, payload| parse(index, payload))?;
+        let found = self.dump(&message, action, |_, payload| parse(index, ROOT, payload))?;
         Ok(found.into_iter().next())
     }
 }
 
-fn parse(index: u32, payload: &[u8]) -> Result<Option<Shaped>, Malformed> {
+/// A limit that is set at a link, below this parent.
+pub(crate) fn parse(index: u32, parent: u32, payload: &[u8]) -> Result<Option<Shaped>, Malformed> {
     let (header, rest) = attributes::split_header(payload, 20)?;
-    if attributes::u32(&header[4..8])? != index || attributes::u32(&header[12..16])? != ROOT {
+    if attributes::u32(&header[4..8])? != index || attributes::u32(&header[12..16])? != parent {
         return Ok(None);
     }
     let (mut kind, mut rate, mut limit) = (String::new(), 0, 0);
@@ -171,7 +176,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_makes_it_panic(payload in proptest::collection::vec(any::<u8>(), 0..120)) {
-            let _ = parse(1, &payload);
+            let _ = parse(1, ROOT, &payload);
         }
     }
 }

@@ -10,6 +10,7 @@ use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 
+pub(crate) use crate::attributes::attribute;
 use crate::{Result, attributes, socket::Action};
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -186,15 +187,6 @@ fn request(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16, attr
     bytes.extend([family, 0]);
     bytes.extend(resource.to_be_bytes());
     bytes.extend(attributes);
-    bytes
-}
-
-pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
-    bytes.extend((4 + value.len() as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
 }
 
