@@ -105,7 +105,7 @@ impl Attempt<'_> {
         };
         self.namespace.visit(self.home, || pod::set_up(config, &interface))??;
         if let Some(limit) = config.bandwidth().ingress() {
-            netlink.shape(pair.index, &limit.shape(mtu))?;
+            limit.set(&mut netlink, pair.index, mtu)?;
         }
 
         match Datapath::open(&record.bpffs)? {
@@ -172,7 +172,8 @@ impl Attempt<'_> {
             gateway_mac: bridge.gateway.mac,
             gateway_device: (bridge.gateway.name != wanted.bridge).then(|| bridge.gateway.name.clone()),
             bpffs: wanted.bpffs.clone(),
-            host_ports: config.host_ports()?,
+            host_ports: if desired::has_addresses(config) { config.host_ports()? } else { Vec::new() },
+            masquerade: config.masquerades_host_ports(),
             aliases: config.runtime_config.aliases.clone(),
             shaped: config.bandwidth().ingress().is_some(),
             bridged: config.port_isolation || config.vlans()?.is_some(),

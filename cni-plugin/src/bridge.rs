@@ -67,7 +67,11 @@ fn mac(link: &Link) -> Result<MacAddress> {
 
 fn create(netlink: &mut Netlink, config: &Config, vlan_filtering: bool, seed: &str) -> Result<Link> {
     let name = config.bridge();
-    let bridge = BridgeSpec::new(name).mac(owned::bridge_mac(name, seed)).vlan_filtering(vlan_filtering).up();
+    let mut bridge = BridgeSpec::new(name).vlan_filtering(vlan_filtering).up();
+    if !seed.is_empty() {
+        // Where nothing tells this node's bridge from others', as where it is nobody's gateway, the kernel chooses.
+        bridge = bridge.mac(owned::bridge_mac(name, seed));
+    }
     match netlink.create_bridge(&bridge) {
         Ok(()) => distrust(name)?,
         // Another ADD was faster; its bridge is the same.

@@ -170,13 +170,18 @@ impl Findings {
     }
 
     fn shaped(&mut self, netlink: &mut Netlink, link: &Link, limit: &Limit) -> Result<()> {
-        let Shape { rate, limit, .. } = limit.shape(link.mtu);
-        let found = netlink.shaped(link.index)?;
-        self.expect(found == Some(Shaped { rate, limit }), || match found {
-            None => format!("link {} has no limit of its rate", link.name),
-            Some(found) => {
-                format!("link {} has a limit of {} bytes a second, not {rate}", link.name, found.rate)
-            }
+        let name = &link.name;
+        let (found, of) = match &limit.some {
+            None => (netlink.shaped(link.index)?, None),
+            Some(_) => netlink.shaped_some(link.index)?.unzip(),
+        };
+        let Shape { rate, limit: length, .. } = limit.shape(link.mtu);
+        self.expect(found == Some(Shaped { rate, limit: length }), || match found {
+            None => format!("link {name} has no limit of its rate"),
+            Some(found) => format!("link {name} has a limit of {} bytes a second, not {rate}", found.rate),
+        });
+        self.expect(found.is_none() || of == limit.some, || {
+            format!("link {name} has a limit of its rate for other networks than it should be")
         });
         Ok(())
     }

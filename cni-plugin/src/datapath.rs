@@ -58,8 +58,12 @@ impl Datapath {
         Ok(Some(Self { directory, endpoints, from_pod, by_filters }))
     }
 
-    /// Brings a pod in: the program on its packets first, then the entries by which packets find it.
+    /// Brings a pod in: the program on its packets first, then the entries by which packets find it. One without
+    /// addresses is none of the datapath's.
     pub(crate) fn enter(&self, record: &Attachment, ifindex: u32) -> Result<()> {
+        if record.addresses.is_empty() {
+            return Ok(());
+        }
         let path = link_path(&self.directory, &record.host_veth);
         // Left by an attachment of the same name that was never deleted: its device is gone, or we would not be here.
         remove_file(&path)?;
@@ -105,6 +109,9 @@ impl Datapath {
 
     /// What is not as [`Self::enter`] left it.
     pub(crate) fn check(&self, record: &Attachment, ifindex: u32) -> Result<()> {
+        if record.addresses.is_empty() {
+            return Ok(());
+        }
         let path = link_path(&self.directory, &record.host_veth);
         if !path.exists() {
             return Err(Error::new(

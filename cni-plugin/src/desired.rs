@@ -103,9 +103,14 @@ impl Given {
     }
 }
 
+/// Whether the attachment has addresses.
+pub(crate) fn has_addresses(config: &Config) -> bool {
+    !config.disable_container_interface && !config.is_bare()
+}
+
 /// Whether it is us who give addresses to the attachment.
 pub(crate) fn gives_addresses(config: &Config) -> bool {
-    !config.disable_container_interface && config.delegated_ipam().is_none()
+    has_addresses(config) && config.delegated_ipam().is_none()
 }
 
 /// The sets of ranges of which an address each is wanted.

@@ -35,13 +35,9 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
     // Peers that remember another holder of the address hear of the new one at once. Not by way of /proc/sys: to find
     // one container's settings among those of all is what takes longest there.
     netlink.change_link(index, &LinkChange::new().arp_notify())?;
-    // Whatever the container needs it has been told; who else announces a router to it is not to be trusted.
-    let mut settings = vec![("accept_ra", "0")];
-    if !config.enabledad {
-        // The addresses are ours to give, and nobody else's; asking would only cost the container a second.
-        settings.push(("accept_dad", "0"));
+    if !addresses.is_empty() {
+        set_ipv6(config, name)?;
     }
-    sysctl::set_those_present(&format!("net/ipv6/conf/{name}"), &settings)?;
     for (setting, value) in &config.sysctl {
         sysctl::set(&config::sysctl_path(setting, name)?, value)?;
     }
@@ -61,7 +57,7 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
     if let Some(limit) = config.bandwidth().egress() {
         // On the container's own end, before a packet leaves it. On the node's end it would have to be sent through
         // a device of its own first, past the datapath. Who may change it may change all of the container's network.
-        netlink.shape(index, &limit.shape(mtu))?;
+        limit.set(&mut netlink, index, mtu)?;
     }
     let mut change = LinkChange::new().up(!config.disable_container_interface);
     if config.promisc {
@@ -75,6 +71,17 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
         netlink.add_route(&to_netlink(route, index))?;
     }
     settle(&mut netlink, index, addresses)
+}
+
+/// Settings of an interface that has the addresses that it is given.
+fn set_ipv6(config: &Config, name: &str) -> Result<()> {
+    // Whatever the container needs it has been told; who else announces a router to it is not to be trusted.
+    let mut settings = vec![("accept_ra", "0")];
+    if !config.enabledad {
+        // The addresses are ours to give, and nobody else's; asking would only cost the container a second.
+        settings.push(("accept_dad", "0"));
+    }
+    Ok(sysctl::set_those_present(&format!("net/ipv6/conf/{name}"), &settings)?)
 }
 
 /// Waits until IPv6 addresses that were added can be used: the kernel sees to that in its own time, even where it asks

@@ -33,8 +33,8 @@ pub(crate) fn claim(state_dir: &Path, record: &Attachment) -> Result<Option<Port
 }
 
 fn to_netlink(mapping: &Mapping) -> HostPort {
-    let Mapping { protocol, host_ip, host_port, address, port } = *mapping;
-    HostPort { protocol, host_ip, host_port, address, port }
+    let Mapping { protocol, host_ip, host_port, address, port, masquerade } = *mapping;
+    HostPort { protocol, host_ip, host_port, address, port, masquerade }
 }
 
 /// Opens the host ports of an attachment by the kernel's own packet filter.
@@ -96,10 +96,12 @@ pub(crate) fn close(filter: &mut PacketFilter, addresses: &[IpAddr], udp: bool) 
 
 /// Closes those of `listed` that none of these mappings is about.
 pub(crate) fn close_others(listed: &BTreeSet<HostPort>, mappings: &[Mapping]) -> Result<()> {
-    let known: BTreeSet<_> = mappings.iter().map(to_netlink).collect();
-    let stray: BTreeSet<_> = listed.difference(&known).collect();
+    // Where it leads is what counts, and not who is masqueraded on the way.
+    let plain = |port: &HostPort| HostPort { masquerade: false, ..*port };
+    let known: BTreeSet<_> = mappings.iter().map(|mapping| plain(&to_netlink(mapping))).collect();
+    let stray: BTreeSet<_> = listed.iter().map(plain).filter(|port| !known.contains(port)).collect();
     match PacketFilter::find()?.filter(|_| !stray.is_empty()) {
-        Some(mut filter) => Ok(host_port::close(&mut filter, |port| stray.contains(port))?),
+        Some(mut filter) => Ok(host_port::close(&mut filter, |port| stray.contains(&plain(port)))?),
         None => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use common::{
     with_ports,
 };
 use serde_json::{Value, json};
-use sluice_netlink::{Namespace, PacketFilter, host_port, owned};
+use sluice_netlink::{Namespace, PacketFilter, Route, host_port, owned};
 
 fn entry(
     host_ip: [u8; 16],
@@ -82,6 +82,15 @@ fn host_ports_are_in_the_datapath_when_add_returns_and_out_when_del_returns() {
         );
         node.add(&Pod::new("two"), &other).ok();
         assert_eq!(host_ports(config).len(), 5);
+        let mut masquerading =
+            with_ports(config, json!([{ "hostPort": 90, "containerPort": 9, "hostIP": "192.0.2.9" }]));
+        masquerading["masqAll"] = true.into();
+        let pod_of_all = Pod::new("masquerading");
+        node.add(&pod_of_all, &masquerading).ok();
+        let found = host_ports(config);
+        let (_, value) = found.iter().find(|(key, _)| key[16..18] == [0, 90]).unwrap();
+        assert_eq!(value[20..], [1, 0, 0, 0], "{value:?}");
+        node.del(&pod_of_all, &masquerading).ok();
         node.del(&pod, config).ok();
         assert_eq!(host_ports(config).len(), 3);
         node.gc(config, &[]).ok();
@@ -186,6 +195,49 @@ fn without_a_datapath_the_packet_filter_serves_host_ports() {
     assert!(node.namespace.run(|| host_port::list().unwrap()).unwrap().is_empty());
 }
 
+#[test]
+fn where_everything_is_masqueraded_the_container_sees_its_node() {
+    let node = Node::new();
+    let outside = node.outside();
+    let mut config = node.config(json!({
+        "masqAll": true, "backend": "iptables", "markMasqBit": 14, "ipMasq": true, "ipMasqBackend": "iptables",
+    }));
+    let plain = config.clone();
+    config = with_ports(&config, json!([{ "hostPort": 8080, "containerPort": 80 }]));
+    let server = Pod::new("server");
+    let result = node.add(&server, &config).ok();
+    let listener = server.namespace.run(|| TcpListener::bind("[::]:80").unwrap()).unwrap();
+    let seen = |target: &str| {
+        let target: SocketAddr = target.parse().unwrap();
+        let _client = outside.run(|| TcpStream::connect_timeout(&target, LIMIT).unwrap()).unwrap();
+        listener.accept().unwrap().1.ip().to_canonical().to_string()
+    };
+    assert_eq!([seen("192.0.2.1:8080"), seen("[2001:db8::1]:8080")], ["10.77.0.1", "fd77::1"]);
+    let mut check = config.clone();
+    check["prevResult"] = result;
+    node.call("CHECK", &server, &check).ok();
+    let nft = |words: &[&str]| {
+        let run = || std::process::Command::new("nft").args(words).output().unwrap();
+        assert!(node.namespace.run(run).unwrap().status.success(), "{words:?}");
+    };
+    nft(&["delete", "element", "ip", "sluice-cni", "host-ports-masq", "{ 10.77.0.2 }"]);
+    let (code, msg) = node.call("CHECK", &server, &check).error();
+    assert_eq!((code, msg.as_str()), (103, "host port 8080 of protocol 6 on 0.0.0.0 is not open"));
+    // GC takes no port that is somebody's.
+    node.gc(&plain, &["server"]).ok();
+    assert_eq!(seen("192.0.2.1:8080"), "192.0.2.2");
+    node.del(&server, &config).ok();
+    node.namespace.run(|| assert!(host_port::list().unwrap().is_empty())).unwrap();
+
+    let off = with_ports(&plain, json!([{ "hostPort": 8080, "containerPort": 80 }]));
+    let mut off = off;
+    off["snat"] = false.into();
+    let again = Pod::new("again");
+    node.add(&again, &off).ok();
+    let ports = node.namespace.run(|| host_port::list().unwrap()).unwrap();
+    assert!(ports.len() == 2 && ports.iter().all(|port| !port.masquerade), "{ports:?}");
+}
+
 /// Megabits a second on the wire that one TCP connection carries, for two seconds after a first one.
 fn rate(sender: &Namespace, receiver: &Namespace, address: IpAddr) -> f64 {
     let listener = receiver.run(|| TcpListener::bind(SocketAddr::new(address, 0)).unwrap()).unwrap();
@@ -253,6 +305,75 @@ fn rates_are_held_both_ways() {
         .error();
     let expected = "runtimeConfig.bandwidth.egressRate: a rate without runtimeConfig.bandwidth.egressBurst";
     assert_eq!((code, msg.as_str()), (7, expected));
+}
+
+/// As [`rate`], at best of three, for as long as it is below what it should be.
+fn best_rate(expected: f64, sender: &Namespace, receiver: &Namespace, address: IpAddr) -> f64 {
+    let mut best = 0.0_f64;
+    for _ in 0..3 {
+        best = best.max(rate(sender, receiver, address));
+        if best >= expected {
+            break;
+        }
+    }
+    best
+}
+
+#[test]
+fn limits_hold_for_the_networks_that_they_are_for() {
+    const MBIT: f64 = 30.0;
+    let node = Node::new();
+    let outside = node.outside();
+    let mut netlink = outside.netlink().unwrap();
+    let wire = netlink.link("wire").unwrap().index;
+    let back = Route::via("10.77.0.0/24".parse().unwrap(), "192.0.2.1".parse().unwrap(), wire);
+    netlink.add_route(&back).unwrap();
+    let other = Pod::new("other");
+    let other_addresses = node.add(&other, &node.config(json!({}))).addresses();
+    for (key, name) in [("shapedSubnets", "some"), ("unshapedSubnets", "but")] {
+        let mut config = node.config(json!({}));
+        config["bandwidth"] = json!({ key: ["192.0.2.0/24", "fd77::/64"] });
+        config["runtimeConfig"]["bandwidth"] = json!({
+            "ingressRate": 30_000_000, "ingressBurst": 400_000, "egressRate": 30_000_000, "egressBurst": 400_000,
+        });
+        let pod = Pod::new(name);
+        let result = node.add(&pod, &config);
+        let own = result.addresses();
+        let [outside_v4, other_v4, other_v6] =
+            ["192.0.2.2".parse().unwrap(), other_addresses[0], other_addresses[1]];
+        // The far end, its address, the container's own of that family, and whether it is one of the networks.
+        let ends = [
+            (&outside, outside_v4, own[0], true),
+            (&other.namespace, other_v4, own[0], false),
+            (&other.namespace, other_v6, own[1], true),
+        ];
+        for (far, address, own, is_named) in ends {
+            let limited = is_named == (key == "shapedSubnets");
+            let (received, sent) = if limited {
+                let measure = |from, to, address| best_rate(MBIT * 0.95, from, to, address);
+                (measure(far, &pod.namespace, own), measure(&pod.namespace, far, address))
+            } else {
+                (rate(far, &pod.namespace, own), rate(&pod.namespace, far, address))
+            };
+            for (way, measured) in [("received", received), ("sent", sent)] {
+                let said = format!("{key}: {measured:.2} Mbit/s {way}, with {address}");
+                assert_eq!((measured / MBIT - 1.0).abs() < 0.05, limited, "{said}");
+                assert!(limited || measured > 10.0 * MBIT, "{said}");
+            }
+        }
+        let mut check = config.clone();
+        check["prevResult"] = result.ok();
+        node.call("CHECK", &pod, &check).ok();
+        check["bandwidth"][key] = json!(["192.0.2.0/25"]);
+        let (code, msg) = node.call("CHECK", &pod, &check).error();
+        let host = owned::host_veth_name(name, "eth0");
+        let expected = format!("link {host} has a limit of its rate for other networks than it should be");
+        assert_eq!((code, msg), (103, expected));
+        check["bandwidth"] = Value::Null;
+        let (code, msg) = node.call("CHECK", &pod, &check).error();
+        assert_eq!((code, msg), (103, format!("link {host} has no limit of its rate")));
+        node.del(&pod, &config).ok();
+    }
 }
 
 #[test]

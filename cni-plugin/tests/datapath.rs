@@ -57,6 +57,23 @@ fn what_the_bridge_keeps_apart_the_datapath_leaves_to_it() {
 }
 
 #[test]
+fn a_container_without_addresses_is_none_of_the_datapaths() {
+    with_datapath(16, |node, config| {
+        let mut bare = config.clone();
+        bare["ipam"] = serde_json::json!({});
+        bare["requireDatapath"] = true.into();
+        let pod = Pod::new("one");
+        bare["prevResult"] = node.add(&pod, &bare).ok();
+        assert!(endpoints(config).is_empty());
+        assert!(links(config).is_empty());
+        node.call("CHECK", &pod, &bare).ok();
+        node.gc(&bare, &["one"]).ok();
+        node.call("CHECK", &pod, &bare).ok();
+        node.del(&pod, &bare).ok();
+    });
+}
+
+#[test]
 fn check_misses_what_is_gone_and_gc_removes_what_is_too_much() {
     with_datapath(16, |node, config| {
         let pods = [Pod::new("one"), Pod::new("two")];

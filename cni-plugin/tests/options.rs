@@ -204,6 +204,71 @@ fn the_containers_interface_is_tuned() {
 }
 
 #[test]
+fn a_container_without_addresses_is_on_the_bridge_all_the_same() {
+    let node = Node::new();
+    let bare = |more: serde_json::Value| {
+        let mut config = node.config(more);
+        config["ipam"] = json!({});
+        config
+    };
+    let before = node.inventory();
+    let config = bare(
+        json!({ "mtu": 1400, "macspoofchk": true, "txQLen": 55, "ipMasq": true, "mac": "02:11:22:33:44:55",
+        "runtimeConfig": {
+            "portMappings": [{ "hostPort": 8080, "containerPort": 80 }],
+            "bandwidth": { "ingressRate": 8_000_000, "ingressBurst": 80_000 },
+        } }),
+    );
+    node.status(&config).ok();
+    let [one, two] = [Pod::new("one"), Pod::new("two")];
+    let result = node.add(&one, &config).ok();
+    node.add(&two, &bare(json!({ "name": "others" }))).ok();
+    let names: Vec<_> = result["interfaces"].as_array().unwrap().iter().map(|i| &i["name"]).collect();
+    assert_eq!(names, ["sluice0", &owned::host_veth_name("one", "eth0"), "eth0"]);
+    assert_eq!((&result["ips"], &result["routes"]), (&json!([]), &json!([])));
+    let eth0 = one.netlink().link("eth0").unwrap();
+    assert!(eth0.flags.is_up() && eth0.flags.has_carrier());
+    assert_eq!((eth0.mtu, eth0.tx_queue_len), (1400, 55));
+    assert_eq!(eth0.mac.unwrap().to_string(), "02:11:22:33:44:55");
+    one.namespace
+        .run(|| assert_eq!(sysctl::read("net/ipv6/conf/eth0/accept_ra").unwrap(), "1", "it may find its own"))
+        .unwrap();
+    let bridge = node.netlink().link("sluice0").unwrap().index;
+    let on_bridge = node.netlink().addresses_of(bridge).unwrap();
+    assert!(on_bridge.iter().all(|found| found.scope != 0), "nobody's gateway: {on_bridge:?}");
+
+    // Whatever addresses they give themselves.
+    for (pod, address) in [(&one, "198.51.100.1/24"), (&two, "198.51.100.2/24")] {
+        let index = pod.netlink().link("eth0").unwrap().index;
+        pod.netlink().add_address(index, address.parse().unwrap(), Default::default()).unwrap();
+    }
+    assert_reaches(&one.namespace, &two.namespace, "198.51.100.2".parse().unwrap());
+
+    let mut check = config.clone();
+    check["prevResult"] = result;
+    node.call("CHECK", &one, &check).ok();
+    let mut netlink = node.netlink();
+    let host = netlink.link(&owned::host_veth_name("one", "eth0")).unwrap();
+    assert!(netlink.shaped(host.index).unwrap().is_some());
+    netlink.set_master(host.index, None).unwrap();
+    let (code, msg) = node.call("CHECK", &one, &check).error();
+    assert_eq!((code, msg), (103, format!("link {} is not a port of bridge sluice0", host.name)));
+    node.del(&one, &config).ok();
+    node.del(&one, &config).ok();
+    node.gc(&bare(json!({ "name": "others" })), &[]).ok();
+    let bridge = node.netlink().link("sluice0").unwrap().index;
+    node.netlink().delete_link(bridge).unwrap();
+    let left: Vec<_> = node.inventory().into_iter().filter(|line| !line.ends_with("lock")).collect();
+    assert_eq!(left, before);
+
+    // Without any ipam it is the node's networks that are meant.
+    let mut config = node.config(json!({}));
+    config.as_object_mut().unwrap().remove("ipam");
+    let (code, msg) = node.add(&one, &config).error();
+    assert!(code == 7 && msg.contains("node.json"), "{msg}");
+}
+
+#[test]
 fn duplicates_are_asked_for_where_that_is_wanted() {
     /// `IFA_F_NODAD`.
     const UNASKED: u32 = 2;
@@ -247,9 +312,12 @@ fn pods_reach_the_outside_with_the_nodes_address_where_that_is_asked_for() {
     node.namespace
         .run(|| assert!(sluice_netlink::masquerade::ensure("10.77.0.0/24".parse().unwrap()).unwrap()))
         .unwrap();
+    // Whichever tool would write the rules.
+    node.add(&pods[0], &node.config(json!({ "ipMasq": true, "ipMasqBackend": "iptables" }))).ok();
+    assert_reaches(&pods[0].namespace, &outside, "192.0.2.2".parse().unwrap());
     let (code, msg) =
-        node.add(&pods[0], &node.config(json!({ "ipMasq": true, "ipMasqBackend": "iptables" }))).error();
-    assert_eq!((code, msg.as_str()), (2, "ipMasqBackend: \"iptables\" is not supported"));
+        node.add(&pods[1], &node.config(json!({ "ipMasq": true, "ipMasqBackend": "pf" }))).error();
+    assert_eq!((code, msg.as_str()), (2, "ipMasqBackend: \"pf\" is not supported"));
 }
 
 #[test]

@@ -54,6 +54,7 @@ impl Wire {
             gateway_device: None,
             bpffs: "".into(),
             host_ports: Vec::new(),
+            masquerade: false,
             aliases: Vec::new(),
             shaped: false,
             bridged: true,

@@ -29,7 +29,9 @@ pub fn wanted_hooks(
     let overlays = facts.ways.overlays.keys().map(|over| overlay_device(*over));
     let wires = facts.uplinks.iter().map(String::as_str).chain(overlays);
     let wires = wires.flat_map(|device| [(Hook::FromWire, device), (Hook::ToWire, device)]);
-    let pods = ready().map(|attachment| (Hook::FromPod, attachment.host_veth.as_str()));
+    // One without addresses is the bridge's alone: what it sends comes from addresses that nobody here knows.
+    let pods = ready().filter(|attachment| !attachment.addresses.is_empty());
+    let pods = pods.map(|attachment| (Hook::FromPod, attachment.host_veth.as_str()));
     hosts
         .chain(wires)
         .chain(pods)
@@ -92,6 +94,7 @@ pub(super) mod tests {
             aliases: Vec::new(),
             bpffs: "/sys/fs/bpf".into(),
             host_ports: Vec::new(),
+            masquerade: false,
             shaped: false,
             bridged: false,
         }
@@ -109,6 +112,7 @@ pub(super) mod tests {
             attachment(State::Ready, "sluice00000001", "10.1.0.2/24"),
             attachment(State::Adding, "sluice00000002", "10.1.0.3/24"),
             attachment(State::Ready, "sluice00000003", "10.1.0.4/24"),
+            Attachment { addresses: Vec::new(), ..attachment(State::Ready, "sluice00000004", "10.1.0.5/24") },
         ]
     }
 
@@ -130,7 +134,7 @@ pub(super) mod tests {
         let settings =
             Settings { node_name: Some("one".into()), manifests: Some("/m".into()), ..Settings::default() };
         let config = Config::new(settings).unwrap();
-        let found = found(&[("lo", 1), ("eth0", 2), ("sluice-svc", 4), ("sluice00000001", 7), ("veth9", 9)]);
+        let found = found(&[("lo", 1), ("eth0", 2), ("sluice-svc", 4), ("sluice00000001", 7), ("sluice00000004", 8), ("veth9", 9)]);
         let facts = Facts {
             uplinks: ["eth0".to_owned()].into(),
             sources: BTreeMap::new(),

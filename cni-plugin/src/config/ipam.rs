@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use sluice_netlink::TABLE_MAIN;
 
 use super::or_default;
@@ -12,6 +12,9 @@ use super::or_default;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Ipam {
+    /// Whether there is such an object.
+    #[serde(skip)]
+    written: bool,
     #[serde(default, rename = "type")]
     pub(crate) kind: Option<String>,
     /// One address is taken from each of these; the ranges within one are alternatives.
@@ -39,7 +42,26 @@ pub(crate) struct Ipam {
     pub(crate) reserved: Vec<Block>,
 }
 
+/// Reads the object, if there is one.
+pub(super) fn if_written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipam, D::Error> {
+    let ipam = Option::<Ipam>::deserialize(deserializer)?;
+    Ok(ipam.map_or_else(Ipam::default, |ipam| Ipam { written: true, ..ipam }))
+}
+
 impl Ipam {
+    /// Whether it is there and says nothing: the container is to have no address.
+    pub(super) fn is_none(&self) -> bool {
+        let Self { written, kind, ranges, routes, data_dir, resolv_conf, reserved, .. } = self;
+        let Self { subnet, range_start, range_end, gateway, .. } = self;
+        *written
+            && kind.as_deref().is_none_or(str::is_empty)
+            && ranges.is_empty()
+            && (subnet, range_start, range_end, gateway) == (&None, &None, &None, &None)
+            && routes.as_ref().is_none_or(Vec::is_empty)
+            && (data_dir, resolv_conf) == (&None, &None)
+            && reserved.is_empty()
+    }
+
     /// The range in the short form, if there is one.
     pub(crate) fn single(&self) -> Option<RangeConfig> {
         let Self { subnet, range_start, range_end, gateway, .. } = self;

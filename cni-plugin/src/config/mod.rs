@@ -6,6 +6,7 @@
 mod bandwidth;
 mod ipam;
 mod list;
+mod portmap;
 mod ports;
 mod runtime;
 mod vlan;
@@ -93,7 +94,9 @@ pub(crate) struct Config {
     pub(crate) promisc: bool,
     #[serde(default)]
     pub(crate) allmulti: bool,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default)]
+    mac: Option<String>,
+    #[serde(default, deserialize_with = "ipam::if_written")]
     pub(crate) ipam: Ipam,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) dns: Dns,
@@ -107,9 +110,37 @@ pub(crate) struct Config {
     pub(crate) bpffs: Option<PathBuf>,
     #[serde(default)]
     pub(crate) require_datapath: bool,
-    /// Limits where the runtime gives none, as the plugin `bandwidth` takes them.
+    /// Limits where the runtime gives none.
     #[serde(default)]
     bandwidth: Option<Bandwidth>,
+    // The same, in the places where the plugin `bandwidth` has them.
+    #[serde(default)]
+    ingress_rate: Option<u64>,
+    #[serde(default)]
+    ingress_burst: Option<u64>,
+    #[serde(default)]
+    egress_rate: Option<u64>,
+    #[serde(default)]
+    egress_burst: Option<u64>,
+    #[serde(default)]
+    shaped_subnets: Option<Vec<String>>,
+    #[serde(default, alias = "nonShapedSubnets")]
+    unshaped_subnets: Option<Vec<String>>,
+    // Options of the plugin `portmap`.
+    #[serde(default)]
+    backend: Option<String>,
+    #[serde(default)]
+    snat: Option<bool>,
+    #[serde(default)]
+    masq_all: Option<bool>,
+    #[serde(default)]
+    mark_masq_bit: Option<i64>,
+    #[serde(default)]
+    external_set_mark_chain: Option<String>,
+    #[serde(default, rename = "conditionsV4")]
+    conditions_v4: Option<Vec<String>>,
+    #[serde(default, rename = "conditionsV6")]
+    conditions_v6: Option<Vec<String>>,
     /// What a runtime that hands us its whole list should have heeded.
     #[serde(default, deserialize_with = "list::flag")]
     pub(crate) disable_check: bool,
@@ -155,6 +186,7 @@ impl Config {
         };
         let mut config: Self = serde_json::from_slice(&picked).map_err(decode)?;
         config.raw = picked;
+        config.heed_args();
         config.check()?;
         Ok(config)
     }
@@ -197,14 +229,11 @@ impl Config {
         }
         self.host_ports()?;
         self.runtime_config.check_aliases()?;
-        for (place, bandwidth) in
-            [("bandwidth", &self.bandwidth), ("runtimeConfig.bandwidth", &self.runtime_config.bandwidth)]
-        {
-            bandwidth.map_or(Ok(()), |bandwidth| bandwidth.check(place))?;
-        }
-        if let Some(other) =
-            self.ip_masq_backend.as_deref().filter(|backend| !matches!(*backend, "" | "nftables"))
-        {
+        self.check_bandwidth()?;
+        portmap::check(self)?;
+        // Who asks for masquerade gets it, whichever tool's rules he has in mind.
+        let known = |backend: &str| matches!(backend, "" | "iptables" | "nftables");
+        if let Some(other) = self.ip_masq_backend.as_deref().filter(|backend| !known(backend)) {
             return Err(Error::unsupported("ipMasqBackend", format_args!("{other:?}")));
         }
         for name in self.sysctl.keys() {
@@ -217,6 +246,52 @@ impl Config {
         Ok(())
     }
 
+    /// What `args.cni` says stands before what the configuration says, as with the plugin `tuning`.
+    fn heed_args(&mut self) {
+        let args = &mut self.args.cni;
+        self.sysctl.append(&mut args.sysctl);
+        self.mtu = args.mtu.or(self.mtu);
+        self.tx_queue_len = args.tx_queue_len.or(self.tx_queue_len);
+        self.promisc = args.promisc.unwrap_or(self.promisc);
+        self.allmulti = args.allmulti.unwrap_or(self.allmulti);
+    }
+
+    fn check_bandwidth(&self) -> Result<()> {
+        let own = self.own_bandwidth();
+        if own.is_said() && self.bandwidth.is_some() {
+            return Err(Error::config("bandwidth and its fields beside it exclude each other"));
+        }
+        own.check("")?;
+        for (place, bandwidth) in
+            [("bandwidth.", &self.bandwidth), ("runtimeConfig.bandwidth.", &self.runtime_config.bandwidth)]
+        {
+            bandwidth.as_ref().map_or(Ok(()), |bandwidth| bandwidth.check(place))?;
+        }
+        Ok(())
+    }
+
+    /// The limits that stand where the plugin `bandwidth` has them.
+    fn own_bandwidth(&self) -> Bandwidth {
+        Bandwidth {
+            ingress_rate: self.ingress_rate,
+            ingress_burst: self.ingress_burst,
+            egress_rate: self.egress_rate,
+            egress_burst: self.egress_burst,
+            shaped_subnets: self.shaped_subnets.clone(),
+            unshaped_subnets: self.unshaped_subnets.clone(),
+        }
+    }
+
+    /// Whether the container's interface is up and has no address: `"ipam": {}`.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.ipam.is_none() && self.runtime_config.ip_ranges.is_empty()
+    }
+
+    /// Whether everybody who comes by a host port is masqueraded.
+    pub(crate) fn masquerades_host_ports(&self) -> bool {
+        self.masq_all == Some(true) && self.snat != Some(false)
+    }
+
     /// The VLANs of the container's port, if it is told any.
     pub(crate) fn vlans(&self) -> Result<Option<Vlans>> {
         vlan::vlans(self.vlan, &self.vlan_trunk, self.preserve_default_vlan)
@@ -224,7 +299,8 @@ impl Config {
 
     /// The device that has the gateway's addresses, where that is not the bridge itself.
     pub(crate) fn vlan_gateway(&self) -> Result<Option<String>> {
-        let access = self.vlans()?.and_then(|vlans| vlans.access).filter(|_| self.is_gateway());
+        let access =
+            self.vlans()?.and_then(|vlans| vlans.access).filter(|_| self.is_gateway() && !self.is_bare());
         Ok(access.map(|number| format!("{}.{number}", self.bridge())))
     }
 
@@ -250,10 +326,11 @@ impl Config {
         ports::host_ports(&self.runtime_config.port_mappings)
     }
 
-    /// The limits of the attachment's rates, if it has any. Those of the network stand before those that a container
-    /// asks for.
+    /// The limits of the attachment's rates, if it has any. What the network says stands before what a container asks
+    /// for.
     pub(crate) fn bandwidth(&self) -> Bandwidth {
-        self.bandwidth.or(self.runtime_config.bandwidth).unwrap_or_default()
+        let own = self.bandwidth.clone().unwrap_or_else(|| self.own_bandwidth());
+        own.or(self.runtime_config.bandwidth.as_ref())
     }
 
     /// Whether the node has the gateways' addresses. Whoever asks for a default route by the gateway asks for that, too.
@@ -279,6 +356,7 @@ impl Config {
     /// The link-layer address that the container's interface must have.
     pub(crate) fn requested_mac(&self, from_environment: Option<&str>) -> Result<Option<MacAddress>> {
         let text = self.runtime_config.mac.as_deref().or(self.args.cni.mac.as_deref()).or(from_environment);
+        let text = text.filter(|text| !text.is_empty()).or(self.mac.as_deref());
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
         let mac: MacAddress = text.parse().map_err(|error| Error::config(format!("mac: {error}")))?;
         if mac.is_unicast() {

@@ -1,5 +1,7 @@
 //! What the runtime puts into a configuration for one attachment.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
@@ -49,7 +51,7 @@ impl RuntimeConfig {
 
 /// The names in what runtimes add. Runtimes written in Go may write them with other capitals (containerd has
 /// `HostPort` where CRI-O has `hostPort`), and the reference plugins, in Go as well, do not see a difference.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 24] = [
     "mac",
     "ips",
     "ipRanges",
@@ -71,6 +73,9 @@ const NAMES: [&str; 21] = [
     "ingressBurst",
     "egressRate",
     "egressBurst",
+    "shapedSubnets",
+    "unshapedSubnets",
+    "nonShapedSubnets",
 ];
 
 /// What the runtime adds, whatever capitals it has its names in.
@@ -120,6 +125,17 @@ pub(crate) struct CniArgs {
     pub(crate) ips: Vec<String>,
     #[serde(default)]
     pub(crate) mac: Option<String>,
+    // What the plugin `tuning` takes from here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) sysctl: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) mtu: Option<u32>,
+    #[serde(default, rename = "txQLen")]
+    pub(super) tx_queue_len: Option<u32>,
+    #[serde(default)]
+    pub(super) promisc: Option<bool>,
+    #[serde(default)]
+    pub(super) allmulti: Option<bool>,
 }
 
 /// An attachment that GC is to leave alone.

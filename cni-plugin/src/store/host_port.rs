@@ -12,7 +12,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sluice_ebpf_common::{Addr, Backend, Be16, FrontendKey, PROTO_SCTP, PROTO_TCP, PROTO_UDP};
+use sluice_ebpf_common::{
+    Addr, Backend, Be16, FrontendKey, HOST_PORT_MASQUERADE, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
+};
 
 use super::{Attachment, Result, StoreError, boot_directory, failed, list, lock::lock};
 
@@ -108,6 +110,8 @@ pub struct Mapping {
     pub address: IpAddr,
     /// The attachment's port.
     pub port: u16,
+    /// Whether whoever comes by it is masqueraded.
+    pub masquerade: bool,
 }
 
 impl Mapping {
@@ -119,8 +123,12 @@ impl Mapping {
             proto: u16::from(self.protocol),
             pad: 0,
         };
-        let backend =
-            Backend { addr: Addr::from(self.address), port: Be16::from_host(self.port), pad: 0, service: 0 };
+        let backend = Backend {
+            addr: Addr::from(self.address),
+            port: Be16::from_host(self.port),
+            pad: 0,
+            service: if self.masquerade { HOST_PORT_MASQUERADE } else { 0 },
+        };
         (key, backend)
     }
 }
@@ -140,6 +148,7 @@ impl Attachment {
                         host_port,
                         address: first(host_ip.is_ipv4())?,
                         port: container_port,
+                        masquerade: self.masquerade,
                     })
                 })
                 .collect::<Vec<_>>()
@@ -225,6 +234,8 @@ mod tests {
         let (key, backend) = record.mappings()[0].entry();
         assert_eq!((key.addr, key.port.to_host(), key.proto), (Addr::ANY_V4, 8080, 6));
         assert_eq!((backend.port.to_host(), backend.service), (80, 0));
+        record.masquerade = true;
+        assert_eq!(record.mappings()[0].entry().1.service, HOST_PORT_MASQUERADE);
     }
 
     #[test]

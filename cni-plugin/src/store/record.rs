@@ -100,6 +100,9 @@ pub struct Attachment {
     /// The ports of the node that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
+    /// Whether those who come by these ports are masqueraded, all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub masquerade: bool,
     /// Names by which others want to find it, as the runtime gave them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,

@@ -32,6 +32,7 @@ pub(crate) fn attachment(container_id: &str) -> Attachment {
         gateway_device: None,
         bpffs: PathBuf::from("/sys/fs/bpf/sluice"),
         host_ports: Vec::new(),
+        masquerade: false,
         aliases: Vec::new(),
         shaped: false,
         bridged: false,

@@ -94,7 +94,7 @@ impl Bed {
 }
 
 fn port(protocol: u8, host_ip: &str, host_port: u16, address: &str, port: u16) -> HostPort {
-    HostPort { protocol, host_ip: ip(host_ip), host_port, address: ip(address), port }
+    HostPort { protocol, host_ip: ip(host_ip), host_port, address: ip(address), port, masquerade: false }
 }
 
 /// What a TCP server that greets with a name says to whoever connects from there.
@@ -205,4 +205,39 @@ fn ports_are_listed_moved_and_closed() {
         })
         .unwrap();
     assert_eq!(greeting(&bed.outside, "192.0.2.1:8080"), Err(ErrorKind::ConnectionRefused));
+}
+
+#[test]
+fn whoever_comes_by_a_port_that_masquerades_is_seen_as_the_node() {
+    let bed = Bed::new();
+    let masquerading = |port: HostPort| HostPort { masquerade: true, ..port };
+    let ports = [
+        masquerading(port(6, "0.0.0.0", 8080, "10.1.0.2", 80)),
+        masquerading(port(6, "192.0.2.1", 8081, "10.1.0.2", 80)),
+        masquerading(port(6, "::", 8080, "fd01::2", 80)),
+        port(6, "0.0.0.0", 8090, "10.1.0.3", 80),
+    ];
+    bed.open(&ports);
+    bed.node.run(|| assert_eq!(host_port::list().unwrap(), ports.into())).unwrap();
+    let listeners = bed.pods.each_ref().map(|pod| pod.run(|| TcpListener::bind("[::]:80").unwrap()).unwrap());
+    // Who is seen of whoever connects.
+    let seen = |pod: usize, client: &Namespace, target: &str| {
+        let target: SocketAddr = target.parse().unwrap();
+        let _client = client.run(|| TcpStream::connect_timeout(&target, LIMIT).unwrap()).unwrap();
+        listeners[pod].accept().unwrap().1.ip().to_canonical()
+    };
+    for client in [&bed.outside, &bed.node, &bed.pods[1], &bed.pods[0]] {
+        for target in ["192.0.2.1:8080", "192.0.2.1:8081"] {
+            assert_eq!(seen(0, client, target), ip("10.1.0.1"), "{target}");
+        }
+        assert_eq!(seen(0, client, "[2001:db8::1]:8080"), ip("fd01::1"));
+    }
+    assert_eq!(seen(1, &bed.outside, "192.0.2.1:8090"), ip("192.0.2.2"), "another's is as it was");
+
+    // While one is left that leads there, it stays as it is; the next that leads there is not.
+    bed.node.run(|| host_port::close(&mut filter(), |port| port.host_port == 8080).unwrap()).unwrap();
+    assert_eq!(seen(0, &bed.outside, "192.0.2.1:8081"), ip("10.1.0.1"));
+    bed.node.run(|| host_port::close(&mut filter(), |port| port.host_port == 8081).unwrap()).unwrap();
+    bed.open(&[port(6, "0.0.0.0", 8080, "10.1.0.2", 80)]);
+    assert_eq!(seen(0, &bed.outside, "192.0.2.1:8080"), ip("192.0.2.2"));
 }

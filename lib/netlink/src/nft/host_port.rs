@@ -17,6 +17,11 @@
 //!         type nat hook postrouting priority srcnat                ports, and their own, by way of the node
 //!         ip saddr 10.88.0.0/16 ip daddr 10.88.0.0/16 ct status & dnat != 0 masquerade
 //!     }
+//!     set host-ports-masq { ipv4_addr }                            pods whose host ports hide who comes
+//!     chain host-ports-masq {
+//!         type nat hook postrouting priority srcnat
+//!         ip daddr @host-ports-masq ct status & dnat != 0 masquerade
+//!     }
 //!     chain host-ports-lo {                                        what lets the node use 127.0.0.1 lets nobody else
 //!         type filter hook prerouting priority raw
 //!         iif != 1 ip daddr 127.0.0.0/8 drop
@@ -39,7 +44,7 @@ use nix::errno::Errno;
 use super::wire::{
     COMPARE_EQUAL, COMPARE_OTHER, DELETE_ELEMENT, FAMILY_V4, FAMILY_V6, GET_CHAIN, GET_ELEMENT,
     NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, PacketFilter, Part,
-    TRANSPORT_HEADER, any_bit, attribute, compare_in, elements, expression, is, is_unknown, load_into,
+    TRANSPORT_HEADER, any_bit, attribute, compare_in, elements, expression, is, is_unknown, load, load_into,
     matches, meta_into, named_chain, nested, number, parse_elements, rules_of, text,
 };
 use crate::{Result, owned::FILTER_TABLE, socket::Action};
@@ -57,6 +62,8 @@ const PRIORITY_SRCNAT: i32 = 100;
 const ANY: &str = "host-ports";
 const AT: &str = "host-ports-at";
 const SET_IS_MAP: u32 = 8;
+/// The set of those that are masqueraded, and its chain.
+const MASQUERADED: &str = "host-ports-masq";
 
 /// Registers of four bytes; lookups read and write from the first on.
 const REGISTER: u32 = 8;
@@ -91,6 +98,8 @@ pub struct HostPort {
     pub address: IpAddr,
     /// The port there.
     pub port: u16,
+    /// Whether whoever comes by it is masqueraded. It holds for all ports that lead to an address.
+    pub masquerade: bool,
 }
 
 /// What differs between the families.
@@ -121,15 +130,24 @@ pub fn open(network: IpNet, ports: &[HostPort]) -> Result<()> {
     let mut filter = PacketFilter::open().map_err(|error| action.io(error))?;
     ensure_chains(&mut filter, family).map_err(|error| action.io(error))?;
     ensure_network(&mut filter, family, network.trunc()).map_err(|error| action.io(error))?;
+    if ports.iter().any(|port| port.masquerade) {
+        ensure_masquerade(&mut filter, family).map_err(|error| action.io(error))?;
+    }
     for port in ports {
         let (set, element) = element(port);
-        let add = (NEW_ELEMENT, NLM_F_CREATE | NLM_F_ACK, elements(FILTER_TABLE, set, &element));
-        let added = match filter.transact(family.number, std::slice::from_ref(&add)) {
+        // The two together: where there is one of the first, there is a port that it is for.
+        let mut add = Vec::new();
+        if port.masquerade {
+            let address = elements(FILTER_TABLE, MASQUERADED, &[octets(port.address)]);
+            add.push((NEW_ELEMENT, NLM_F_CREATE, address));
+        }
+        add.push((NEW_ELEMENT, NLM_F_CREATE | NLM_F_ACK, elements(FILTER_TABLE, set, &element)));
+        let added = match filter.transact(family.number, &add) {
             // It leads somewhere else: what it led to is gone, or whoever asks would not.
             Err(error) if is(&error, &[Errno::EBUSY, Errno::EEXIST]) => {
                 let key = [element[0].clone()];
-                let remove = (DELETE_ELEMENT, 0, elements(FILTER_TABLE, set, &key));
-                filter.transact(family.number, &[remove, add])
+                add.insert(0, (DELETE_ELEMENT, 0, elements(FILTER_TABLE, set, &key)));
+                filter.transact(family.number, &add)
             }
             other => other,
         };
@@ -144,37 +162,68 @@ pub fn list() -> Result<BTreeSet<HostPort>> {
 }
 
 fn list_by(filter: &mut PacketFilter) -> Result<BTreeSet<HostPort>> {
-    let action = Action { verb: "list", object: &"host ports" };
+    // Before the ports: each of these has one.
+    let masqueraded = list_masqueraded(filter)?;
     let mut ports = BTreeSet::new();
     for family in [V4, V6] {
         for set in [ANY, AT] {
-            let part = (GET_ELEMENT, NLM_F_DUMP, elements(FILTER_TABLE, set, &[]));
-            let found = filter.dump(family.number, part, |_, message| {
-                for (key, value) in parse_elements(message) {
-                    ports.extend(port(family, set, &key, &value));
-                }
-            });
-            match found {
-                Err(error) if !is_unknown(&error) => return Err(action.io(error)),
-                _ => {}
+            for (key, value) in list_elements(filter, family, set)? {
+                let found = port(family, set, &key, &value).into_iter();
+                ports.extend(
+                    found.map(|port| HostPort { masquerade: masqueraded.contains(&port.address), ..port }),
+                );
             }
         }
     }
     Ok(ports)
 }
 
+/// Addresses of which all host ports are masqueraded.
+fn list_masqueraded(filter: &mut PacketFilter) -> Result<BTreeSet<IpAddr>> {
+    let mut addresses = BTreeSet::new();
+    for family in [V4, V6] {
+        let found = list_elements(filter, family, MASQUERADED)?;
+        addresses.extend(found.iter().filter_map(|(key, _)| crate::attributes::address(key).ok()));
+    }
+    Ok(addresses)
+}
+
+fn list_elements(filter: &mut PacketFilter, family: Family, set: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut list = Vec::new();
+    let part = (GET_ELEMENT, NLM_F_DUMP, elements(FILTER_TABLE, set, &[]));
+    match filter.dump(family.number, part, |_, message| list.extend(parse_elements(message))) {
+        Err(error) if !is_unknown(&error) => Err(Action { verb: "list", object: &"host ports" }.io(error)),
+        _ => Ok(list),
+    }
+}
+
 /// Closes the ports that `unwanted` says. That there are none is no error.
 pub fn close(filter: &mut PacketFilter, unwanted: impl Fn(&HostPort) -> bool) -> Result<()> {
-    let action = Action { verb: "close", object: &"host ports" };
-    for port in list_by(filter)?.iter().filter(|port| unwanted(port)) {
-        let (set, element) = element(port);
-        let part = (DELETE_ELEMENT, NLM_F_ACK, elements(FILTER_TABLE, set, &element[..1]));
-        match filter.transact(Family::of(port.address).number, &[part]) {
-            Err(error) if !is(&error, &[Errno::ENOENT]) => return Err(action.io(error)),
-            _ => {}
+    let mut masqueraded = list_masqueraded(filter)?;
+    for port in list_by(filter)? {
+        if unwanted(&port) {
+            let (set, element) = element(&port);
+            remove(filter, Family::of(port.address), set, &element[0])?;
+        } else {
+            masqueraded.remove(&port.address);
         }
     }
+    // No port leads there any more.
+    for address in masqueraded {
+        remove(filter, Family::of(address), MASQUERADED, &octets(address))?;
+    }
     Ok(())
+}
+
+/// Removes an element; somebody else may have done so.
+fn remove(filter: &mut PacketFilter, family: Family, set: &str, key: &[u8]) -> Result<()> {
+    let part = (DELETE_ELEMENT, NLM_F_ACK, elements(FILTER_TABLE, set, &[key.to_vec()]));
+    match filter.transact(family.number, &[part]) {
+        Err(error) if !is(&error, &[Errno::ENOENT]) => {
+            Err(Action { verb: "close", object: &"host ports" }.io(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The set that a port is in, and the key and value of its element: a protocol and ports take four bytes each.
@@ -214,6 +263,7 @@ fn port(family: Family, set: &str, key: &[u8], value: &[u8]) -> Option<HostPort>
         host_port: service(key.get(4..)?)?,
         address: address(value.get(..length)?)?,
         port: service(value.get(length..)?)?,
+        masquerade: false,
     })
 }
 
@@ -248,6 +298,32 @@ fn ensure_chains(filter: &mut PacketFilter, family: Family) -> io::Result<()> {
         foreign.push(expression("immediate", &[number(1, 0), nested(2, &[nested(2, &[number(1, 0)])])]));
         parts.push(rule(LOOPBACK, &foreign));
     }
+    made(filter, family, parts)
+}
+
+/// Whoever comes by a port to one of a set of pods is masqueraded.
+fn ensure_masquerade(filter: &mut PacketFilter, family: Family) -> io::Result<()> {
+    if has_chain(filter, family, MASQUERADED)? {
+        return Ok(());
+    }
+    let set = [
+        text(1, FILTER_TABLE),
+        text(2, MASQUERADED),
+        number(4, family.kind),
+        number(5, family.length),
+        number(10, 1),
+    ];
+    let mut expressions = vec![
+        load(NETWORK_HEADER, family.destination, family.length),
+        expression("lookup", &[text(1, MASQUERADED), number(2, 1)]),
+    ];
+    expressions.extend(was_translated());
+    expressions.push(expression("masq", &[]));
+    let parts = vec![
+        (NEW_SET, NLM_F_CREATE, set.concat()),
+        chain(MASQUERADED, "nat", HOOK_POSTROUTING, PRIORITY_SRCNAT),
+        rule(MASQUERADED, &expressions),
+    ];
     made(filter, family, parts)
 }
 
