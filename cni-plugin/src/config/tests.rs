@@ -134,6 +134,49 @@ fn what_containerd_adds_is_understood() {
 }
 
 #[test]
+fn what_is_for_other_kinds_of_devices_is_passed_over() {
+    let text = br#"{"name":"n","capabilities":{"cgroupPath":true,"deviceID":true,"infinibandGUID":true,"mac":true},
+        "runtimeConfig":{"cgroupPath":"/kubelet/pod1","deviceID":"0000:03:00.7","infinibandGUID":"c2:11:22:33:44:55:66:77",
+        "CNIDeviceInfoFile":"/x","mac":"02:00:00:00:00:01"}}"#;
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.requested_mac(None).unwrap(), Some(MacAddress([2, 0, 0, 0, 0, 1])));
+}
+
+#[test]
+fn what_tuning_takes_is_taken_from_wherever_it_stands() {
+    let text =
+        br#"{"name":"n","mac":"02:00:00:00:00:01","mtu":1400,"sysctl":{"net.a":"1","net.b":"1"},"txQLen":7,
+        "args":{"cni":{"sysctl":{"net.b":"2"},"mtu":1300,"promisc":true,"allmulti":true,"txQLen":8}}}"#;
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.requested_mac(None).unwrap(), Some(MacAddress([2, 0, 0, 0, 0, 1])));
+    let other = Some("02:00:00:00:00:02");
+    assert_eq!(config.requested_mac(other).unwrap(), Some(MacAddress([2, 0, 0, 0, 0, 2])));
+    assert_eq!(
+        (config.mtu, config.tx_queue_len, config.promisc, config.allmulti),
+        (Some(1300), Some(8), true, true)
+    );
+    assert_eq!(config.sysctl.into_iter().map(|(k, v)| k + &v).collect::<Vec<_>>(), ["net.a1", "net.b2"]);
+}
+
+#[test]
+fn an_empty_ipam_is_for_a_container_without_addresses() {
+    for (fields, bare) in [
+        ("", false),
+        (r#","ipam":null"#, false),
+        (r#","ipam":{}"#, true),
+        (r#","ipam":{"type":""}"#, true),
+        (r#","ipam":{"type":null,"ranges":null,"routes":[],"subnet":null}"#, true),
+        (r#","ipam":{"type":"host-local"}"#, false),
+        (r#","ipam":{"type":"dhcp"}"#, false),
+        (r#","ipam":{"routes":[{"dst":"192.0.2.0/24"}]}"#, false),
+        (r#","ipam":{},"runtimeConfig":{"ipRanges":[[{"subnet":"10.1.0.0/24"}]]}"#, false),
+    ] {
+        let config = Config::parse(format!(r#"{{"name":"n"{fields}}}"#).as_bytes()).unwrap();
+        assert_eq!(config.is_bare(), bare, "{fields}");
+    }
+}
+
+#[test]
 fn who_asks_for_a_default_route_by_the_gateway_asks_for_the_gateway() {
     for (text, gateway, default) in [
         (r#"{"name":"n"}"#, true, true),
@@ -153,8 +196,31 @@ fn limits_of_the_network_stand_before_those_that_a_container_asks_for() {
     assert_eq!(rate(format!(r#"{{"name":"n",{asked}}}"#)), 1000);
     let own = r#""bandwidth":{"ingressRate":16000,"ingressBurst":80}"#;
     assert_eq!(rate(format!(r#"{{"name":"n",{own},{asked}}}"#)), 2000);
-    let error = Config::parse(br#"{"name":"n","bandwidth":{"egressRate":8}}"#).unwrap_err();
-    assert_eq!(error.msg, "bandwidth.egressRate: a rate without bandwidth.egressBurst");
+    let beside = r#""ingressRate":24000,"ingressBurst":80"#;
+    assert_eq!(
+        rate(format!(r#"{{"name":"n",{beside},{asked}}}"#)),
+        3000,
+        "where the reference plugin has it"
+    );
+    let networks = r#""unshapedSubnets":["10.0.0.0/8"]"#;
+    for text in [
+        format!(r#"{{"name":"n",{networks},{asked}}}"#),
+        format!(r#"{{"name":"n","bandwidth":{{{networks}}},{asked}}}"#),
+    ] {
+        let limit = Config::parse(text.as_bytes()).unwrap().bandwidth().ingress().unwrap();
+        assert_eq!(
+            (limit.rate, limit.some.is_some()),
+            (1000, true),
+            "the container's rate for the network's networks"
+        );
+    }
+    for (text, expected) in [
+        (r#""bandwidth":{"egressRate":8}"#, "bandwidth.egressRate: a rate without bandwidth.egressBurst"),
+        (r#""egressRate":8"#, "egressRate: a rate without egressBurst"),
+        (r#""egressRate":8,"bandwidth":{}"#, "bandwidth and its fields beside it exclude each other"),
+    ] {
+        assert_eq!(error(&format!(r#"{{"name":"n",{text}}}"#)).msg, expected);
+    }
 }
 
 proptest! {

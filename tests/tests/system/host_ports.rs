@@ -68,6 +68,37 @@ fn a_host_port_is_reached_from_everywhere() -> Result<()> {
 }
 
 #[test]
+fn a_pod_sees_its_node_where_all_who_come_by_a_host_port_are_masqueraded() -> Result<()> {
+    let cluster = Cluster::new(&Options::default())?;
+    let [one, two] = [1, 2].map(|index| cluster.node(index));
+    let mut servers = Servers::new();
+    let web = one.pod_with("web", json!({ "masqAll": true, "runtimeConfig": mappings() }))?;
+    servers.http(web.host(), 80, "web")?;
+    servers.udp(web.host(), 70, "web")?;
+    servers.who(web.host(), 90)?;
+    let (near, far) = (one.pod("near")?, two.pod("far")?);
+    // Before the agent starts anew and after it: it tells the datapath what the records say.
+    for round in ["by the plugin", "by the agent"] {
+        for address in one.addresses() {
+            for client in [cluster.outside(), two.host(), one.host(), near.host(), far.host(), web.host()] {
+                assert_answers(client, &address, "web")?;
+            }
+            let target = format!("{}:18090", bracketed(&address));
+            for protocol in ["TCP", "UDP"] {
+                for client in [cluster.outside(), near.host(), far.host()] {
+                    let seen = client.seen_as(protocol, &target)?;
+                    assert_eq!(seen, address, "{round}: {} by {protocol} to {target}", client.name());
+                }
+            }
+        }
+        one.kill_agent()?;
+        one.start_agent()?;
+        one.wait_ready()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn pods_share_a_port_by_address_and_by_protocol() -> Result<()> {
     let cluster = Cluster::new(&Options { nodes: 1, ..Options::default() })?;
     let node = cluster.node(1);

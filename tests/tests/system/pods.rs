@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use sluice_tests::bed::Servers;
-use sluice_tests::cluster::{Cluster, Options};
+use sluice_tests::cluster::{Cluster, Options, Pod};
 use sluice_tests::{Result, Testbed};
 
 use crate::site::Site;
@@ -25,6 +26,38 @@ fn pods_have_addresses_of_their_node_a_route_and_the_wires_mtu() -> Result<()> {
         assert_eq!(routes[0]["dev"], "eth0", "{routes}");
     }
     Ok(())
+}
+
+#[test]
+fn pods_without_addresses_have_the_bridge_to_themselves() -> Result<()> {
+    let cluster = Cluster::new(&Options { nodes: 1, ..Options::default() })?;
+    let node = cluster.node(1);
+    let pods = ["left", "right"].map(|name| node.pod_with(name, json!({ "ipam": {} })));
+    let [left, right] = pods.into_iter().collect::<Result<Vec<_>>>()?.try_into().expect("two");
+    let mut servers = Servers::new();
+    for (pod, number) in [(&left, 1), (&right, 2)] {
+        let pod: &Pod = pod;
+        assert!(pod.addresses().is_empty());
+        pod.host().succeed("ip", &["address", "add", &format!("203.0.113.{number}/24"), "dev", "eth0"])?;
+        servers.http(pod.host(), 80, pod.name())?;
+    }
+    let with_addresses = node.pod("usual")?;
+    servers.http(with_addresses.host(), 80, "usual")?;
+    let each_other = || -> Result<()> {
+        assert_eq!(left.host().curl("http://203.0.113.2/")?, "right\n");
+        assert_eq!(right.host().curl("http://203.0.113.1/")?, "left\n");
+        let usual = format!("http://{}/", with_addresses.addresses()[0]);
+        assert_eq!(node.host().curl(&usual)?, "usual\n");
+        Ok(())
+    };
+    each_other()?;
+    // An agent that finds them there lets them be.
+    node.kill_agent()?;
+    node.start_agent()?;
+    node.wait_ready()?;
+    each_other()?;
+    left.delete()?;
+    right.delete()
 }
 
 #[test]
