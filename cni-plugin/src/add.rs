@@ -105,7 +105,7 @@ impl Attempt<'_> {
         };
         self.namespace.visit(self.home, || pod::set_up(config, &interface))??;
         if let Some(limit) = config.bandwidth().ingress() {
-            limit.set(&mut netlink, pair.index, mtu)?;
+            limit.set(netlink, pair.index, mtu)?;
         }
 
         match Datapath::open(&record.bpffs)? {
