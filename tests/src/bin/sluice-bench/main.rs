@@ -42,6 +42,15 @@ enum Cli {
         /// How many at one time.
         count: u32,
     },
+    /// Ask at a rate, and print the median and the 99th percentile of the time until the kernel has the answer.
+    NamesProbe {
+        /// Whom.
+        server: SocketAddr,
+        /// What: a file for dnsperf.
+        questions: PathBuf,
+        /// How often a second.
+        rate: u32,
+    },
     /// Send queries back, for the suite `dns`.
     ServeFloor {
         /// Where.
@@ -89,6 +98,9 @@ fn main() -> ExitCode {
         Cli::CniCalls => cni::calls(),
         Cli::NamesChanges => names::measure_changes().map(|[p50, p99]| println!("{p50} {p99}")),
         Cli::NamesBurst { count } => names::measure_burst(count).map(|kib| println!("{kib}")),
+        Cli::NamesProbe { server, questions, rate } => {
+            names::probe(server, &questions, rate).map(|[p50, p99]| println!("{p50} {p99}"))
+        }
         Cli::ServeFloor { listen } => names::serve_floor(listen),
         Cli::ServeNames { listen, upstream } => names::serve(listen, upstream),
         Cli::Serve { port } => load::serve(port).map_err(Error::file("serve on", port.to_string())),

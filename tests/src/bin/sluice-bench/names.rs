@@ -10,6 +10,7 @@ mod change;
 mod cluster;
 mod dnsperf;
 mod floor;
+mod probe;
 mod process;
 mod servers;
 
@@ -17,6 +18,9 @@ pub(crate) use burst::measure as measure_burst;
 pub(crate) use change::measure as measure_changes;
 pub(crate) use cluster::serve;
 pub(crate) use floor::serve as serve_floor;
+pub(crate) use probe::measure as probe;
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use sluice_tests::bed::Host;
 use sluice_tests::{Error, Result, Testbed, programs, wait_for};
@@ -33,6 +37,9 @@ const MEASURES: &[Measure] = &[
     Measure { name: "latency p99", unit: "us", better: Better::Lower },
     Measure { name: "latency p99 to p50", unit: "", better: Better::Lower },
     Measure { name: "memory", unit: "KiB", better: Better::Lower },
+    Measure { name: "answer p50", unit: "us", better: Better::Lower },
+    Measure { name: "answer p99", unit: "us", better: Better::Lower },
+    Measure { name: "answer p99 to p50", unit: "", better: Better::Lower },
 ];
 const CASES: &[Case] = &[
     Case { name: "services, knot", peers: &[] },
@@ -74,7 +81,7 @@ const WHAT: [(usize, Server, Workload); 12] = [
     (10, Server::Sluice, Workload::Cached),
 ];
 /// The server's and the client's addresses.
-pub(crate) const SERVER: &str = "192.0.2.1";
+pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const CLIENT: &str = "192.0.2.2";
 /// The cores of the servers and of the client.
 const CORES: [&str; 2] = ["0", "1"];
@@ -117,7 +124,7 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
 
     let mut report = Report::new("dns", MEASURES, CASES);
     for round in 0..rounds {
-        eprintln!("dns: round {} of {rounds}, about half a minute", round + 1);
+        eprintln!("dns: round {} of {rounds}, about three quarters of a minute", round + 1);
         let [p50, p99] = changes(&server)?;
         report.add(CHANGE, 2, p50);
         report.add(CHANGE, 3, p99);
@@ -139,6 +146,10 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
             report.add(case, 2, p50);
             report.add(case, 3, p99);
             report.add(case, 4, p99 / p50);
+            let [p50, p99] = asked.answers(pid(kind), answered.rate * CALM)?;
+            report.add(case, 6, p50);
+            report.add(case, 7, p99);
+            report.add(case, 8, p99 / p50);
         }
     }
     let (port, file) = (Server::Sluice.port(), files.of(Workload::Full));

@@ -1,12 +1,13 @@
 //! Asks with `dnsperf`, and reads what it says.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use sluice_tests::bed::Host;
 use sluice_tests::{Error, Result};
 
-use super::{SERVER, process};
+use super::{SERVER, probe, process};
 
 /// How long a measurement takes, in seconds.
 const SECONDS: &str = "1";
@@ -72,6 +73,15 @@ impl Asked<'_> {
         both.map(|(p50, p99)| [p50, p99]).ok_or_else(|| Error::answer("dnsperf", text))
     }
 
+    /// Asks at a rate, with nothing of the client's own in the times: see [`probe`].
+    pub(crate) fn answers(&self, pid: u32, rate: f64) -> Result<[f64; 2]> {
+        process::hurry(pid)?;
+        let server = SocketAddr::new(SERVER, self.port);
+        let times = probe::run(self.client, self.core, server, self.file, rate);
+        process::relax(pid)?;
+        times
+    }
+
     fn run(&self, more: &[&str]) -> Result<String> {
         let arguments = [self.arguments(), words(more)].concat();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -80,9 +90,10 @@ impl Asked<'_> {
 
     /// What `taskset` is told in any case.
     fn arguments(&self) -> Vec<String> {
-        let (port, file) = (self.port.to_string(), self.file.display().to_string());
+        let (server, port, file) =
+            (SERVER.to_string(), self.port.to_string(), self.file.display().to_string());
         words(&[
-            "-c", self.core, "dnsperf", "-s", SERVER, "-p", &port, "-d", &file, "-e", "-T", "1", "-c",
+            "-c", self.core, "dnsperf", "-s", &server, "-p", &port, "-d", &file, "-e", "-T", "1", "-c",
             CLIENTS,
         ])
     }
