@@ -6,6 +6,7 @@ use sluice_model::{Object, ObjectKey};
 
 /// A change of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "almost all are objects, and none is kept for long")]
 pub enum Delta {
     /// The object is there, and is this.
     Put(Object),

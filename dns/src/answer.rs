@@ -16,8 +16,6 @@ use crate::{
 
 /// How many aliases are followed one after the other.
 pub(crate) const MAX_ALIASES: usize = 8;
-/// The version of the Kubernetes DNS specification that the zone follows.
-const SCHEMA: &[u8] = b"1.1.0";
 const SCHEMA_TTL: u32 = 28_800;
 /// RFC 8482, 4.2.
 const ANY_TTL: u32 = 3600;
@@ -135,11 +133,11 @@ fn write_found(
                 }
             }
         }
-        Found::Pointers(pointers) => {
+        Found::Pointers(domain, pointers) => {
             for pointer in *pointers {
                 let written = reply.record(Section::Answer, |out| {
                     push_head(out, owner, rtype::PTR, ttl);
-                    push_data(out, |out| push_pointer(out, zone, pointer));
+                    push_data(out, |out| push_pointer(out, domain, pointer));
                 });
                 if !written {
                     break;
@@ -147,8 +145,8 @@ fn write_found(
             }
         }
         Found::Ns => write_ns(zone, &query.name, owner, reply),
-        Found::Version => {
-            reply.record(Section::Answer, |out| push_version(out, owner));
+        Found::Version(schema) => {
+            reply.record(Section::Answer, |out| push_version(out, owner, schema));
         }
         Found::Any => {
             reply.record(Section::Answer, |out| {
@@ -230,16 +228,16 @@ pub(crate) fn push_soa(out: &mut Vec<u8>, zone: &Zone, name: &QueryName, domain:
 }
 
 /// Appends the record that says which specification the zone follows, its owner's labels before it.
-pub(crate) fn push_version(out: &mut Vec<u8>, owner: u16) {
+pub(crate) fn push_version(out: &mut Vec<u8>, owner: u16, schema: &[u8]) {
     push_head(out, owner, rtype::TXT, SCHEMA_TTL);
     push_data(out, |out| {
-        out.push(SCHEMA.len() as u8);
-        out.extend(SCHEMA);
+        out.push(schema.len() as u8);
+        out.extend(schema);
     });
 }
 
-fn push_pointer(out: &mut Vec<u8>, zone: &Zone, pointer: &Pointer) {
-    push_service_name(out, &zone.origin.name, pointer.host.as_deref(), &pointer.service);
+fn push_pointer(out: &mut Vec<u8>, domain: &WireName, pointer: &Pointer) {
+    push_service_name(out, domain, pointer.host.as_deref(), &pointer.service);
 }
 
 fn push_service_name(out: &mut Vec<u8>, domain: &WireName, host: Option<&[u8]>, service: &[u8]) {

@@ -43,6 +43,9 @@ pub struct DnsConfig {
     pub zone: String,
     /// Further domains in which the cluster's names are answered alike.
     pub more_zones: Vec<String>,
+    /// Domains of the services of a set of clusters (KEP-1645), `clusterset.local` by custom. Whoever publishes must know
+    /// the imports then.
+    pub multicluster_zones: Vec<String>,
     /// Where to listen, UDP and TCP: the cluster's DNS addresses. They need not exist yet when the server
     /// starts. Port 0 takes a free one, the same for UDP and TCP; see [`crate::Server::addresses`].
     pub listen: Vec<SocketAddr>,
@@ -61,6 +64,9 @@ pub struct DnsConfig {
     pub fallthrough: Vec<String>,
     /// An endpoint without a host name is named after its pod, not after its address.
     pub endpoint_pod_names: bool,
+    /// Headless services have names for their endpoints in a topology zone: `<zone>.pin._zone.<service>..` and
+    /// `<zone>.prefer._zone.<service>..`.
+    pub zonal: bool,
     /// A pod that looks for `www.example.org` along its search path gets the answer with its first query. The
     /// host's search domains are those of the resolv.conf of `upstreams`.
     pub autopath: bool,
@@ -114,6 +120,7 @@ impl Default for DnsConfig {
         Self {
             zone: "cluster.local".to_owned(),
             more_zones: Vec::new(),
+            multicluster_zones: Vec::new(),
             listen: Vec::new(),
             ttl: 30,
             pods: PodRecords::default(),
@@ -122,6 +129,7 @@ impl Default for DnsConfig {
             ignore_empty_services: false,
             fallthrough: Vec::new(),
             endpoint_pod_names: false,
+            zonal: false,
             autopath: true,
             node: None,
             upstreams: Upstreams::ResolvConf(PathBuf::from("/etc/resolv.conf")),

@@ -1,13 +1,17 @@
 //! From cluster facts to the records of one service: pure.
 
+mod endpoints;
+
 use std::{net::IpAddr, sync::Arc};
 
-use sluice_model::{EndpointSlice, ObjectName, Protocol, Service, ServiceKind};
+use sluice_model::{EndpointSlice, ObjectName, Protocol, Service, ServiceImport, ServiceKind};
+
+use self::endpoints::Endpoints;
 
 use crate::{
     DnsConfig,
     external::ExternalRecords,
-    name::{WireName, dashed, push_label},
+    name::{WireName, push_label},
     records::AddressSet,
 };
 
@@ -24,6 +28,8 @@ pub(crate) struct RecordOptions {
     pub(crate) ignore_empty: bool,
     /// Time to live of services' records for those outside; none: there are none.
     pub(crate) external_ttl: Option<u32>,
+    /// Headless services have names for each topology zone.
+    pub(crate) zonal: bool,
 }
 
 impl RecordOptions {
@@ -35,6 +41,7 @@ impl RecordOptions {
             endpoints: config.endpoints,
             ignore_empty: config.ignore_empty_services,
             external_ttl: config.external.as_ref().map(|external| external.ttl),
+            zonal: config.zonal,
         }
     }
 }
@@ -59,12 +66,23 @@ pub(crate) struct ServiceRecords {
     pub(crate) ports: Box<[Port]>,
     /// What the service is to those outside, where that is wanted and there is a way in.
     pub(crate) external: Option<Box<ExternalRecords>>,
+    /// What there is of it in each topology zone, where those have names.
+    pub(crate) zones: Box<[TopologyZone]>,
+}
+
+/// What there is of a headless service in a topology zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopologyZone {
+    /// The zone's name, which may have dots in it: labels in wire form, lower case.
+    pub(crate) name: Box<[u8]>,
+    /// Its ready endpoints there, at least one.
+    pub(crate) records: ServiceRecords,
 }
 
 /// One address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Host {
-    /// The label below the service's name, its length before it, lower case.
+    /// The label below the service's name, its length before it, lower case. Of an import, that of the cluster follows.
     pub(crate) label: Arc<[u8]>,
     /// The address.
     pub(crate) address: IpAddr,
@@ -106,6 +124,19 @@ impl ServiceRecords {
         let from = self.hosts.partition_point(|host| host.label[1..] < *label);
         let count = self.hosts[from..].partition_point(|host| host.label[1..] == *label);
         &self.hosts[from..from + count]
+    }
+
+    /// The hosts with these labels in wire form.
+    pub(crate) fn hosts_of(&self, labels: &[u8]) -> &[Host] {
+        let hosts = self.hosts_at(labels.get(1..).unwrap_or_default());
+        // Two labels could be written as a single one of the same bytes.
+        if hosts.first().is_some_and(|host| *host.label == *labels) { hosts } else { &[] }
+    }
+
+    /// What there is in a topology zone, by its labels in wire form.
+    pub(crate) fn zone(&self, name: &[u8]) -> Option<&Self> {
+        let place = self.zones.binary_search_by(|zone| (*zone.name).cmp(name)).ok()?;
+        Some(&self.zones[place].records)
     }
 
     /// The hosts with the same label as the one at `place`, which is the first of them.
@@ -158,88 +189,86 @@ fn inner_records<'a>(
         let alias = name.and_then(WireName::parse);
         return ServiceRecords { exists: true, alias, ..ServiceRecords::default() };
     }
-    let slices: Vec<_> = slices.collect();
-    let hosts = hosts(&slices, options);
-    let is_empty = hosts.is_empty();
+    let endpoints = Endpoints::new(slices, options);
+    if service.headless {
+        return headless_records(&endpoints, options);
+    }
+    address_records(service.cluster_ips.clone(), service_ports(service), &endpoints, options)
+}
+
+/// The records of an import with these slices. Its endpoints have names whatever the options say, as with CoreDNS.
+pub(crate) fn import_records<'a>(
+    import: &ServiceImport,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    options: &RecordOptions,
+) -> ServiceRecords {
+    let options = RecordOptions { endpoints: true, zonal: false, ..options.clone() };
+    let endpoints = Endpoints::of_clusters(slices, &options);
+    if import.headless {
+        return headless_records(&endpoints, &options);
+    }
+    let ports = import.ports.iter().map(|port| service_port(port.protocol, &port.name, port.port));
+    address_records(import.ips.clone(), ports.collect(), &endpoints, &options)
+}
+
+/// The records of a service that is reached at addresses of its own.
+fn address_records(
+    addresses: Vec<IpAddr>,
+    ports: Box<[Port]>,
+    endpoints: &Endpoints<'_>,
+    options: &RecordOptions,
+) -> ServiceRecords {
+    let hosts = endpoints.hosts(None);
+    let exists = !(hosts.is_empty() && options.ignore_empty);
     let hosts = if options.endpoints { hosts } else { Box::default() };
-    let (ports, addresses) = if service.headless {
-        (endpoint_ports(&slices, &hosts, options), hosts.iter().map(|host| host.address).collect())
-    } else {
-        (service_ports(service), service.cluster_ips.clone())
-    };
     let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
     ServiceRecords {
-        exists: if service.headless { !hosts.is_empty() } else { !(is_empty && options.ignore_empty) },
-        headless: service.headless,
-        alias: None,
+        exists,
         v4: AddressSet::new(v4, options.ttl),
         v6: AddressSet::new(v6, options.ttl),
         hosts,
         ports,
-        external: None,
+        ..ServiceRecords::default()
     }
 }
 
-/// Each ready address of the slices with its label.
-fn ready<'a>(
-    slice: &'a EndpointSlice,
-    options: &'a RecordOptions,
-) -> impl Iterator<Item = (IpAddr, Vec<u8>)> + 'a {
-    slice.endpoints.iter().filter(|endpoint| endpoint.ready).flat_map(move |endpoint| {
-        endpoint.addresses.iter().filter_map(move |address| {
-            let pod = || endpoint.pod.as_ref().map(|pod| &*pod.name).filter(|name| name.len() <= 63);
-            let name = endpoint.hostname.as_deref().or_else(|| pod().filter(|_| options.endpoint_pod_names));
-            let mut label = Vec::new();
-            // A name that cannot be a label is passed over, as if there were none.
-            let named =
-                name.is_some_and(|name| !name.contains('.') && push_label(&mut label, name.as_bytes()));
-            (named || push_label(&mut label, dashed(*address).as_bytes())).then_some((*address, label))
-        })
-    })
-}
-
-fn hosts(slices: &[&EndpointSlice], options: &RecordOptions) -> Box<[Host]> {
-    let mut hosts: Vec<Host> = slices
-        .iter()
-        .flat_map(|slice| ready(slice, options))
-        .map(|(address, label)| Host { label: label.into(), address })
-        .collect();
-    // The length stands before the label: order by the label itself, which is what lookups have.
-    hosts.sort_unstable_by(|a, b| (&a.label[1..], a.address).cmp(&(&b.label[1..], b.address)));
-    hosts.dedup();
-    hosts.into_boxed_slice()
+/// The records of a service whose addresses are those of its endpoints.
+fn headless_records(endpoints: &Endpoints<'_>, options: &RecordOptions) -> ServiceRecords {
+    if !options.endpoints {
+        return ServiceRecords { headless: true, ..ServiceRecords::default() };
+    }
+    let records = |zone: Option<&str>| {
+        let hosts = endpoints.hosts(zone);
+        let (v4, v6) = hosts.iter().map(|host| host.address).partition(IpAddr::is_ipv4);
+        ServiceRecords {
+            exists: !hosts.is_empty(),
+            headless: true,
+            v4: AddressSet::new(v4, options.ttl),
+            v6: AddressSet::new(v6, options.ttl),
+            ports: endpoints.ports(&hosts, zone),
+            hosts,
+            ..ServiceRecords::default()
+        }
+    };
+    let zones = endpoints.zones().filter(|_| options.zonal).filter_map(|zone| {
+        // A name that no question can ask for is passed over.
+        let mut name = Vec::new();
+        let is_name = zone.split('.').all(|label| push_label(&mut name, label.as_bytes()));
+        is_name.then(|| TopologyZone { name: name.into(), records: records(Some(zone)) })
+    });
+    let mut zones: Vec<_> = zones.collect();
+    zones.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    zones.dedup_by(|a, b| a.name == b.name);
+    ServiceRecords { zones: zones.into(), ..records(None) }
 }
 
 /// The ports that a service itself has.
 pub(crate) fn service_ports(service: &Service) -> Box<[Port]> {
-    let port = |port: &sluice_model::ServicePort| Port {
-        protocol: port.protocol,
-        name: lower(&port.name),
-        targets: Targets::Service(port.port),
-    };
-    service.ports.iter().map(port).collect()
+    service.ports.iter().map(|port| service_port(port.protocol, &port.name, port.port)).collect()
 }
 
-fn endpoint_ports(slices: &[&EndpointSlice], hosts: &[Host], options: &RecordOptions) -> Box<[Port]> {
-    let mut found: Vec<(Protocol, Box<[u8]>, u32, u16)> = Vec::new();
-    for slice in slices {
-        let places: Vec<u32> = ready(slice, options)
-            .map(|(_, label)| hosts.partition_point(|host| host.label[1..] < label[1..]) as u32)
-            .collect();
-        for port in &slice.ports {
-            found.extend(places.iter().map(|place| (port.protocol, lower(&port.name), *place, port.port)));
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
-        .chunk_by(|a, b| (a.0, &a.1) == (b.0, &b.1))
-        .map(|same| Port {
-            protocol: same[0].0,
-            name: same[0].1.clone(),
-            targets: Targets::Hosts(same.iter().map(|found| (found.2, found.3)).collect()),
-        })
-        .collect()
+fn service_port(protocol: Protocol, name: &str, number: u16) -> Port {
+    Port { protocol, name: lower(name), targets: Targets::Service(number) }
 }
 
 fn lower(name: &str) -> Box<[u8]> {

@@ -8,6 +8,12 @@ pub enum ConfigError {
     /// The zone is not a domain name.
     #[error("zone {0:?} is not a domain name of letters, digits, hyphens and dots")]
     Zone(String),
+    /// A domain of imports cannot be the cluster's own.
+    #[error("multicluster zone {0:?} is the cluster's own domain")]
+    Multicluster(String),
+    /// There is nothing to tell of topology zones.
+    #[error("zonal names need endpoints")]
+    Zonal,
     /// The time to live is out of range.
     #[error("ttl {0} is not between 0 and 3600 seconds")]
     Ttl(u32),

@@ -174,7 +174,8 @@ fn cluster() -> Snapshot {
     };
     add(Object::EndpointSlice(EndpointSlice {
         name: ObjectName::new("default", "db-1"),
-        service: db,
+        service: Some(db),
+        imported: None,
         headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "sql".into(), protocol: Protocol::Tcp, port: 5432 }],

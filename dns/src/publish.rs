@@ -12,7 +12,7 @@ use sluice_model::{Changes, ObjectName, Pod, Snapshot};
 
 use crate::{
     PodRecords, Saved,
-    desired::{service_key, service_records},
+    desired::{import_records, service_key, service_records},
     handler::ZoneSlot,
     metrics::Metrics,
     name::push_label,
@@ -196,6 +196,7 @@ fn all(snapshot: &Snapshot) -> Changes {
         services: snapshot.services.keys().cloned().collect(),
         pods: snapshot.pods.keys().cloned().collect(),
         namespaces: snapshot.namespaces.keys().cloned().collect(),
+        imports: snapshot.imports.keys().cloned().collect(),
         ..Changes::default()
     }
 }
@@ -216,12 +217,17 @@ fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Ch
             continue;
         };
         let is_seen = origin.exposure.has_namespace(&name.namespace, snapshot);
-        let service =
-            snapshot.services.get(name).filter(|service| is_seen && origin.exposure.has_service(service));
+        let service = snapshot
+            .services
+            .get(name)
+            .filter(|service| is_seen && origin.exposure.has_labels(service.labels.as_deref()));
         let records = service.map(|service| {
             service_records(service, snapshot.slices_of(name).map(|slice| &**slice), &origin.options)
         });
         zone.set_service(&key, records);
+    }
+    if !origin.multicluster.is_empty() {
+        apply_imports(zone, snapshot, changes);
     }
     for name in &changes.namespaces {
         let mut label = Vec::new();
@@ -238,6 +244,24 @@ fn apply(zone: &mut Zone, pods: &mut HeldPods, snapshot: &Snapshot, changes: &Ch
         let held = PodAt { name: name.clone(), is_plain: !pod.host_network && !pod.own_search };
         pod.addresses.iter().for_each(|address| zone.set_pod(&held, *address, true));
         pods.insert(name.clone(), (held, pod.addresses.clone()));
+    }
+}
+
+/// The same for imports.
+fn apply_imports(zone: &mut Zone, snapshot: &Snapshot, changes: &Changes) {
+    let Origin { exposure, options, .. } = &*zone.origin.clone();
+    let by_namespace = exposure.namespace_labels.is_some();
+    let revealed =
+        snapshot.imports.keys().filter(|name| by_namespace && changes.namespaces.contains(&name.namespace));
+    for name in changes.imports.iter().chain(revealed).collect::<BTreeSet<_>>() {
+        let Some(key) = service_key(name) else { continue };
+        let is_seen = exposure.has_namespace(&name.namespace, snapshot);
+        let import = snapshot
+            .imports
+            .get(name)
+            .filter(|import| is_seen && exposure.has_labels(import.labels.as_deref()));
+        let slices = snapshot.imported.of(name).map(|slice| &**slice);
+        zone.set_import(&key, import.map(|import| import_records(import, slices, options)));
     }
 }
 

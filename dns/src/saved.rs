@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     desired::{Host, Port, RecordOptions, ServiceRecords, Targets},
-    name::{WireName, push_label},
+    name::{WireName, push_label, write_name},
     records::AddressSet,
     zone::{Origin, Zone},
 };
@@ -34,6 +34,9 @@ pub struct Saved {
     clients: Vec<IpNet>,
     namespaces: Vec<String>,
     services: Vec<SavedService>,
+    /// Services of a set of clusters; labels of hosts have that of the cluster behind them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    imports: Vec<SavedService>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -114,18 +117,16 @@ impl Saved {
     pub(crate) fn of(zone: &Zone, clients: &[IpNet]) -> Self {
         let origin = &zone.origin;
         let mut namespaces: Vec<_> = zone.namespaces().filter_map(|label| text(&label[1..])).collect();
-        let services = zone.services().filter(|(_, records)| records.exists);
-        let mut services: Vec<_> = services.filter_map(|(key, records)| service(key, records)).collect();
         // In an order, so that the same zone is the same file.
         namespaces.sort_unstable();
-        services.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Self {
             version: VERSION,
             zone: origin.name.to_string(),
             addresses: origin.server_v4.addresses().chain(origin.server_v6.addresses()).collect(),
             clients: clients.to_vec(),
             namespaces,
-            services,
+            services: services(zone.services()),
+            imports: services(zone.imports()),
         }
     }
 
@@ -147,6 +148,11 @@ impl Saved {
                 zone.set_service(&key, Some(records));
             }
         }
+        for import in self.imports.iter().filter(|_| !origin.multicluster.is_empty()) {
+            if let Some((key, records)) = import.records() {
+                zone.set_import(&key, Some(records));
+            }
+        }
         Some(zone)
     }
 }
@@ -160,18 +166,41 @@ fn label(text: &str) -> Option<Arc<[u8]>> {
     (!text.contains('.') && push_label(&mut label, text.as_bytes())).then(|| label.into())
 }
 
+/// Labels in wire form, with dots between them.
+fn dotted(labels: &[u8]) -> Option<String> {
+    let mut text = String::new();
+    write_name(labels, &mut text).ok()?;
+    text.strip_suffix('.').map(str::to_owned)
+}
+
+/// And back.
+fn labels(text: &str) -> Option<Arc<[u8]>> {
+    let mut wire = Vec::new();
+    text.split('.').all(|label| push_label(&mut wire, label.as_bytes())).then(|| wire.into())
+}
+
+/// Services in an order, so that the same zone is the same file.
+fn services<'z>(all: impl Iterator<Item = (&'z Arc<[u8]>, &'z Arc<ServiceRecords>)>) -> Vec<SavedService> {
+    let mut saved: Vec<_> = all
+        .filter(|(_, records)| records.exists)
+        .filter_map(|(key, records)| service(key, records))
+        .collect();
+    saved.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    saved
+}
+
 fn service(key: &[u8], records: &ServiceRecords) -> Option<SavedService> {
     let (length, rest) = key.split_first()?;
     let (name, namespace) = rest.split_at_checked(usize::from(*length))?;
     let hosts = records
         .hosts
         .iter()
-        .filter_map(|host| Some(SavedHost { label: text(&host.label[1..])?, address: host.address }));
+        .filter_map(|host| Some(SavedHost { label: dotted(&host.label)?, address: host.address }));
     let ports = records.ports.iter().filter_map(|port| {
         let (service, hosts) = match &port.targets {
             Targets::Service(number) => (Some(*number), Vec::new()),
             Targets::Hosts(hosts) => {
-                let label = |place: u32| text(&records.hosts.get(place as usize)?.label[1..]);
+                let label = |place: u32| dotted(&records.hosts.get(place as usize)?.label);
                 (None, hosts.iter().filter_map(|(place, number)| Some((label(*place)?, *number))).collect())
             }
         };
@@ -195,12 +224,13 @@ fn service(key: &[u8], records: &ServiceRecords) -> Option<SavedService> {
 impl SavedService {
     fn records(&self) -> Option<(Arc<[u8]>, ServiceRecords)> {
         let key: Arc<[u8]> = [label(&self.name)?, label(&self.namespace)?].concat().into();
-        let host = |host: &SavedHost| Some(Host { label: label(&host.label)?, address: host.address });
+        let host = |host: &SavedHost| Some(Host { label: labels(&host.label)?, address: host.address });
         let mut hosts: Vec<Host> = self.hosts.iter().filter_map(host).collect();
         hosts.sort_unstable_by(|a, b| (&a.label[1..], a.address).cmp(&(&b.label[1..], b.address)));
         let place = |name: &str| {
-            let place = hosts.partition_point(|host| host.label[1..] < *name.as_bytes());
-            hosts.get(place).is_some_and(|host| host.label[1..] == *name.as_bytes()).then_some(place as u32)
+            let name = labels(name)?;
+            let place = hosts.partition_point(|host| host.label[1..] < name[1..]);
+            hosts.get(place).is_some_and(|host| host.label == name).then_some(place as u32)
         };
         let port = |port: &SavedPort| {
             let at = |(name, number): &(String, u16)| Some((place(name)?, *number));
@@ -229,6 +259,7 @@ impl SavedService {
             hosts: hosts.into(),
             ports,
             external: None,
+            zones: Box::default(),
         };
         Some((key, records))
     }

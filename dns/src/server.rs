@@ -310,6 +310,14 @@ fn check(config: &DnsConfig) -> Result<WireName, ConfigError> {
     };
     let name = read(&config.zone)?;
     config.more_zones.iter().try_for_each(|zone| read(zone).map(drop))?;
+    for zone in &config.multicluster_zones {
+        if read(zone)? == name {
+            return Err(ConfigError::Multicluster(zone.clone()));
+        }
+    }
+    if config.zonal && !config.endpoints {
+        return Err(ConfigError::Zonal);
+    }
     if config.ttl > 3600 {
         return Err(ConfigError::Ttl(config.ttl));
     }

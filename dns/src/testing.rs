@@ -12,8 +12,8 @@ use hickory_proto::{
     rr::{Name, RecordType},
 };
 use sluice_model::{
-    Changes, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Namespace, Object, ObjectName, Pod,
-    Protocol, Service, ServiceKind, ServicePort, Snapshot, TargetPort,
+    Changes, Endpoint, EndpointPort, EndpointSlice, Hints, Imported, IpFamily, Namespace, Object, ObjectName,
+    Pod, Protocol, Service, ServiceImport, ServiceKind, ServicePort, Snapshot, TargetPort,
 };
 
 use crate::{
@@ -85,12 +85,13 @@ fn port_of(text: &str) -> (&str, Protocol, u16) {
     (parts[0], parts[1].parse().unwrap(), parts[2].parse().unwrap())
 }
 
-/// A slice `of` a service; endpoints are `address[=hostname][!]`, where `!` says not ready.
+/// A slice `of` a service; endpoints are `address[=hostname][@zone][!]`, where `!` says not ready.
 pub(crate) fn slice(name: &str, of: &str, ports: &[&str], endpoints: &[&str]) -> Object {
     let endpoints: Vec<Endpoint> = endpoints
         .iter()
         .map(|text| {
             let (text, ready) = text.strip_suffix('!').map_or((*text, true), |text| (text, false));
+            let (text, zone) = text.split_once('@').map_or((text, None), |(a, z)| (a, Some(z.into())));
             let (address, hostname) = text.split_once('=').map_or((text, None), |(a, h)| (a, Some(h.into())));
             Endpoint {
                 addresses: vec![address.parse().unwrap()],
@@ -99,7 +100,7 @@ pub(crate) fn slice(name: &str, of: &str, ports: &[&str], endpoints: &[&str]) ->
                 terminating: false,
                 hostname,
                 node: None,
-                zone: None,
+                zone,
                 hints: Hints::default(),
                 pod: Some(ObjectName::new("default", format!("pod-{}", address.replace(['.', ':'], "")))),
             }
@@ -117,13 +118,36 @@ pub(crate) fn slice(name: &str, of: &str, ports: &[&str], endpoints: &[&str]) ->
     let name = ObjectName::new(service.namespace.clone(), name);
     Object::EndpointSlice(EndpointSlice {
         name,
-        service,
+        service: Some(service),
+        imported: None,
         headless: false,
         family,
         ports,
         endpoints,
         last_change: None,
     })
+}
+
+/// An import; without addresses a headless one.
+pub(crate) fn import(name: &str, addresses: &[&str], ports: &[&str]) -> Object {
+    let port = |port: &&str| {
+        let (name, protocol, port) = port_of(port);
+        EndpointPort { name: name.into(), protocol, port }
+    };
+    Object::ServiceImport(ServiceImport {
+        name: name.parse().unwrap(),
+        headless: addresses.is_empty(),
+        ips: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        ports: ports.iter().map(port).collect(),
+        labels: None,
+    })
+}
+
+/// As [`slice`], of an import and a cluster.
+pub(crate) fn slice_from(cluster: &str, name: &str, of: &str, ports: &[&str], endpoints: &[&str]) -> Object {
+    let Object::EndpointSlice(slice) = slice(name, of, ports, endpoints) else { unreachable!() };
+    let imported = Imported { service: of.parse().unwrap(), cluster: cluster.into() };
+    Object::EndpointSlice(EndpointSlice { service: None, imported: Some(Box::new(imported)), ..slice })
 }
 
 /// A snapshot of these objects.

@@ -11,6 +11,7 @@ mod forwarding;
 mod half_dead;
 mod hostile;
 mod imports;
+mod multicluster;
 mod names;
 mod options;
 mod properties;
@@ -22,6 +23,7 @@ mod sockets;
 mod transfers;
 mod upstreams;
 mod ways;
+mod zonal;
 
 use std::{net::UdpSocket, time::Duration};
 

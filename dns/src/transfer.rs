@@ -15,7 +15,7 @@ use crate::{
     records::{push_address, push_head},
     reply::{Reply, Section},
     wire::{QUESTION_POINTER, Rcode, record_at, rtype, u16_at, u32_at},
-    zone::Zone,
+    zone::{Zone, schema},
 };
 
 /// Who may have which zones.
@@ -123,9 +123,11 @@ fn records(zone: &Zone, asked: &QueryName) -> Vec<Vec<u8>> {
     let servers = zone.origin.server_v4.addresses().chain(zone.origin.server_v6.addresses());
     all.extend(servers.map(|server| address(b"\x02ns\x03dns", server, ttl)));
     let mut version = b"\x0bdns-version".to_vec();
-    push_version(&mut version, QUESTION_POINTER);
+    let of_clusters = zone.origin.is_multicluster(zone.origin.domain_of(asked));
+    push_version(&mut version, QUESTION_POINTER, schema(of_clusters));
     all.push(version);
-    let mut services: Vec<_> = zone.services().filter(|(_, records)| records.exists).collect();
+    let services = if of_clusters { zone.imports().collect() } else { zone.services().collect::<Vec<_>>() };
+    let mut services: Vec<_> = services.into_iter().filter(|(_, records)| records.exists).collect();
     services.sort_unstable_by_key(|(key, _)| *key);
     for (key, records) in services {
         add_service(&mut all, key, records, ttl, asked);

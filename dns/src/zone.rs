@@ -5,14 +5,13 @@
 //! it stands in the map; a look-up is one hash of those bytes. The maps are persistent: a copy that differs
 //! in one service shares everything else with the original.
 
+mod change;
+mod imports;
 mod origin;
 mod reverse;
+mod zonal;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 use sluice_model::{ObjectName, Protocol};
@@ -40,10 +39,14 @@ pub(crate) struct Zone {
     /// How the cluster was when an earlier server ended: what it lacks may well exist.
     pub(crate) is_stale: bool,
     services: Map<Arc<[u8]>, Arc<ServiceRecords>>,
+    /// Services of a set of clusters, in domains of their own.
+    imports: Map<Arc<[u8]>, Arc<ServiceRecords>>,
     namespaces: Map<Arc<[u8]>, Presence>,
     reverse: Reverse,
     /// What addresses point to that services have for those outside.
     pub(crate) external: Reverse,
+    /// What addresses of imports point to, where they are no service's.
+    imported: Reverse,
     pods: Map<IpAddr, Arc<[PodAt]>>,
     /// Names that pods of this node have elsewhere than in the cluster's domain.
     aliases: Arc<Aliases>,
@@ -52,7 +55,7 @@ pub(crate) struct Zone {
 /// Addresses by name (wire form, lower case), a set for each family.
 type Aliases = HashMap<Box<[u8]>, [AddressSet; 2]>;
 
-/// Why a namespace exists: itself, or services in it.
+/// Why a namespace exists: itself, or services and imports in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Presence {
     object: bool,
@@ -87,18 +90,18 @@ pub(crate) enum Found<'z> {
     Alias(&'z WireName),
     /// SRV records of these ports of a service.
     Srv(&'z Arc<[u8]>, &'z ServiceRecords, &'z [Port]),
-    /// PTR records.
-    Pointers(&'z [Pointer]),
     /// SRV records of these ports of a service for those outside; of one of its endpoints alone, where there is one.
     ExternalSrv(&'z [u8], &'z ServiceRecords, &'z [Port], Option<&'z Host>),
     /// PTR records of addresses that services have for those outside.
     ExternalPointers(&'z [Pointer]),
+    /// PTR records that lead to names in a domain.
+    Pointers(&'z WireName, &'z [Pointer]),
     /// The zone's SOA record.
     Soa,
     /// The zone's NS record.
     Ns,
     /// The version of the schema.
-    Version,
+    Version(&'static [u8]),
     /// The name exists; what it has is not told all at once (RFC 8482).
     Any,
 }
@@ -106,23 +109,16 @@ pub(crate) enum Found<'z> {
 impl PartialEq for Zone {
     /// Equal in what they answer; the serial does not count.
     fn eq(&self, other: &Self) -> bool {
-        (
-            &self.origin,
-            &self.services,
-            &self.namespaces,
-            &self.reverse,
-            &self.external,
-            &self.pods,
-            &self.aliases,
-        ) == (
-            &other.origin,
-            &other.services,
-            &other.namespaces,
-            &other.reverse,
-            &other.external,
-            &other.pods,
-            &other.aliases,
-        )
+        (&self.origin, &self.services, &self.imports, &self.namespaces, &self.reverse, &self.imported)
+            == (
+                &other.origin,
+                &other.services,
+                &other.imports,
+                &other.namespaces,
+                &other.reverse,
+                &other.imported,
+            )
+            && (&self.external, &self.pods, &self.aliases) == (&other.external, &other.pods, &other.aliases)
     }
 }
 
@@ -134,78 +130,13 @@ impl Zone {
             serial: 0,
             is_stale: false,
             services: Map::default(),
+            imports: Map::default(),
             namespaces: Map::default(),
             reverse: Reverse::default(),
             external: Reverse::default(),
+            imported: Reverse::default(),
             pods: Map::default(),
             aliases: Arc::default(),
-        }
-    }
-
-    /// Puts a service in the place of the one with its key, or takes that away.
-    pub(crate) fn set_service(&mut self, key: &Arc<[u8]>, records: Option<ServiceRecords>) {
-        let namespace = namespace_of(key);
-        if let Some(old) = self.services.remove(key) {
-            for (address, pointer) in pointers(key, &old) {
-                self.reverse.remove(address, &pointer);
-            }
-            for address in external_addresses(&old) {
-                self.external.remove(address, &Pointer { host: None, service: key.clone() });
-            }
-            self.change_namespace(namespace, |presence| presence.services -= 1);
-        }
-        if let Some(records) = records {
-            let records = Arc::new(records);
-            for (address, pointer) in pointers(key, &records) {
-                self.reverse.add(address, pointer);
-            }
-            for address in external_addresses(&records) {
-                self.external.add(address, Pointer { host: None, service: key.clone() });
-            }
-            self.services.insert(key.clone(), records);
-            self.change_namespace(namespace, |presence| presence.services += 1);
-        }
-    }
-
-    /// Says whether there is an object for a namespace (its label in wire form).
-    pub(crate) fn set_namespace(&mut self, label: &[u8], object: bool) {
-        self.change_namespace(label, |presence| presence.object = object);
-    }
-
-    /// Says that a pod has an address, or no longer.
-    pub(crate) fn set_pod(&mut self, pod: &PodAt, address: IpAddr, present: bool) {
-        let mut held = self.pods.get(&address).map(|held| held.to_vec()).unwrap_or_default();
-        match (held.binary_search(pod), present) {
-            (Err(place), true) => held.insert(place, pod.clone()),
-            (Ok(place), false) => drop(held.remove(place)),
-            _ => return,
-        }
-        if held.is_empty() {
-            self.pods.remove(&address)
-        } else {
-            self.pods.insert(address, held.into())
-        };
-    }
-
-    /// Gives names to pods. Those within the cluster's domain, and what is no name, are passed over.
-    pub(crate) fn set_aliases(&mut self, names: &BTreeMap<String, BTreeSet<IpAddr>>) {
-        let ttl = self.origin.options.ttl;
-        let aliases = names.iter().filter_map(|(name, addresses)| {
-            let (name, _) = QueryName::read(WireName::parse(name)?.as_bytes(), 0)?;
-            let (v4, v6) = addresses.iter().partition(|address| address.is_ipv4());
-            let sets = [AddressSet::new(v4, ttl), AddressSet::new(v6, ttl)];
-            (!self.origin.claims(&name)).then(|| (name.as_bytes().into(), sets))
-        });
-        self.aliases = Arc::new(aliases.collect());
-    }
-
-    fn change_namespace(&mut self, label: &[u8], change: impl FnOnce(&mut Presence)) {
-        let mut presence = self.namespaces.get(label).copied().unwrap_or_default();
-        change(&mut presence);
-        if presence == Presence::default() {
-            self.namespaces.remove(label);
-        } else {
-            self.namespaces.insert(label.into(), presence);
         }
     }
 
@@ -216,14 +147,14 @@ impl Zone {
         {
             return found;
         }
-        if let Some((above, _)) = self.origin.above(name) {
-            return self.find_below(name, above, qtype);
+        if let Some((above, domain)) = self.origin.above(name) {
+            return self.find_below(name, above, self.origin.is_multicluster(domain), qtype);
         }
         self.find_elsewhere(name, qtype)
     }
 
-    /// `above`: how many labels stand before the zone's name.
-    fn find_below(&self, name: &QueryName, above: usize, qtype: u16) -> Found<'_> {
+    /// `above`: how many labels stand before the domain's name; `of_clusters`: whether it is one of imports.
+    fn find_below(&self, name: &QueryName, above: usize, of_clusters: bool, qtype: u16) -> Found<'_> {
         let Some(top) = above.checked_sub(1) else {
             return match qtype {
                 rtype::SOA => Found::Soa,
@@ -233,9 +164,10 @@ impl Zone {
         };
         match (name.label(top), top) {
             (b"svc" | b"pod", 0) | (b"dns", 0) => nothing(qtype),
+            (b"svc", _) if of_clusters => self.find_import(name, top, qtype),
             (b"svc", _) => self.find_service(name, top, qtype),
             (b"pod", _) => self.find_pod(name, top, qtype),
-            (b"dns-version", 0) if qtype == rtype::TXT => Found::Version,
+            (b"dns-version", 0) if qtype == rtype::TXT => Found::Version(schema(of_clusters)),
             (b"dns-version", 0) => nothing(qtype),
             (b"dns", 1) if name.label(0) == b"ns" => match qtype {
                 rtype::A => addresses(&self.origin.server_v4),
@@ -252,11 +184,15 @@ impl Zone {
             return Found::NxDomain;
         }
         let Some(below) = svc.checked_sub(2) else { return nothing(qtype) };
-        let Some((key, records)) =
-            self.services.get_key_value(name.labels(below, svc)).filter(|(_, records)| records.exists)
-        else {
+        let Some((key, records)) = self.services.get_key_value(name.labels(below, svc)) else {
             return Found::NxDomain;
         };
+        if self.origin.options.zonal && below > 0 && name.label(below - 1) == zonal::ANCHOR {
+            return zonal::find(key, records, name, below - 1, qtype);
+        }
+        if !records.exists {
+            return Found::NxDomain;
+        }
         if below == 0 {
             return find_at_service(key, records, qtype);
         }
@@ -270,15 +206,7 @@ impl Zone {
                 _ => nothing(qtype),
             };
         }
-        let port = match (name.label(0).strip_prefix(b"_"), protocol(name.label(1)), below) {
-            (Some(port), Some(protocol), 2) => records.port(protocol, port),
-            _ => None,
-        };
-        match (port, qtype) {
-            (None, _) => Found::NxDomain,
-            (Some(port), rtype::SRV) => Found::Srv(key, records, std::slice::from_ref(port)),
-            (Some(_), _) => nothing(qtype),
-        }
+        if below == 2 { find_port(key, records, name, qtype) } else { Found::NxDomain }
     }
 
     /// `pod`: the place of that label; at least one stands before it.
@@ -309,11 +237,11 @@ impl Zone {
 
     /// What is not in the cluster's domain.
     fn find_elsewhere(&self, name: &QueryName, qtype: u16) -> Found<'_> {
-        if let Some(pointers) = name::reverse_address(name.rev_labels()).and_then(|a| self.reverse.get(a)) {
+        if let Some((domain, pointers)) = self.pointers(name) {
             // An address of a service belongs to the first of them; endpoints are all named.
             let first_host = pointers.partition_point(|pointer| pointer.host.is_none());
             let told = if first_host > 0 { &pointers[..1] } else { pointers };
-            return if qtype == rtype::PTR { Found::Pointers(told) } else { nothing(qtype) };
+            return if qtype == rtype::PTR { Found::Pointers(domain, told) } else { nothing(qtype) };
         }
         if let Some(sets) = self.aliases.get(name.as_bytes()) {
             return match qtype {
@@ -330,6 +258,13 @@ impl Zone {
             Some(_) => nothing(qtype),
             None => Found::NotOurs,
         }
+    }
+
+    /// What a reverse name points to, and in which domain: a service's address before an import's.
+    fn pointers(&self, name: &QueryName) -> Option<(&WireName, &[Pointer])> {
+        let address = name::reverse_address(name.rev_labels())?;
+        let own = self.reverse.get(address).map(|pointers| (&self.origin.name, pointers));
+        own.or_else(|| Some((self.origin.multicluster.first()?, self.imported.get(address)?)))
     }
 
     /// The namespace of the one pod that has this address, if its search path is that of the namespace.
@@ -367,25 +302,16 @@ impl Zone {
     pub(crate) fn services(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<ServiceRecords>)> {
         self.services.iter()
     }
+
+    /// The imports and their records.
+    pub(crate) fn imports(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<ServiceRecords>)> {
+        self.imports.iter()
+    }
 }
 
-/// The addresses that a service has for those outside.
-fn external_addresses(records: &ServiceRecords) -> impl Iterator<Item = IpAddr> + '_ {
-    records.external.iter().flat_map(|external| external.addresses())
-}
-
-/// The reverse names that a service gives.
-fn pointers<'r>(
-    key: &'r Arc<[u8]>,
-    records: &'r ServiceRecords,
-) -> impl Iterator<Item = (IpAddr, Pointer)> + 'r {
-    let own = records.v4.addresses().chain(records.v6.addresses()).filter(|_| !records.headless);
-    let own = own.map(|address| (address, Pointer { host: None, service: key.clone() }));
-    let hosts = records.hosts.iter().map(|host| {
-        let pointer = Pointer { host: Some(host.label.clone()), service: key.clone() };
-        (host.address, pointer)
-    });
-    own.chain(hosts)
+/// The version of the specification that a domain follows: the multicluster one has numbers of its own.
+pub(crate) fn schema(of_clusters: bool) -> &'static [u8] {
+    if of_clusters { b"1.0.0" } else { b"1.1.0" }
 }
 
 fn find_at_service<'z>(key: &'z Arc<[u8]>, records: &'z ServiceRecords, qtype: u16) -> Found<'z> {
@@ -398,6 +324,19 @@ fn find_at_service<'z>(key: &'z Arc<[u8]>, records: &'z ServiceRecords, qtype: u
         (rtype::AAAA, None) => addresses(&records.v6),
         (rtype::SRV, None) if !records.ports.is_empty() => Found::Srv(key, records, &records.ports),
         _ => Found::NoData,
+    }
+}
+
+/// `_port._protocol` before a service's name.
+fn find_port<'z>(key: &'z Arc<[u8]>, records: &'z ServiceRecords, name: &QueryName, qtype: u16) -> Found<'z> {
+    let port = match (name.label(0).strip_prefix(b"_"), protocol(name.label(1))) {
+        (Some(port), Some(protocol)) => records.port(protocol, port),
+        _ => None,
+    };
+    match (port, qtype) {
+        (None, _) => Found::NxDomain,
+        (Some(port), rtype::SRV) => Found::Srv(key, records, std::slice::from_ref(port)),
+        (Some(_), _) => nothing(qtype),
     }
 }
 
@@ -417,9 +356,4 @@ pub(crate) fn protocol(label: &[u8]) -> Option<Protocol> {
         b"_sctp" => Some(Protocol::Sctp),
         _ => None,
     }
-}
-
-/// The second label of a service's key, its length before it.
-fn namespace_of(key: &[u8]) -> &[u8] {
-    key.get(1 + key.first().map_or(0, |length| usize::from(*length))..).unwrap_or_default()
 }

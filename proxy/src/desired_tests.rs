@@ -41,7 +41,8 @@ fn endpoint(address: &str, ready: bool, serving: bool, terminating: bool) -> End
 fn slice(name: &str, port: u16, endpoints: Vec<Endpoint>) -> EndpointSlice {
     EndpointSlice {
         name: ObjectName::new("default", name),
-        service: ObjectName::new("default", "web"),
+        service: Some(ObjectName::new("default", "web")),
+        imported: None,
         headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port }],

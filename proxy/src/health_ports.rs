@@ -83,7 +83,8 @@ mod tests {
         let port = |name: &str, port| EndpointPort { name: name.into(), protocol: Protocol::Tcp, port };
         EndpointSlice {
             name: ObjectName::new("shop", slice),
-            service: name(),
+            service: Some(name()),
+            imported: None,
             family,
             ports: vec![port("a", 80), port("b", 81)],
             endpoints,

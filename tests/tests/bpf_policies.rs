@@ -50,7 +50,8 @@ fn program(bench: &mut Bench, service: Service, endpoints: &[(u8, bool)]) {
     };
     let slice = EndpointSlice {
         name: ObjectName::new("default", "web-1"),
-        service: service.name.clone(),
+        service: Some(service.name.clone()),
+        imported: None,
         headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],

@@ -22,7 +22,11 @@ impl Interner {
             }
             Object::EndpointSlice(slice) => {
                 self.namespace(&mut slice.name);
-                self.namespace(&mut slice.service);
+                slice.service.iter_mut().for_each(|service| self.namespace(service));
+                if let Some(imported) = &mut slice.imported {
+                    self.namespace(&mut imported.service);
+                    self.text(&mut imported.cluster);
+                }
                 slice.ports.iter_mut().for_each(|port| self.text(&mut port.name));
                 for endpoint in &mut slice.endpoints {
                     endpoint.node.iter_mut().for_each(|node| self.text(node));
@@ -36,6 +40,10 @@ impl Interner {
             Object::Pod(pod) => {
                 self.namespace(&mut pod.name);
                 pod.node.iter_mut().for_each(|node| self.text(node));
+            }
+            Object::ServiceImport(import) => {
+                self.namespace(&mut import.name);
+                import.ports.iter_mut().for_each(|port| self.text(&mut port.name));
             }
             Object::Namespace(_) | Object::ServiceCidr(_) => {}
         }

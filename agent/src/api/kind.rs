@@ -13,7 +13,7 @@ use k8s_openapi::{
 use serde::Deserialize;
 use sluice_model::{self as model, Object, ObjectKey, ObjectName};
 
-use crate::convert::{self, ConvertError, Readiness};
+use crate::convert::{self, ConvertError, KubeImport, Readiness};
 
 /// A kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +25,7 @@ pub enum Kind {
     ServiceCidr,
     Namespace,
     Pod,
+    ServiceImport,
 }
 
 /// What names an object, read without reading the rest of it.
@@ -69,8 +70,15 @@ pub enum Fault {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Service, Self::EndpointSlice, Self::Node, Self::ServiceCidr, Self::Namespace, Self::Pod];
+    pub const ALL: [Self; 7] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Node,
+        Self::ServiceCidr,
+        Self::Namespace,
+        Self::Pod,
+        Self::ServiceImport,
+    ];
 
     /// The name in metrics and logs: the resource's, as in the API's paths.
     pub fn name(self) -> &'static str {
@@ -81,18 +89,23 @@ impl Kind {
             Self::ServiceCidr => "servicecidrs",
             Self::Namespace => "namespaces",
             Self::Pod => "pods",
+            Self::ServiceImport => "serviceimports",
         }
     }
 
-    /// The path of the collection, over all namespaces.
-    pub fn path(self) -> &'static str {
+    /// The paths of the collection, over all namespaces: one for each version that can be read, the newest first.
+    pub fn paths(self) -> &'static [&'static str] {
         match self {
-            Self::Service => "/api/v1/services",
-            Self::EndpointSlice => "/apis/discovery.k8s.io/v1/endpointslices",
-            Self::Node => "/api/v1/nodes",
-            Self::ServiceCidr => "/apis/networking.k8s.io/v1/servicecidrs",
-            Self::Namespace => "/api/v1/namespaces",
-            Self::Pod => "/api/v1/pods",
+            Self::Service => &["/api/v1/services"],
+            Self::EndpointSlice => &["/apis/discovery.k8s.io/v1/endpointslices"],
+            Self::Node => &["/api/v1/nodes"],
+            Self::ServiceCidr => &["/apis/networking.k8s.io/v1/servicecidrs"],
+            Self::Namespace => &["/api/v1/namespaces"],
+            Self::Pod => &["/api/v1/pods"],
+            Self::ServiceImport => &[
+                "/apis/multicluster.x-k8s.io/v1beta1/serviceimports",
+                "/apis/multicluster.x-k8s.io/v1alpha1/serviceimports",
+            ],
         }
     }
 
@@ -101,6 +114,7 @@ impl Kind {
         match self {
             Self::EndpointSlice => "discovery.k8s.io",
             Self::ServiceCidr => "networking.k8s.io",
+            Self::ServiceImport => "multicluster.x-k8s.io",
             Self::Service | Self::Node | Self::Namespace | Self::Pod => "",
         }
     }
@@ -123,8 +137,14 @@ impl Kind {
             Self::ServiceCidr => Some("serviceCIDRs must name the networks of services"),
             Self::Namespace => Some("names in namespaces without services do not exist"),
             Self::Pod => Some("search paths are not walked for pods, and pods have no verified names"),
+            Self::ServiceImport => Some("imported services have no names"),
             Self::Service | Self::EndpointSlice | Self::Node => None,
         }
+    }
+
+    /// Whether anybody may give the API this kind, or take it away, at any time (a CustomResourceDefinition).
+    pub(super) fn is_custom(self) -> bool {
+        matches!(self, Self::ServiceImport)
     }
 
     fn title(self) -> &'static str {
@@ -135,6 +155,7 @@ impl Kind {
             Self::ServiceCidr => "ServiceCIDR",
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
+            Self::ServiceImport => "ServiceImport",
         }
     }
 
@@ -146,6 +167,7 @@ impl Kind {
             Self::Service => ObjectKey::Service(object()),
             Self::EndpointSlice => ObjectKey::EndpointSlice(object()),
             Self::Pod => ObjectKey::Pod(object()),
+            Self::ServiceImport => ObjectKey::ServiceImport(object()),
             Self::Node => ObjectKey::Node(name.into()),
             Self::ServiceCidr => ObjectKey::ServiceCidr(name.into()),
             Self::Namespace => ObjectKey::Namespace(name.into()),
@@ -162,13 +184,9 @@ impl Kind {
     }
 
     /// Reads an object and trims it; what is not kept is gone when this returns. `None` for objects that are of
-    /// no use to anybody here. `with_labels`: the labels of services are kept.
-    pub fn convert(
-        self,
-        identity: &Identity,
-        text: &[u8],
-        with_labels: bool,
-    ) -> Result<Option<Object>, Fault> {
+    /// no use to anybody here. `whole`: what only some need is kept, too: the labels of services and imports, and of slices
+    /// what makes them an import's.
+    pub fn convert(self, identity: &Identity, text: &[u8], whole: bool) -> Result<Option<Object>, Fault> {
         Ok(match self {
             Self::Service => {
                 let mut service = convert::service(&self.read::<Service>(identity, text)?)?;
@@ -177,13 +195,16 @@ impl Kind {
                 if !service.headless {
                     service.selector = BTreeMap::new();
                 }
-                if !with_labels {
-                    service.labels = None;
-                }
+                service.labels = service.labels.filter(|_| whole);
                 Some(Object::Service(service))
             }
             Self::EndpointSlice => {
-                convert::slice(&self.read::<EndpointSlice>(identity, text)?)?.map(Object::EndpointSlice)
+                let mut slice = convert::slice(&self.read::<EndpointSlice>(identity, text)?)?;
+                if let Some(slice) = slice.as_mut().filter(|_| !whole) {
+                    slice.imported = None;
+                }
+                let slice = slice.filter(|slice| slice.service.is_some() || slice.imported.is_some());
+                slice.map(Object::EndpointSlice)
             }
             Self::Node => Some(Object::Node(convert::node(&self.read::<Node>(identity, text)?)?)),
             Self::ServiceCidr => {
@@ -195,6 +216,11 @@ impl Kind {
             Self::Pod => {
                 let pod = convert::pod(&self.read::<Pod>(identity, text)?, Readiness::Reported)?;
                 Some(Object::Pod(model::Pod { labels: BTreeMap::new(), ports: Vec::new(), ..pod }))
+            }
+            Self::ServiceImport => {
+                let mut import = convert::import(&self.read::<KubeImport>(identity, text)?)?;
+                import.labels = import.labels.filter(|_| whole);
+                Some(Object::ServiceImport(import))
             }
         })
     }
@@ -234,13 +260,32 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_that_is_only_an_imports_is_kept_where_somebody_asks_for_those() {
+        let label = |name: &str| format!(r#""{name}":"web""#);
+        let (own, far) =
+            (label("kubernetes.io/service-name"), label("multicluster.kubernetes.io/service-name"));
+        let kept = |labels: &str, whole| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"s","labels":{{{labels}}}}},"addressType":"IPv4","endpoints":[]}}"#
+            );
+            let identity: Identity = read(text.as_bytes()).unwrap();
+            let object = Kind::EndpointSlice.convert(&identity, text.as_bytes(), whole).unwrap();
+            let Some(Object::EndpointSlice(slice)) = object else { return None };
+            Some((slice.service.is_some(), slice.imported.is_some()))
+        };
+        let both = format!("{own},{far}");
+        assert_eq!([kept(&far, false), kept(&both, false)], [None, Some((true, false))]);
+        assert_eq!([kept(&far, true), kept(&both, true)], [Some((false, true)), Some((true, true))]);
+    }
+
+    #[test]
     fn labels_of_services_are_kept_where_somebody_asks_for_them() {
         let text = br#"{"metadata":{"namespace":"shop","name":"web","labels":{"app":"web"}},"spec":{}}"#;
         let identity: Identity = read(text).unwrap();
-        for with_labels in [false, true] {
-            let object = Kind::Service.convert(&identity, text, with_labels).unwrap();
+        for whole in [false, true] {
+            let object = Kind::Service.convert(&identity, text, whole).unwrap();
             let Some(Object::Service(service)) = object else { panic!("a service") };
-            assert_eq!(service.labels.map(|labels| labels.len()), with_labels.then_some(1));
+            assert_eq!(service.labels.map(|labels| labels.len()), whole.then_some(1));
         }
     }
 

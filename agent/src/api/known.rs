@@ -28,8 +28,8 @@ pub(super) struct Known {
     /// Faults that have not been told yet.
     untold: Vec<String>,
     hasher: RandomState,
-    /// Labels of services are kept.
-    with_labels: bool,
+    /// What only some need of the objects is kept.
+    whole: bool,
     interner: Interner,
     /// The list that is being taken, or was last.
     round: u32,
@@ -65,16 +65,16 @@ impl Known {
             faults: BTreeMap::new(),
             untold: Vec::new(),
             hasher: RandomState::new(),
-            with_labels: false,
+            whole: false,
             interner: Interner::default(),
             round: 0,
             pending: Vec::new(),
         }
     }
 
-    /// Says whether labels of services are kept, for the next list.
-    pub(super) fn keep_labels(&mut self, with_labels: bool) {
-        if std::mem::replace(&mut self.with_labels, with_labels) != with_labels {
+    /// Says whether what only some need of the objects is kept, for the next list.
+    pub(super) fn keep_whole(&mut self, whole: bool) {
+        if std::mem::replace(&mut self.whole, whole) != whole {
             // What is known was read otherwise.
             self.objects.values_mut().for_each(|held| held.hash = !held.hash);
         }
@@ -177,7 +177,7 @@ impl Known {
             }
             None => false,
         };
-        match self.kind.convert(identity, text, self.with_labels) {
+        match self.kind.convert(identity, text, self.whole) {
             Ok(Some(mut object)) => {
                 self.interner.share(&mut object);
                 self.faults.remove(&key);

@@ -106,10 +106,10 @@ fn services_come_again_when_their_labels_are_asked_for() {
             .collect::<Vec<_>>()
     };
     assert_eq!([labels(&mut known), labels(&mut known)], [vec![false], vec![]]);
-    known.keep_labels(true);
-    known.keep_labels(true);
+    known.keep_whole(true);
+    known.keep_whole(true);
     assert_eq!([labels(&mut known), labels(&mut known)], [vec![true], vec![]]);
-    known.keep_labels(false);
+    known.keep_whole(false);
     assert_eq!(labels(&mut known), [false]);
 }
 

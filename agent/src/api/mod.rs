@@ -31,7 +31,7 @@ mod timing;
 mod token;
 mod wire;
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime,
@@ -74,26 +74,34 @@ pub struct Wanted {
     pub proxy: bool,
     /// DNS is served.
     pub dns: bool,
-    /// What DNS needs of pods and services.
+    /// What DNS needs that not every server of names does.
     pub needs: Needs,
 }
 
-/// What DNS needs of pods and services.
+/// What DNS needs that not every server of names does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// Pods.
     pub pods: Pods,
     /// The labels of services.
     pub service_labels: bool,
+    /// Services of a set of clusters.
+    pub imports: bool,
 }
 
 impl Needs {
     /// Nothing.
-    pub const NONE: Self = Self { pods: Pods::None, service_labels: false };
-    const LABELLED: Self = Self { pods: Pods::None, service_labels: true };
+    pub const NONE: Self = Self { pods: Pods::None, service_labels: false, imports: false };
 
-    fn services(&self) -> Selection {
-        Selection::Of(Selector { with_labels: self.service_labels, ..Selector::default() })
+    /// The kinds that depend on it, and which objects of each are watched where DNS is served.
+    fn selections(&self) -> [(Kind, Selection); 4] {
+        let of = |whole| Selection::Of(Selector { whole, ..Selector::default() });
+        [
+            (Kind::Pod, self.pods.selection()),
+            (Kind::Service, of(self.service_labels)),
+            (Kind::EndpointSlice, of(self.imports)),
+            (Kind::ServiceImport, if self.imports { of(self.service_labels) } else { Selection::None }),
+        ]
     }
 }
 
@@ -101,28 +109,22 @@ impl Wanted {
     /// The kinds, and which objects of each.
     fn kinds(&self) -> Vec<(Kind, Selection)> {
         let all = || Selection::Of(Selector::default());
-        let mut kinds = vec![(Kind::Node, all()), (Kind::Pod, self.needs.pods.selection())];
-        if self.proxy || self.dns {
-            // What kube-proxy leaves out (row 1 of the behaviour table), unless DNS wants to know it.
+        let mut kinds = vec![(Kind::Node, all())];
+        if self.dns {
+            kinds.extend(self.needs.selections());
+            kinds.push((Kind::Namespace, all()));
+        } else if self.proxy {
+            // What kube-proxy leaves out (row 1 of the behaviour table), which DNS wants to know.
             let without = |labels: &str, fields: Option<&str>| {
                 let (labels, fields) = (Some(labels.to_owned()), fields.map(str::to_owned));
-                Selection::Of(Selector { labels, fields, with_labels: false })
+                Selection::Of(Selector { labels, fields, whole: false })
             };
-            let (services, slices) = if self.dns {
-                (self.needs.services(), all())
-            } else {
-                let services = "!service.kubernetes.io/service-proxy-name";
-                (
-                    without(services, Some("spec.clusterIP!=None")),
-                    without("!service.kubernetes.io/headless", None),
-                )
-            };
-            kinds.push((Kind::Service, services));
-            kinds.push((Kind::EndpointSlice, slices));
-            kinds.push((Kind::ServiceCidr, all()));
+            let services = "!service.kubernetes.io/service-proxy-name";
+            kinds.push((Kind::Service, without(services, Some("spec.clusterIP!=None"))));
+            kinds.push((Kind::EndpointSlice, without("!service.kubernetes.io/headless", None)));
         }
-        if self.dns {
-            kinds.push((Kind::Namespace, all()));
+        if self.proxy || self.dns {
+            kinds.push((Kind::ServiceCidr, all()));
         }
         kinds
     }
@@ -143,15 +145,13 @@ impl Pods {
 
 /// Says what DNS needs, at any time.
 #[derive(Clone, Debug)]
-pub struct Demand {
-    pods: watch::Sender<Selection>,
-    services: watch::Sender<Selection>,
-}
+pub struct Demand(BTreeMap<Kind, watch::Sender<Selection>>);
 
 impl Demand {
     /// This, and nothing else.
     pub fn set(&self, needs: &Needs) {
-        for (held, wanted) in [(&self.pods, needs.pods.selection()), (&self.services, needs.services())] {
+        for (kind, wanted) in needs.selections() {
+            let Some(held) = self.0.get(&kind) else { continue };
             held.send_if_modified(|held| {
                 let changed = *held != wanted;
                 *held = wanted;
@@ -182,11 +182,8 @@ impl ApiSource {
     ) -> Result<Self, prometheus::Error> {
         let kinds = wanted.kinds();
         let contacts = Arc::new(Contacts::new(kinds.iter().map(|(kind, _)| *kind))?);
-        let channel = |selection| watch::channel(selection).0;
-        let demand = Demand {
-            pods: channel(wanted.needs.pods.selection()),
-            services: channel(wanted.needs.services()),
-        };
+        let of_dns = wanted.needs.selections().into_iter().filter(|_| wanted.dns);
+        let demand = Demand(of_dns.map(|(kind, selection)| (kind, watch::channel(selection).0)).collect());
         let notices = events::inbox(contacts.clone());
         Ok(Self { kinds, servers: Arc::new(Servers::new(access)), contacts, timing, node, notices, demand })
     }
@@ -230,13 +227,8 @@ impl ApiSource {
         let (_, notices) = self.notices;
         tasks.spawn(writer.run(notices));
         for (kind, selection) in self.kinds {
-            let is_for_dns =
-                selection == Selection::Of(Selector::default()) || selection == Needs::LABELLED.services();
-            let selection = match kind {
-                Kind::Pod => self.demand.pods.subscribe(),
-                Kind::Service if is_for_dns => self.demand.services.subscribe(),
-                _ => watch::channel(selection).1,
-            };
+            let demanded = self.demand.0.get(&kind).map(watch::Sender::subscribe);
+            let selection = demanded.unwrap_or_else(|| watch::channel(selection).1);
             let feed = Feed {
                 kind,
                 selection,
@@ -287,16 +279,23 @@ mod tests {
             };
             wanted.kinds().into_iter().map(text).collect()
         };
-        assert_eq!(kinds(false, false), ["nodes", "no pods"]);
+        assert_eq!(kinds(false, false), ["nodes"]);
         let proxy = [
             "nodes",
-            "no pods",
             "services !service.kubernetes.io/service-proxy-name spec.clusterIP!=None",
             "endpointslices !service.kubernetes.io/headless",
             "servicecidrs",
         ];
         assert_eq!(kinds(true, false), proxy);
-        let all = ["nodes", "no pods", "services", "endpointslices", "servicecidrs", "namespaces"];
+        let all = [
+            "nodes",
+            "no pods",
+            "services",
+            "endpointslices",
+            "no serviceimports",
+            "namespaces",
+            "servicecidrs",
+        ];
         assert_eq!(kinds(true, true), all);
         assert_eq!(kinds(false, true), all);
     }

@@ -18,8 +18,8 @@ pub(super) struct Selector {
     pub(super) labels: Option<String>,
     /// By fields.
     pub(super) fields: Option<String>,
-    /// Labels of services are kept: selects nothing, but another list is needed for it, too.
-    pub(super) with_labels: bool,
+    /// What only some need is kept ([`super::Kind::convert`]): selects nothing, but another list is needed for it, too.
+    pub(super) whole: bool,
 }
 
 impl Selector {

@@ -89,6 +89,7 @@ impl Config {
             cni_conf_dir,
             attach: settings.attach.unwrap_or_default(),
             cluster_domain: settings.cluster_domain.unwrap_or_else(|| "cluster.local".to_owned()),
+            dns_multicluster_zones: settings.dns_multicluster_zones.unwrap_or_default(),
             cluster_dns: settings.cluster_dns.unwrap_or_default(),
             dns_service: settings
                 .dns_service

@@ -79,6 +79,8 @@ pub struct Config {
     pub cni_conf_dir: Option<PathBuf>,
     pub attach: AttachMode,
     pub cluster_domain: String,
+    /// Domains of services of a set of clusters.
+    pub dns_multicluster_zones: Vec<String>,
     /// Empty: those of the service.
     pub cluster_dns: Vec<IpAddr>,
     pub dns_service: ObjectName,

@@ -150,6 +150,10 @@ pub struct Settings {
     /// The domain of the cluster's names [default: cluster.local]
     #[arg(long, value_name = "DOMAIN")]
     pub cluster_domain: Option<String>,
+    /// Domains in which DNS names services of a set of clusters (ServiceImports), such as clusterset.local; a Corefile says it
+    /// with multicluster
+    #[arg(long, value_name = "DOMAIN,..", value_delimiter = ',')]
+    pub dns_multicluster_zones: Option<Vec<String>>,
     /// The addresses at which pods reach the cluster's DNS [default: those of the service --dns-service]
     #[arg(long = "cluster-dns", value_name = "ADDRESS,..", value_delimiter = ',')]
     #[serde(rename = "clusterDNS")]
@@ -338,7 +342,7 @@ impl Settings {
             node_name, kube_proxy_config, tcp_established_timeout, tcp_close_wait_timeout, udp_timeout, udp_stream_timeout,
             masquerade_all, detect_local, cluster_cidrs, guard_node_ports, manifests, kubeconfig, api_servers, api_idle_timeout, publish_pod_status, state_dir, handover_wait, bpffs_dir, cgroup_root, sysctl_dir, datapath_object,
             flow_entries, bridge, uplinks, mtu, service_cidrs, non_masquerade_cidrs, overlay, vxlan_id,
-            vxlan_port, node_port_addresses, cni_conf_dir, cni_conflist, attach, cluster_domain,
+            vxlan_port, node_port_addresses, cni_conf_dir, cni_conflist, attach, cluster_domain, dns_multicluster_zones,
             cluster_dns, dns_service, dns_upstreams, resolv_conf, dns_ttl, corefile, dns_allow_from,
             dns_health_address, dns_ready_address, dns_metrics_address, dns_lameduck, proxy, dns, routes, fast_path,
             healthz_address, metrics_address, program_stats, resync_period, log_format, log_level, nf_conntrack,

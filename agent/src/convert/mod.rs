@@ -6,12 +6,14 @@
 
 mod error;
 mod field;
+mod import;
 mod node;
 mod pod;
 mod service;
 mod slice;
 
 pub use error::{ConvertError, Problem};
+pub use import::{KubeImport, import};
 pub use node::{namespace, node, service_cidr};
 pub use pod::{Readiness, pod};
 pub use service::{service, service_families};

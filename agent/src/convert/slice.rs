@@ -9,6 +9,7 @@ use super::{
     ConvertError, Problem,
     error::Subject,
     field::{address, object_name, port, protocol},
+    import::imported,
 };
 
 /// The label that says whose endpoints a slice holds.
@@ -18,12 +19,16 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// The annotation that says when the change that led to this slice happened (row 42 of the behaviour table).
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-/// Converts an EndpointSlice; `None` for those that are no business of a service's (no service label) or
+/// Converts an EndpointSlice; `None` for those that belong neither to a service nor to an import (no such label), or
 /// that hold host names instead of addresses (`addressType: FQDN`).
 pub fn slice(object: &KubeSlice) -> Result<Option<EndpointSlice>, ConvertError> {
     let (subject, name) = object_name("EndpointSlice", &object.metadata)?;
     let label = |label| object.metadata.labels.as_ref().and_then(|labels| labels.get(label));
-    let Some(service) = label(SERVICE_LABEL).filter(|service| !service.is_empty()) else { return Ok(None) };
+    let service = label(SERVICE_LABEL).filter(|service| !service.is_empty());
+    let imported = imported(&object.metadata, &name.namespace);
+    if service.is_none() && imported.is_none() {
+        return Ok(None);
+    }
     let family = match object.address_type.as_str() {
         "IPv4" => IpFamily::V4,
         "IPv6" => IpFamily::V6,
@@ -35,7 +40,8 @@ pub fn slice(object: &KubeSlice) -> Result<Option<EndpointSlice>, ConvertError> 
         }
     };
     Ok(Some(EndpointSlice {
-        service: ObjectName::new(name.namespace.clone(), service.as_str()),
+        service: service.map(|service| ObjectName::new(name.namespace.clone(), service.as_str())),
+        imported,
         headless: label(HEADLESS_LABEL).is_some(),
         family,
         ports: ports(&subject, object)?,

@@ -204,7 +204,7 @@ fn a_slice_in_full() {
     }))
     .unwrap()
     .unwrap();
-    assert_eq!((slice.service.to_string(), slice.family), ("shop/web".into(), IpFamily::V4));
+    assert_eq!((slice.service.unwrap().to_string(), slice.family), ("shop/web".into(), IpFamily::V4));
     let ports: Vec<_> = slice.ports.iter().map(|port| (&*port.name, port.port)).collect();
     assert_eq!(ports, [("http", 80), ("", 53)], "a port without a number is left out");
     let [first, second] = &slice.endpoints[..] else { panic!("two endpoints") };
@@ -215,6 +215,23 @@ fn a_slice_in_full() {
     assert_eq!((second.ready, second.serving, second.terminating), (true, true, false), "what nil means");
     assert_eq!(second.pod, None);
     assert!(slice.last_change.is_some());
+}
+
+#[test]
+fn a_slice_may_be_an_imports() {
+    let of = |labels: Value| {
+        of_slice(json!({"metadata": {"name": "web-1", "namespace": "shop", "labels": labels}})).unwrap()
+    };
+    let (far, cluster) =
+        ("multicluster.kubernetes.io/service-name", "multicluster.kubernetes.io/source-cluster");
+    let slice = of(json!({(far): "web", (cluster): "one"})).unwrap();
+    let imported = slice.imported.unwrap();
+    assert_eq!((imported.service.to_string().as_str(), &*imported.cluster), ("shop/web", "one"));
+    assert_eq!(slice.service, None);
+    let slice = of(json!({(far): "web", "kubernetes.io/service-name": "derived-1"})).unwrap();
+    assert_eq!(slice.service.unwrap().to_string(), "shop/derived-1");
+    assert!(slice.imported.unwrap().cluster.is_empty());
+    assert_eq!(of(json!({(cluster): "one"})), None);
 }
 
 #[test]

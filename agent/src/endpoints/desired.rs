@@ -50,7 +50,8 @@ pub fn desired<'a>(
             *number += 1;
             EndpointSlice {
                 name: slice_name(&service.name, family, *number),
-                service: service.name.clone(),
+                service: Some(service.name.clone()),
+                imported: None,
                 headless: service.headless,
                 family,
                 ports: ports

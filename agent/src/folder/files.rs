@@ -104,6 +104,7 @@ impl fmt::Display for Title<'_> {
             ObjectKey::Pod(name) => write!(f, "Pod {name}"),
             ObjectKey::Namespace(name) => write!(f, "Namespace {name}"),
             ObjectKey::ServiceCidr(name) => write!(f, "ServiceCIDR {name}"),
+            ObjectKey::ServiceImport(name) => write!(f, "ServiceImport {name}"),
         }
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::{
 use sluice_model::{IpFamily, Object};
 
 use super::located::Located;
-use crate::convert::{self, ConvertError, Readiness};
+use crate::convert::{self, ConvertError, KubeImport, Readiness};
 
 /// An object of a manifest, with what folder mode needs beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +120,11 @@ impl Manifest {
                     Ok(convert::slice(object)?.map(|slice| (Object::EndpointSlice(slice), None)))
                 });
             }
+            ("multicluster.x-k8s.io/v1alpha1" | "multicluster.x-k8s.io/v1beta1", "ServiceImport") => {
+                self.object(value, offset, |object: &KubeImport| {
+                    Ok(Some((Object::ServiceImport(convert::import(object)?), None)))
+                });
+            }
             // Any list, `v1 List` as well as `v1 ServiceList`: its elements say themselves what they are.
             (_, kind) if kind.ends_with("List") && value.get("items").is_some() => {
                 for element in value.get("items").map(Located::elements).unwrap_or_default() {
@@ -222,6 +227,28 @@ mod tests {
         assert_eq!(names(&manifest), ["Service(default/web)", "Namespace(\"shop\")", "Pod(shop/p)"]);
         assert_eq!(manifest.ignored, ["apps/v1 Deployment"]);
         assert_eq!(manifest.entries[0].line, 3);
+    }
+
+    #[test]
+    fn services_of_a_set_of_clusters() {
+        let text = "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceImport\nmetadata: {name: far}\nspec:\n  type: \
+                    ClusterSetIP\n  ips: [10.112.0.1]\n  ports:\n  - {name: http, port: 80}\n";
+        let beta = text.replace("v1alpha1", "v1beta1").replace("far", "near");
+        let manifest = Manifest::parse(&format!("{text}---\n{beta}"));
+        assert_eq!(names(&manifest), ["ServiceImport(default/far)", "ServiceImport(default/near)"]);
+        for (good, bad, said) in [
+            (
+                "ClusterSetIP",
+                "Other",
+                "line 5: ServiceImport default/far: spec.type: \"Other\" is not one of",
+            ),
+            ("10.112.0.1", "10.112.0", "line 6: ServiceImport default/far: spec.ips[0]: \"10.112.0\" is not"),
+            ("port: 80", "port: 0", "line 8: ServiceImport default/far: spec.ports[0].port: 0 is not a port"),
+            ("port: 80", "port: http", "line 8: ServiceImport far: spec.ports[0].port: invalid type"),
+        ] {
+            let complaint = Manifest::parse(&text.replace(good, bad)).complaints[0].to_string();
+            assert!(complaint.starts_with(said), "{complaint}");
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn abroad(found: &Found, plain: &BTreeSet<String>, snapshot: &Snapshot) -> A
         abroad.devices.insert(device.clone());
         abroad.networks.insert(route.destination, flags);
     }
-    let outside = snapshot.slices.values().flatten().flat_map(|slice| outside_of(slice));
+    let outside = snapshot.slices.iter().flat_map(|slice| outside_of(slice));
     for address in outside.map(IpNet::from) {
         let around = |network: &IpNet| network.prefix_len() > 0 && network.contains(&address);
         if !abroad.networks.keys().any(around) {
@@ -100,9 +100,9 @@ pub fn unseen(
     let seen: BTreeSet<IpAddr> =
         attachments.iter().flat_map(|attachment| attachment.addresses.iter().map(IpNet::addr)).collect();
     let is_here = |endpoint: &&Endpoint| endpoint.node.as_deref() == Some(node) && endpoint.ready;
-    let endpoints = snapshot.slices.values().flatten().flat_map(|slice| {
+    let endpoints = snapshot.slices.iter().flat_map(|slice| {
         let here = slice.endpoints.iter().filter(is_here);
-        here.filter_map(|endpoint| Some((*endpoint.addresses.first()?, slice.service.to_string())))
+        here.filter_map(|endpoint| Some((*endpoint.addresses.first()?, slice.service.as_ref()?.to_string())))
     });
     endpoints.filter(|(address, _)| !seen.contains(address) && !own.contains(address)).collect()
 }

@@ -62,7 +62,8 @@ fn slice(name: &str, endpoints: &[(&str, Option<&str>)]) -> EndpointSlice {
     };
     EndpointSlice {
         name: ObjectName::new("default", name),
-        service: ObjectName::new("default", name),
+        service: Some(ObjectName::new("default", name)),
+        imported: None,
         headless: false,
         family: IpFamily::V4,
         ports: Vec::<EndpointPort>::new(),

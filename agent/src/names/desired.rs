@@ -119,7 +119,11 @@ fn pods(dns: &DnsConfig) -> Pods {
 
 /// What the server must know beside names, addresses and ports.
 pub(super) fn needs(dns: &DnsConfig) -> Needs {
-    Needs { pods: pods(dns), service_labels: dns.exposure.labels.is_some() }
+    Needs {
+        pods: pods(dns),
+        service_labels: dns.exposure.labels.is_some(),
+        imports: !dns.multicluster_zones.is_empty(),
+    }
 }
 
 /// What the server should be like. `local`: this node's addresses.
@@ -141,6 +145,7 @@ pub(super) fn wanted(
     };
     let base = DnsConfig {
         zone: config.cluster_domain.clone(),
+        multicluster_zones: config.dns_multicluster_zones.clone(),
         ttl: config.dns_ttl,
         upstreams,
         networks: networks.into_iter().collect(),
@@ -234,6 +239,21 @@ mod tests {
         assert_eq!(of(Some(&with("insecure"))), Pods::On("one".into()));
         assert_eq!(of(Some(&with("verified"))), Pods::All);
         assert_eq!(pods(&DnsConfig { autopath: false, ..DnsConfig::default() }), Pods::None);
+    }
+
+    #[test]
+    fn imports_are_asked_for_where_a_zone_of_a_set_of_clusters_is_named() {
+        let zones =
+            |settings: &mut Settings| settings.dns_multicluster_zones = Some(vec!["a.test".to_owned()]);
+        let (plain, set) = (config(|_| {}), config(zones));
+        let text = ".:53 {\n kubernetes cluster.local b.test {\n multicluster b.test\n }\n}";
+        for (config, corefile, zones) in
+            [(&plain, None, &[][..]), (&set, None, &["a.test"]), (&plain, Some(text), &["b.test"])]
+        {
+            let dns = wanted(config, corefile, &Snapshot::default(), &BTreeSet::new()).unwrap().dns;
+            assert_eq!(dns.multicluster_zones, zones);
+            assert_eq!(needs(&dns).imports, !zones.is_empty());
+        }
     }
 
     #[test]

@@ -134,7 +134,14 @@ pub(super) mod tests {
         let settings =
             Settings { node_name: Some("one".into()), manifests: Some("/m".into()), ..Settings::default() };
         let config = Config::new(settings).unwrap();
-        let found = found(&[("lo", 1), ("eth0", 2), ("sluice-svc", 4), ("sluice00000001", 7), ("sluice00000004", 8), ("veth9", 9)]);
+        let found = found(&[
+            ("lo", 1),
+            ("eth0", 2),
+            ("sluice-svc", 4),
+            ("sluice00000001", 7),
+            ("sluice00000004", 8),
+            ("veth9", 9),
+        ]);
         let facts = Facts {
             uplinks: ["eth0".to_owned()].into(),
             sources: BTreeMap::new(),

@@ -299,7 +299,7 @@ fn rights_that_are_missing_keep_back_only_what_cannot_be_done_without() {
     let forbid = |kinds: &[&'static str]| server.script.lock().unwrap().forbidden = kinds.to_vec();
     let start = || {
         let settings = ApiSettings { servers: vec![server.address.clone()], ..ApiSettings::default() };
-        let needs = Needs { pods: Pods::On("one".into()), service_labels: false };
+        let needs = Needs { pods: Pods::On("one".into()), ..Needs::NONE };
         let wanted = Wanted { proxy: true, dns: true, needs };
         Source::of(settings, impatient(), wanted)
     };
@@ -346,17 +346,48 @@ fn events_are_written_once_for_the_object_that_they_concern() {
     assert_eq!((&second["type"], &second["reportingInstance"]), (&"Warning".into(), &"one".into()));
 }
 
+/// A source for a server of names.
+fn with_dns(server: &Server, needs: Needs) -> Source {
+    let settings = ApiSettings { servers: vec![server.address.clone()], ..ApiSettings::default() };
+    Source::of(settings, impatient(), Wanted { proxy: true, dns: true, needs })
+}
+
+#[test]
+fn imports_are_watched_where_somebody_asks_and_the_api_has_them() {
+    let [beta, alpha] = *Kind::ServiceImport.paths() else { panic!("two versions") };
+    let server = Server::start();
+    let absent = |paths: &[&'static str]| server.script.lock().unwrap().absent = paths.to_vec();
+    let asked = || server.script.lock().unwrap().imports.clone();
+    absent(&[beta, alpha]);
+    let _watch = server.watch(&[end_of_list("Node", "3")]);
+    let source = with_dns(&server, Needs { imports: true, ..Needs::NONE });
+    source.updates.recv_timeout(LIMIT).unwrap();
+    assert_eq!(asked().len(), 0, "nothing waits for a kind that is not there");
+    absent(&[beta]);
+    let list = wait("list of imports", || asked().first().cloned());
+    assert_eq!((&*list.path, list.is_streamed_list()), (alpha, true), "the older version");
+
+    let server = Server::start();
+    let _watch = server.watch(&[end_of_list("Node", "3")]);
+    let asked = || server.script.lock().unwrap().imports.clone();
+    let source = with_dns(&server, Needs::NONE);
+    source.updates.recv_timeout(LIMIT).unwrap();
+    assert_eq!(asked().len(), 0, "nobody asks for them");
+    source.demand.set(&Needs { imports: true, ..Needs::NONE });
+    assert_eq!(wait("list of imports", || asked().first().cloned()).path, beta, "the newest version");
+}
+
 #[test]
 fn pods_are_watched_as_far_as_somebody_asks_for_them() {
     let server = Server::start();
     let _watch = server.watch(&[end_of_list("Node", "3")]);
-    let source = Source::start(&[&server]);
+    let source = with_dns(&server, Needs::NONE);
     source.updates.recv_timeout(LIMIT).unwrap();
     let asked = || server.script.lock().unwrap().pods.clone();
     assert_eq!(asked().len(), 0, "nobody asks for pods");
     for (pods, selector) in [(Pods::On("one".into()), Some("spec.nodeName%3Done")), (Pods::All, None)] {
         let before = asked().len();
-        let needs = Needs { pods, service_labels: false };
+        let needs = Needs { pods, ..Needs::NONE };
         source.demand.set(&needs);
         source.demand.set(&needs);
         let last = wait("list of pods", || asked().get(before).cloned());

@@ -61,6 +61,10 @@ pub(crate) struct Script {
     /// What was asked of Pods.
     pub(crate) pods: Vec<Asked>,
     pub(crate) answers: VecDeque<Answer>,
+    /// What was asked of ServiceImports.
+    pub(crate) imports: Vec<Asked>,
+    /// Paths that lead nowhere.
+    pub(crate) absent: Vec<&'static str>,
     /// Kinds that nobody may see.
     pub(crate) forbidden: Vec<&'static str>,
     /// Events that were written, with the paths that they were written to.
@@ -146,7 +150,8 @@ pub(crate) async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Re
     let asked = Asked { path, parameters, token };
     if asked.path != "/api/v1/nodes" {
         // Nothing there, and nothing ever happens.
-        if asked.path.ends_with("servicecidrs") {
+        let is_absent = script.lock().unwrap().absent.contains(&&*asked.path);
+        if asked.path.ends_with("servicecidrs") || is_absent {
             return (StatusCode::NOT_FOUND, status(404, "NotFound")).into_response();
         }
         if script.lock().unwrap().forbidden.iter().any(|kind| asked.path.ends_with(kind)) {
@@ -154,6 +159,9 @@ pub(crate) async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Re
         }
         if asked.path.ends_with("pods") {
             script.lock().unwrap().pods.push(asked.clone());
+        }
+        if asked.path.ends_with("serviceimports") {
+            script.lock().unwrap().imports.push(asked.clone());
         }
         let kind = if asked.path.ends_with("endpointslices") { "EndpointSlice" } else { "Service" };
         let lines = if asked.is_streamed_list() { vec![end_of_list(kind, "1")] } else { Vec::new() };

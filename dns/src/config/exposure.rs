@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use sluice_model::{Service, Snapshot};
+use sluice_model::Snapshot;
 
 /// Which namespaces and services have names; all of them by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,9 +25,9 @@ impl Exposure {
             })
     }
 
-    /// Whether a service of a namespace that has names has a name.
-    pub(crate) fn has_service(&self, service: &Service) -> bool {
-        self.labels.as_ref().is_none_or(|selector| match &service.labels {
+    /// Whether a service with these labels, of a namespace that has names, has a name.
+    pub(crate) fn has_labels(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        self.labels.as_ref().is_none_or(|selector| match labels {
             Some(labels) => selector.matches(labels),
             None => selector.matches(&BTreeMap::new()),
         })

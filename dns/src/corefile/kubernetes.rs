@@ -6,7 +6,7 @@ use super::{
     syntax::{Directive, Setting},
     values, wrong,
 };
-use crate::{InvalidSelector, PodRecords, Selector};
+use crate::{InvalidSelector, PodRecords, Selector, name::WireName};
 
 impl Block<'_> {
     pub(super) fn kubernetes(&mut self, directive: &Directive, corefile: &mut Corefile) -> Result<()> {
@@ -19,12 +19,15 @@ impl Block<'_> {
             [] => keys.filter(|zone| zone != ".").collect(),
             words => words.to_vec(),
         };
-        let mut own = zones.iter().filter(|zone| !is_reverse(zone));
-        if let Some(zone) = own.next() {
-            corefile.config.zone.clone_from(zone);
-        }
-        corefile.config.more_zones = own.cloned().collect();
         let config = &mut corefile.config;
+        config.multicluster_zones = multicluster(directive, &zones)?;
+        // The first is the one that reverse names and search paths lead to.
+        let is_own = |zone: &&String| !is_reverse(zone) && !config.multicluster_zones.contains(zone);
+        let mut own = zones.iter().filter(is_own);
+        if let Some(zone) = own.next() {
+            config.zone.clone_from(zone);
+        }
+        config.more_zones = own.cloned().collect();
         config.ttl = 5;
         config.pods = PodRecords::Disabled;
         // Without a reverse domain the reverse names that are not ours are others'.
@@ -42,6 +45,8 @@ impl Block<'_> {
                 ("ttl", [seconds]) => config.ttl = option_parsed(option, seconds, "seconds")?,
                 ("endpoint_pod_names", []) => config.endpoint_pod_names = true,
                 ("noendpoints", []) => config.endpoints = false,
+                ("zonal", []) => config.zonal = true,
+                ("multicluster", [_, ..]) => {}
                 ("ignore", [what]) if what == "empty_service" => config.ignore_empty_services = true,
                 ("namespaces", names) if !names.is_empty() => {
                     config.exposure.namespaces.extend(names.iter().cloned());
@@ -73,8 +78,29 @@ impl Block<'_> {
                 _ => return Err(unknown(option)),
             }
         }
+        let zonal = directive.options.iter().find(|option| option.name == "zonal");
+        if let Some(option) = zonal.filter(|_| !config.endpoints) {
+            return Err(bad_option(option, "is about endpoints, and noendpoints says that there are none"));
+        }
         Ok(())
     }
+}
+
+/// The domains of imports, as the directive writes them, of which it is one.
+fn multicluster(directive: &Directive, zones: &[String]) -> Result<Vec<String>> {
+    let mut named = Vec::new();
+    for option in directive.options.iter().filter(|option| option.name == "multicluster") {
+        for word in &option.words {
+            let is_same = |zone: &&String| {
+                WireName::parse(zone).is_some_and(|name| Some(name) == WireName::parse(word))
+            };
+            let zone = zones.iter().find(is_same);
+            let zone =
+                zone.ok_or_else(|| bad_option(option, format!("{word:?} is no domain of kubernetes")))?;
+            named.push(zone.clone());
+        }
+    }
+    Ok(named)
 }
 
 fn is_reverse(zone: &str) -> bool {

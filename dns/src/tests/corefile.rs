@@ -269,7 +269,7 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n transfer {\n to here\n }\n}", "line 3: to: \"to here\" is not supported"),
         (
             ". {\n kubernetes a.test {\n multicluster b\n }\n}",
-            "line 3: multicluster: \"multicluster b\" is not supported",
+            "line 3: multicluster: \"b\" is no domain of kubernetes",
         ),
         (
             ". {\n forward . tls://dns.test\n}",

@@ -34,6 +34,13 @@ pub(super) fn any_object() -> impl Strategy<Value = Object> {
         name.prop_map(|n| headless(&n)),
         (name, name).prop_map(|(n, to)| external(&n, &to.replace('/', "."))),
         "[a-c]".prop_map(|n| namespace(&n)),
+        (name, 0_u8..3).prop_map(|(n, a)| {
+            let address = format!("10.112.0.{a}");
+            let addresses = [&*address];
+            import(&n, if a == 0 { &[] } else { &addresses }, &["a/TCP/1"])
+        }),
+        ("[w-z]", name, "[ab]?", proptest::collection::vec(endpoint.clone(), 0..4))
+            .prop_map(|(n, of, c, e)| slice_from(&c, &n, &of, &["a/TCP/1"], &refs(&e))),
         ("[s-v]", name, proptest::collection::vec(port, 0..3), proptest::collection::vec(endpoint, 0..4))
             .prop_map(|(n, of, p, e)| slice(&n, &of, &refs(&p), &refs(&e))),
     ]
@@ -93,7 +100,9 @@ proptest! {
     fn many_small_changes_come_to_the_same_as_one(
         steps in proptest::collection::vec((any_object(), any::<bool>()), 1..40),
     ) {
-        let fixture = Fixture::new(&config());
+        let multicluster_zones = vec!["clusterset.local".to_owned()];
+        let config = DnsConfig { multicluster_zones, zonal: true, ..config() };
+        let fixture = Fixture::new(&config);
         let mut snapshot = sluice_model::Snapshot::default();
         fixture.publisher.publish(&snapshot, &Changes::everything());
         for (object, is_there) in steps {
@@ -105,7 +114,7 @@ proptest! {
             }
             fixture.publisher.publish(&snapshot, &changes);
         }
-        let fresh = Fixture::new(&config());
+        let fresh = Fixture::new(&config);
         fresh.publisher.publish(&snapshot, &Changes::everything());
         prop_assert!(fixture.publisher.zone() == fresh.publisher.zone());
         let keys = snapshot.services.keys().filter_map(service_key).count();

@@ -18,8 +18,10 @@ use crate::{
 pub(crate) struct Origin {
     /// The cluster's domain: the one that reverse names and search paths lead to.
     pub(crate) name: WireName,
-    /// Further domains that have the same names, the longest first.
+    /// Further domains, the longest first: those that have the same names, and those of imports.
     pub(crate) others: Box<[WireName]>,
+    /// Those of imports alone; reverse names lead to the first.
+    pub(crate) multicluster: Box<[WireName]>,
     /// How records are made.
     pub(crate) options: RecordOptions,
     /// Pod records.
@@ -45,13 +47,19 @@ pub(crate) struct Origin {
 impl Origin {
     /// What a configuration says, of a server at these addresses.
     pub(crate) fn new(name: WireName, config: &DnsConfig, addresses: &[IpAddr]) -> Self {
-        let mut others: Vec<_> = config.more_zones.iter().filter_map(|zone| WireName::parse(zone)).collect();
-        others.retain(|other| *other != name);
+        let names = |zones: &[String]| -> Vec<_> {
+            zones.iter().filter_map(|zone| WireName::parse(zone)).filter(|zone| *zone != name).collect()
+        };
+        let multicluster = names(&config.multicluster_zones);
+        let mut others = names(&config.more_zones);
+        others.retain(|other| !multicluster.contains(other));
+        others.extend(multicluster.iter().cloned());
         others.sort_unstable_by_key(|zone| std::cmp::Reverse(zone.as_bytes().len()));
         let (v4, v6) = addresses.iter().partition(|address| address.is_ipv4());
         Self {
             name,
             others: others.into(),
+            multicluster: multicluster.into(),
             options: RecordOptions::new(config),
             pods: config.pods,
             exposure: config.exposure.clone(),
@@ -95,6 +103,11 @@ impl Origin {
     /// The cluster's domain that a name is below; the first where it is below none.
     pub(crate) fn domain_of(&self, name: &QueryName) -> &WireName {
         self.above(name).map_or(&self.name, |(_, domain)| domain)
+    }
+
+    /// Whether a domain is one of imports.
+    pub(crate) fn is_multicluster(&self, domain: &WireName) -> bool {
+        self.multicluster.contains(domain)
     }
 
     /// Whether a name must not be answered before the cluster is known.

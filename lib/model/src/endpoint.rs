@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
-use crate::{IpFamily, ObjectName, PortName, Protocol};
+use crate::{Imported, IpFamily, ObjectName, PortName, Protocol};
 
 /// One port that every endpoint of a slice listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +52,10 @@ pub struct Endpoint {
 pub struct EndpointSlice {
     /// Namespace and name of the slice.
     pub name: ObjectName,
-    /// The service it belongs to (label `kubernetes.io/service-name`).
-    pub service: ObjectName,
+    /// The service it belongs to (label `kubernetes.io/service-name`); a slice of an imported service need have none.
+    pub service: Option<ObjectName>,
+    /// What makes it a slice of an imported service; `None` where it is none, or nobody asks for those.
+    pub imported: Option<Box<Imported>>,
     /// The label `service.kubernetes.io/headless` is present: for DNS only, whatever the service says by now.
     pub headless: bool,
     /// `addressType`.

@@ -14,13 +14,16 @@
 //! so that a consumer can do work in proportion to what changed.
 
 mod endpoint;
+mod import;
 mod name;
 mod node;
 mod pod;
 mod service;
+mod slices;
 mod snapshot;
 
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints};
+pub use import::{Imported, ServiceImport};
 pub use name::{InvalidName, ObjectName};
 pub use node::{Node, NodeAddress, NodeAddressKind, ServiceCidr};
 pub use pod::{ContainerPort, Namespace, Pod};
@@ -28,4 +31,5 @@ pub use service::{
     IpFamily, LoadBalancerIngress, PortName, Protocol, Service, ServiceKind, ServicePort, TargetPort,
     TrafficPolicy, UnknownProtocol,
 };
+pub use slices::Slices;
 pub use snapshot::{Changes, Object, ObjectKey, Snapshot};

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{EndpointSlice, Namespace, Node, ObjectName, Pod, Service, ServiceCidr};
+use crate::{EndpointSlice, Namespace, Node, ObjectName, Pod, Service, ServiceCidr, ServiceImport, Slices};
 
 /// Everything that is known of the cluster at one moment.
 ///
@@ -17,9 +17,8 @@ use crate::{EndpointSlice, Namespace, Node, ObjectName, Pod, Service, ServiceCid
 pub struct Snapshot {
     /// Services by name.
     pub services: BTreeMap<ObjectName, Arc<Service>>,
-    /// Slices by the service they belong to, in the order of their own names. A list: almost all services have one
-    /// or two, for which a map would take more memory than they do.
-    pub slices: BTreeMap<ObjectName, Vec<Arc<EndpointSlice>>>,
+    /// Slices by the service they belong to.
+    pub slices: Slices,
     /// Nodes by name.
     pub nodes: BTreeMap<Arc<str>, Arc<Node>>,
     /// Pods by name.
@@ -28,8 +27,10 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
     /// ServiceCIDRs by name.
     pub service_cidrs: BTreeMap<Arc<str>, Arc<ServiceCidr>>,
-    /// Which service each slice is held under, so that a removal costs no search.
-    slice_services: BTreeMap<ObjectName, ObjectName>,
+    /// Services of a set of clusters, by name.
+    pub imports: BTreeMap<ObjectName, Arc<ServiceImport>>,
+    /// Slices by the import they belong to; one may be a service's, too.
+    pub imported: Slices,
 }
 
 /// An object of any kind that a snapshot holds.
@@ -42,6 +43,7 @@ pub enum Object {
     Pod(Pod),
     Namespace(Namespace),
     ServiceCidr(ServiceCidr),
+    ServiceImport(ServiceImport),
 }
 
 /// What names an object within a snapshot.
@@ -54,6 +56,7 @@ pub enum ObjectKey {
     Pod(ObjectName),
     Namespace(Arc<str>),
     ServiceCidr(Arc<str>),
+    ServiceImport(ObjectName),
 }
 
 impl Object {
@@ -66,6 +69,7 @@ impl Object {
             Self::Pod(o) => ObjectKey::Pod(o.name.clone()),
             Self::Namespace(o) => ObjectKey::Namespace(o.name.clone()),
             Self::ServiceCidr(o) => ObjectKey::ServiceCidr(o.name.clone()),
+            Self::ServiceImport(o) => ObjectKey::ServiceImport(o.name.clone()),
         }
     }
 }
@@ -85,6 +89,8 @@ pub struct Changes {
     pub namespaces: BTreeSet<Arc<str>>,
     /// ServiceCIDRs that changed.
     pub service_cidrs: BTreeSet<Arc<str>>,
+    /// Imports that changed, or whose endpoints did.
+    pub imports: BTreeSet<ObjectName>,
 }
 
 impl Changes {
@@ -111,15 +117,15 @@ impl Snapshot {
                 }
             }
             Object::EndpointSlice(o) => {
-                let (name, service) = (o.name.clone(), o.service.clone());
-                // A slice whose label moved to another service leaves the one it was in.
-                if self.slice_services.get(&name).is_some_and(|held| *held != service) {
-                    self.remove_slice(&name, changes);
-                }
-                self.slice_services.insert(name.clone(), service.clone());
-                if put_slice(self.slices.entry(service.clone()).or_default(), o) {
-                    changes.services.insert(service);
-                }
+                let slice = Arc::new(o);
+                let Changes { services, imports, .. } = changes;
+                self.slices.put(slice.service.as_ref(), &slice, |name| {
+                    services.insert(name);
+                });
+                let import = slice.imported.as_ref().map(|imported| &imported.service);
+                self.imported.put(import, &slice, |name| {
+                    imports.insert(name);
+                });
             }
             Object::Node(o) => {
                 let name = o.name.clone();
@@ -145,6 +151,12 @@ impl Snapshot {
                     changes.service_cidrs.insert(name);
                 }
             }
+            Object::ServiceImport(o) => {
+                let name = o.name.clone();
+                if put(&mut self.imports, name.clone(), o) {
+                    changes.imports.insert(name);
+                }
+            }
         }
     }
 
@@ -156,7 +168,15 @@ impl Snapshot {
                     changes.services.insert(name.clone());
                 }
             }
-            ObjectKey::EndpointSlice(name) => self.remove_slice(name, changes),
+            ObjectKey::EndpointSlice(name) => {
+                let Changes { services, imports, .. } = changes;
+                self.slices.remove(name, |name| {
+                    services.insert(name);
+                });
+                self.imported.remove(name, |name| {
+                    imports.insert(name);
+                });
+            }
             ObjectKey::Node(name) => {
                 if self.nodes.remove(name).is_some() {
                     changes.nodes.insert(name.clone());
@@ -177,6 +197,11 @@ impl Snapshot {
                     changes.service_cidrs.insert(name.clone());
                 }
             }
+            ObjectKey::ServiceImport(name) => {
+                if self.imports.remove(name).is_some() {
+                    changes.imports.insert(name.clone());
+                }
+            }
         }
     }
 
@@ -187,18 +212,7 @@ impl Snapshot {
 
     /// The slices of a service, by the slices' names.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.slices.get(service).into_iter().flatten()
-    }
-
-    fn remove_slice(&mut self, slice: &ObjectName, changes: &mut Changes) {
-        let Some(service) = self.slice_services.remove(slice) else { return };
-        if let Some(held) = self.slices.get_mut(&service) {
-            held.retain(|held| held.name != *slice);
-            if held.is_empty() {
-                self.slices.remove(&service);
-            }
-        }
-        changes.services.insert(service);
+        self.slices.of(service)
     }
 }
 
@@ -213,28 +227,22 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: K, value: V) ->
     }
 }
 
-/// The same for a slice in its service's list.
-fn put_slice(list: &mut Vec<Arc<EndpointSlice>>, slice: EndpointSlice) -> bool {
-    match list.binary_search_by(|held| held.name.cmp(&slice.name)) {
-        Ok(at) if *list[at] == slice => return false,
-        Ok(at) => list[at] = Arc::new(slice),
-        Err(at) => {
-            list.reserve_exact(1);
-            list.insert(at, Arc::new(slice));
-        }
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::IpFamily;
+    use crate::{Imported, IpFamily};
 
     fn slice(name: &str, service: &str) -> Object {
+        of(name, Some(service), None)
+    }
+
+    fn of(name: &str, service: Option<&str>, import: Option<&str>) -> Object {
+        let owner = |name| ObjectName::new("default", name);
+        let imported = |import| Box::new(Imported { service: owner(import), cluster: "one".into() });
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("default", name),
-            service: ObjectName::new("default", service),
+            service: service.map(owner),
+            imported: import.map(imported),
             headless: false,
             family: IpFamily::V4,
             ports: Vec::new(),
@@ -265,6 +273,23 @@ mod tests {
         assert_eq!(snapshot.slices_of(&ObjectName::new("default", "new")).count(), 1);
 
         snapshot.remove(&ObjectKey::EndpointSlice(ObjectName::new("default", "s")), &mut changes);
+        assert_eq!(snapshot, Snapshot::default());
+    }
+    #[test]
+    fn a_slice_may_be_a_services_and_an_imports() {
+        let mut snapshot = Snapshot::default();
+        let mut changed = |object| {
+            let mut changes = Changes::default();
+            snapshot.apply(object, &mut changes);
+            (changes.services.len(), changes.imports.len())
+        };
+        assert_eq!(changed(of("s", None, Some("far"))), (0, 1));
+        assert_eq!(changed(of("s", Some("derived"), Some("far"))), (1, 1));
+        assert_eq!(changed(of("s", Some("derived"), Some("far"))), (0, 0));
+        assert_eq!(changed(of("s", Some("derived"), None)), (1, 1));
+        let far = ObjectName::new("default", "far");
+        assert_eq!(snapshot.imported.of(&far).count(), 0);
+        snapshot.remove(&ObjectKey::EndpointSlice(ObjectName::new("default", "s")), &mut Changes::default());
         assert_eq!(snapshot, Snapshot::default());
     }
 }

@@ -80,7 +80,8 @@ fn slice_object(step: &Step, endpoints: &BTreeSet<u8>) -> EndpointSlice {
     let draining = step.draining.difference(endpoints).map(|last| endpoint(last, false));
     EndpointSlice {
         name: name(step.service),
-        service: name(step.service),
+        service: Some(name(step.service)),
+        imported: None,
         headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],

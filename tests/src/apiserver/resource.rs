@@ -25,7 +25,7 @@ const fn resource(
 }
 
 /// All of them.
-pub(super) static RESOURCES: [Resource; 8] = [
+pub(super) static RESOURCES: [Resource; 9] = [
     resource("", "services", "Service", true),
     resource("", "nodes", "Node", false),
     resource("", "pods", "Pod", true),
@@ -34,6 +34,11 @@ pub(super) static RESOURCES: [Resource; 8] = [
     resource("events.k8s.io", "events", "Event", true),
     resource("discovery.k8s.io", "endpointslices", "EndpointSlice", true),
     resource("networking.k8s.io", "servicecidrs", "ServiceCIDR", false),
+    // A custom kind, in the version that all implementations have.
+    Resource {
+        version: "v1alpha1",
+        ..resource("multicluster.x-k8s.io", "serviceimports", "ServiceImport", true)
+    },
 ];
 
 impl Resource {

@@ -45,9 +45,8 @@ impl fmt::Debug for World {
         let zone = self.snapshot.nodes.get(HERE).map(|node| &node.zone);
         writeln!(f, "zone {zone:?}")?;
         self.snapshot.services.values().try_for_each(|service| writeln!(f, "{service:?}"))?;
-        let slices = self.snapshot.slices.values().flatten();
-        slices.into_iter().try_for_each(|slice| {
-            writeln!(f, "{} of {}: {:?} {:?}", slice.name, slice.service, slice.family, slice.ports)?;
+        self.snapshot.slices.iter().try_for_each(|slice| {
+            writeln!(f, "{} of {:?}: {:?} {:?}", slice.name, slice.service, slice.family, slice.ports)?;
             slice.endpoints.iter().try_for_each(|endpoint| writeln!(f, "    {endpoint:?}"))
         })
     }
@@ -273,7 +272,8 @@ fn endpoint_slice(
     let target = *random.of(&[8080, 8081]);
     EndpointSlice {
         name: slice,
-        service: name(index),
+        service: Some(name(index)),
+        imported: None,
         family,
         ports: ports
             .into_iter()

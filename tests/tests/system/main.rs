@@ -4,6 +4,7 @@
 mod api;
 mod api_credentials;
 mod api_faults;
+mod api_imports;
 mod api_nodes;
 mod api_real;
 mod bandwidth;

@@ -53,6 +53,8 @@ pub(super) struct Feed {
 struct State {
     known: Known,
     selector: Selector,
+    /// Which of the kind's paths is asked.
+    path: usize,
     /// The version to go on from; `None` if there must be a list first.
     version: Option<String>,
     /// Lists are taken as streams.
@@ -83,6 +85,7 @@ impl Feed {
         let mut state = State {
             known: Known::new(self.kind),
             selector: Selector::default(),
+            path: 0,
             version: None,
             streaming: true,
             lost: false,
@@ -119,7 +122,7 @@ impl Feed {
                 return pending().await;
             }
         };
-        state.known.keep_labels(state.selector.with_labels);
+        state.known.keep_whole(state.selector.whole);
         loop {
             let (outcome, server) = match self.servers.get().await {
                 Ok(server) => (self.turn(&server, state).await, Some(server)),
@@ -140,14 +143,24 @@ impl Feed {
                 }
                 continue;
             }
+            let paths = self.kind.paths().len();
+            if error.is_absence() && paths > 1 {
+                // An older version, before the kind is given up.
+                state.version = None;
+                state.path = (state.path + 1) % paths;
+                if state.path != 0 {
+                    continue;
+                }
+            }
             if let Some(without) = self.kind.without()
                 && self.is_lasting(&error, state)
             {
                 if !self.go_without(&error, without, state) {
                     return;
                 }
-                // A right may be given at any time; a kind comes with another server.
-                let wait = if error.is_refusal() { self.timing.longest_wait } else { self.timing.absence };
+                // A right may be given at any time, and so may a custom kind; others come with another server.
+                let is_near = error.is_refusal() || self.kind.is_custom();
+                let wait = if is_near { self.timing.longest_wait } else { self.timing.absence };
                 sleep(wait.mul_f64(0.5 + dice() / 2.0)).await;
                 continue;
             }
@@ -183,7 +196,7 @@ impl Feed {
             state.version = None;
         }
         if let Some(version) = state.version.clone().filter(|_| state.lost) {
-            self.compare_history(server, &state.selector, version).await?;
+            self.compare_history(server, state.path, &state.selector, version).await?;
         }
         state.lost = false;
         if state.version.is_none() {

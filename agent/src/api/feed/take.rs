@@ -28,10 +28,11 @@ impl Feed {
     pub(super) async fn compare_history(
         &self,
         server: &Server,
+        path: usize,
         selector: &Selector,
         before: String,
     ) -> Result<(), FeedError> {
-        let text = self.page(server, &selector.list(Some(1))).await?;
+        let text = self.page(server, path, &selector.list(Some(1))).await?;
         let now = Page::parse(&text)?.version.unwrap_or_default();
         // Versions may be compared as numbers where they are numbers, which is wherever Kubernetes stores them.
         match (before.parse::<u64>(), now.parse::<u64>()) {
@@ -48,8 +49,8 @@ impl Feed {
     }
 
     /// The text of one page of a list.
-    async fn page(&self, server: &Server, params: &ListParams) -> Result<Vec<u8>, FeedError> {
-        let request = Path::new(self.kind.path()).list(params).map_err(kube::Error::BuildRequest)?;
+    async fn page(&self, server: &Server, path: usize, params: &ListParams) -> Result<Vec<u8>, FeedError> {
+        let request = Path::new(self.kind.paths()[path]).list(params).map_err(kube::Error::BuildRequest)?;
         Ok(self.open(server, request).await?.rest(self.timing.answer).await?)
     }
 
@@ -58,7 +59,7 @@ impl Feed {
         state.known.begin_list();
         let mut params = state.selector.list(Some(PAGE));
         loop {
-            let text = match self.page(server, &params).await {
+            let text = match self.page(server, state.path, &params).await {
                 // The server has forgotten the state that the list was begun in: all at once, then.
                 Err(error) if error.is_expired() && params.continue_token.is_some() => {
                     state.known.begin_list();
@@ -103,7 +104,9 @@ impl Feed {
             ..state.selector.watch()
         };
         let from = state.version.clone().unwrap_or_default();
-        let request = Path::new(self.kind.path()).watch(&params, &from).map_err(kube::Error::BuildRequest)?;
+        let request = Path::new(self.kind.paths()[state.path])
+            .watch(&params, &from)
+            .map_err(kube::Error::BuildRequest)?;
         let mut body = self.open(server, request).await?;
         if listing {
             state.known.begin_list();

@@ -19,6 +19,10 @@ impl Feed {
         if !std::mem::replace(&mut state.without, true) {
             if error.is_refusal() {
                 warn!(kind = %self.kind, "going without: {without}");
+            } else if self.kind.is_custom() {
+                // Somebody has asked for it.
+                let group = self.kind.group();
+                warn!(kind = %self.kind, group, "the API does not have this kind (yet); going without: {without}");
             } else {
                 info!(kind = %self.kind, %error, "going without: {without}");
             }

@@ -62,7 +62,8 @@ pub(crate) fn slice(service: &ObjectName, addresses: impl Iterator<Item = u32>) 
     };
     EndpointSlice {
         name: ObjectName::new(service.namespace.clone(), format!("{}-1", service.name)),
-        service: service.clone(),
+        service: Some(service.clone()),
+        imported: None,
         headless: false,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
