@@ -149,10 +149,7 @@ fn write_found(
             reply.record(Section::Answer, |out| push_version(out, owner, schema));
         }
         Found::Any => {
-            reply.record(Section::Answer, |out| {
-                push_head(out, owner, rtype::HINFO, ANY_TTL);
-                push_data(out, |out| out.extend(b"\x07RFC8482\0"));
-            });
+            reply.record(Section::Answer, |out| push_any(out, owner));
         }
     }
     Some(Rcode::NoError)
@@ -245,6 +242,12 @@ fn push_service_name(out: &mut Vec<u8>, domain: &WireName, host: Option<&[u8]>, 
     out.extend(service);
     out.extend(b"\x03svc");
     out.extend(domain.as_bytes());
+}
+
+/// Appends the record that is told of a name of which everything is asked (RFC 8482, 4.2).
+pub(crate) fn push_any(out: &mut Vec<u8>, owner: u16) {
+    push_head(out, owner, rtype::HINFO, ANY_TTL);
+    push_data(out, |out| out.extend(b"\x07RFC8482\0"));
 }
 
 /// Appends data with its length before it.

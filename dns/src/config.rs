@@ -3,6 +3,7 @@
 mod cache;
 mod exposure;
 mod external;
+mod file;
 mod forward;
 mod log;
 mod rewrite;
@@ -11,6 +12,7 @@ mod rules;
 pub use cache::{CacheConfig, Prefetch, ServeStale};
 pub use exposure::{Exposure, InvalidSelector, Selector};
 pub use external::External;
+pub use file::ZoneFile;
 pub use forward::{ForwardOptions, NextUpstreams, Policy, Probe, StubDomain, Tls, Upstreams};
 pub use log::{AnswerClass, LogRule};
 pub(crate) use log::{COMBINED, COMMON};

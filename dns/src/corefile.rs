@@ -7,6 +7,7 @@
 mod cache;
 mod directives;
 mod external;
+mod file;
 mod forward;
 mod import;
 mod kubernetes;

@@ -1,5 +1,6 @@
 //! What can go wrong, with the object and the call.
 
+use crate::MasterError;
 use std::{io, net::SocketAddr, path::PathBuf};
 
 /// A configuration that cannot be served.
@@ -29,6 +30,20 @@ pub enum ConfigError {
     /// A part that needs domains has none.
     #[error("{0} has no domain")]
     NoZone(&'static str),
+    /// A domain is there twice.
+    #[error("{0} is there twice")]
+    Twice(String),
+    /// A file cannot be read.
+    #[error("{}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A master file says what cannot be.
+    #[error(transparent)]
+    Master(Box<MasterError>),
     /// A line is not of the form of `/etc/hosts`.
     #[error("hosts line {0:?} is not an address and names")]
     Hosts(String),

@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -15,11 +16,16 @@ use sluice_model::{
 use crate::{
     AnswerChange, Change, Corefile, Dns64, DnsConfig, EdnsOption, Hosts, LogRule, NameMatch, NamePattern,
     OptionChange, OptionWhen, Rewrite, Rules, Saved, Server, Template, Upstreams,
+    files::{self, FileZone},
     handler::{Client, Handler, Outcome, Transport},
+    master,
     message::{Answer, Question},
     metrics::Metrics,
+    name::WireName,
     query::Query,
+    reply::Reply,
     rules::RuleSet,
+    wire::Rcode,
 };
 
 /// A query, over UDP and over TCP: what is answered at once is a message that belongs to it and fits.
@@ -72,11 +78,47 @@ pub fn corefile(data: &[u8]) {
         Err(_) => {}
         // Expressions and names may be none; that must not be more than an error. Files are left alone.
         Ok(corefile) => {
-            let rules = corefile.config.rules.into_iter().map(|rules| Rules { hosts: None, ..rules });
+            let rules = corefile.config.rules.into_iter().map(|rules| Rules {
+                hosts: None,
+                files: Vec::new(),
+                ..rules
+            });
             if let Ok(metrics) = Metrics::new() {
                 drop(RuleSet::new(&rules.collect::<Vec<_>>(), &metrics.rules));
             }
         }
+    }
+}
+
+/// A master file, which includes itself where it includes a file: what is read can be served and told as a whole.
+pub fn master(data: &[u8]) {
+    let (Some(origin), file) = (WireName::parse("example.org"), Path::new("db")) else { return };
+    let mut loads = 0;
+    let mut load = |_: &Path| {
+        loads += 1;
+        if loads > 10 { Err(std::io::ErrorKind::NotFound.into()) } else { Ok(data.to_vec()) }
+    };
+    let records = match master::read(data, file, &origin, &mut load) {
+        Ok(records) => records,
+        Err(error) => {
+            let lines = data.split(|byte| *byte == b'\n').count();
+            return assert!((1..=lines).contains(&error.line), "{error}");
+        }
+    };
+    let names: Vec<_> = records.iter().map(|record| (record.name.clone(), record.rtype)).collect();
+    let Ok(zone) = FileZone::new(&origin, file, records) else { return };
+    assert!(files::records(&zone).len() >= 2);
+    for (name, rtype) in names.into_iter().take(20) {
+        let question =
+            [&[0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_bytes(), &rtype.to_be_bytes(), &[0, 1]].concat();
+        let Ok(query) = Query::read(&question) else { continue };
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&query, &mut out, 512, 1232, 0);
+        if query.name.labels_before(origin.as_bytes()).is_some() {
+            zone.write(&query, 0, &mut reply);
+        }
+        reply.finish(Rcode::NoError);
+        assert!(out.len() <= 512);
     }
 }
 

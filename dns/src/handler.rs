@@ -1,5 +1,6 @@
 //! From a query to its answer: at once where we know it, later where others must be asked.
 
+mod filed;
 mod later;
 mod ruled;
 
@@ -20,13 +21,14 @@ use crate::{
     autopath,
     clients::Clients,
     failures::Failures,
+    files::Files,
     message::{self, Question},
     metrics::{Metrics, Part, RuleMetrics},
     name::WireName,
     query::{Query, QueryName, Refusal},
     reply::{self, Reply},
     routes::Routes,
-    rules::RuleSet,
+    rules::{RuleSet, Scope},
     transfer::{self, Transfers},
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Found, Origin, Zone},
@@ -73,6 +75,25 @@ pub(crate) struct Asked {
     pub(crate) qtype: u16,
     /// DNSSEC records are wanted.
     pub(crate) dnssec_ok: bool,
+}
+
+/// By whom, and how, a name is asked for.
+#[derive(Clone, Copy)]
+struct Course<'s> {
+    /// What is said of its domain.
+    scope: Option<&'s Scope>,
+    client: Client,
+    /// Decides which of several addresses comes first.
+    turn: u32,
+    /// How many names led to it.
+    aliases: usize,
+}
+
+impl<'s> Course<'s> {
+    /// The files in which names like this one are.
+    fn files(&self, name: &QueryName) -> Option<&'s Files> {
+        self.scope.map(|scope| &scope.files).filter(|files| files.hold(name))
+    }
 }
 
 /// What to do about a message.
@@ -205,7 +226,8 @@ impl Handler {
             if query.qclass != CLASS_IN {
                 return self.say(Rcode::Refused, query, client, out);
             }
-            return self.answer_plain(query, client, turn, out);
+            let course = Course { scope: None, client, turn, aliases: 0 };
+            return self.answer_plain(course, query, out);
         };
         let came = scope.is_logging().then(Instant::now);
         let outcome = self.answer_in(scope, query, client, turn, out);
@@ -217,31 +239,42 @@ impl Handler {
 
     /// Whether the client may have the whole zone that it asks for.
     fn answer_transfer(&self, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
+        let scope = self.rules.of(&query.name);
         let is_allowed = client.transport == Transport::Tcp
             && query.qclass == CLASS_IN
-            && self.origin.is_whole(&query.name)
             && self.transfers.allow(&query.name, client.address)
-            && self
-                .rules
-                .of(&query.name)
-                .is_none_or(|scope| scope.action(query, client.address) == AclAction::Allow);
-        match &*self.zone.load() {
-            Some(zone) if is_allowed && !zone.is_stale => Outcome::Transfer,
-            _ => self.say(if is_allowed { Rcode::ServFail } else { Rcode::Refused }, query, client, out),
+            && scope.is_none_or(|scope| scope.action(query, client.address) == AclAction::Allow);
+        let is_there = match &*self.zone.load() {
+            _ if !is_allowed => None,
+            zone if self.origin.is_whole(&query.name) => {
+                Some(zone.as_ref().is_some_and(|zone| !zone.is_stale))
+            }
+            _ => scope.and_then(|scope| scope.files.whole(&query.name)).map(|zone| zone.is_some()),
+        };
+        match is_there {
+            Some(true) => Outcome::Transfer,
+            Some(false) => self.say(Rcode::ServFail, query, client, out),
+            None => self.say(Rcode::Refused, query, client, out),
         }
     }
 
     /// The messages that tell the whole zone, where [`Self::answer`] said that they are the answer.
     pub(crate) fn transfer(&self, message: &[u8], client: Client) -> Vec<Vec<u8>> {
-        let (Ok(query), Some(zone)) = (Query::read(message), &*self.zone.load()) else { return Vec::new() };
+        let Ok(query) = Query::read(message) else { return Vec::new() };
+        if !self.origin.is_whole(&query.name) {
+            let scope = self.rules.of(&query.name).map(|scope| &**scope);
+            return self.transfer_file(&query, Course { scope, client, turn: 0, aliases: 0 });
+        }
+        let Some(zone) = &*self.zone.load() else { return Vec::new() };
         transfer::messages(zone, &query, |out| self.reply(&query, client, flag::AA, out))
     }
 
-    fn answer_plain(&self, query: &Query<'_>, client: Client, turn: u32, out: &mut Vec<u8>) -> Outcome {
+    fn answer_plain(&self, course: Course<'_>, query: &Query<'_>, out: &mut Vec<u8>) -> Outcome {
+        let Course { client, turn, .. } = course;
         let zone = self.zone.load();
         let Some(zone) = &*zone else {
             if !self.origin.claims(&query.name) {
-                return self.answer_cached(query, client, turn, out);
+                return self.answer_rest(course, query, out);
             }
             self.reply(query, client, 0, out).finish(Rcode::ServFail);
             return Outcome::Answered(Part::Kubernetes);
@@ -256,7 +289,7 @@ impl Handler {
                 reply.finish(rcode);
                 Outcome::Answered(Part::Kubernetes)
             }
-            Written::NotOurs => self.answer_cached(query, client, turn, out),
+            Written::NotOurs => self.answer_rest(course, query, out),
             Written::Leaves(_) => Outcome::Later,
         }
     }

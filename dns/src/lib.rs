@@ -24,11 +24,13 @@ mod error;
 mod exchange;
 mod external;
 mod failures;
+mod files;
 mod forward;
 pub mod fuzz;
 mod handler;
 mod listening;
 mod looping;
+mod master;
 mod message;
 mod metrics;
 mod name;
@@ -59,10 +61,11 @@ pub use config::{
     AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, EdnsOption,
     Exposure, External, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern,
     NextUpstreams, OptionChange, OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules,
-    Selector, ServeStale, StubDomain, Template, Tls, Transfer, Upstreams,
+    Selector, ServeStale, StubDomain, Template, Tls, Transfer, Upstreams, ZoneFile,
 };
 pub use corefile::{Corefile, CorefileError, Devices, PageAt};
 pub use error::{ConfigError, DnsError};
+pub use master::MasterError;
 pub use publish::Publisher;
 pub use saved::{Saved, SavedError};
 pub use server::{Configurator, Server};

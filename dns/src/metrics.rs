@@ -59,13 +59,15 @@ pub(crate) enum Part {
     Forward,
     /// What an upstream said before.
     Cache,
+    /// A domain in a file.
+    File,
     /// The rules that come before all else.
     Rules,
     /// Nothing: the message was refused.
     Server,
 }
 
-const PARTS: [&str; 5] = ["kubernetes", "forward", "cache", "hosts", ""];
+const PARTS: [&str; 6] = ["kubernetes", "forward", "cache", "file", "hosts", ""];
 
 /// All counters of a server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -247,6 +249,7 @@ impl Metrics {
             ("k8s_external", config.external.is_some()),
             ("acl", !config.allow_from.is_empty() || rules(|rules| !rules.acl.is_empty())),
             ("dns64", rules(|rules| rules.dns64.is_some())),
+            ("file", rules(|rules| !rules.files.is_empty())),
             ("hosts", rules(|rules| rules.hosts.is_some())),
             ("log", rules(|rules| !rules.log.is_empty())),
             ("rewrite", rules(|rules| !rules.rewrites.is_empty())),

@@ -30,6 +30,12 @@ impl WireName {
         (labels.len() + name.len() <= MAX_NAME).then(|| Self([labels, name].concat().into()))
     }
 
+    /// The name without its first label; none of the root.
+    pub(crate) fn parent(&self) -> Option<Self> {
+        let length = usize::from(*self.0.first()?);
+        (length > 0).then(|| self.0.get(1 + length..)).flatten().map(|rest| Self(rest.into()))
+    }
+
     /// Whether it is `other`, or below it.
     pub(crate) fn is_below(&self, other: &Self) -> bool {
         let name = QueryName::read(&self.0, 0);

@@ -89,6 +89,20 @@ pub(crate) fn push_head(out: &mut Vec<u8>, owner: u16, rtype: u16, ttl: u32) {
     out.extend(ttl.to_be_bytes());
 }
 
+/// Appends a set of types as NSEC records have it (RFC 4034, 4.1.2).
+pub(crate) fn push_types(out: &mut Vec<u8>, mut types: Vec<u16>) {
+    types.sort_unstable();
+    for window in types.chunk_by(|a, b| a >> 8 == b >> 8) {
+        let mut bits = [0_u8; 32];
+        for number in window.iter().map(|rtype| usize::from(rtype & 0xff)) {
+            bits[number / 8] |= 0x80 >> (number % 8);
+        }
+        let length = bits.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        out.extend([(window[0] >> 8) as u8, length as u8]);
+        out.extend(&bits[..length]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,6 +89,19 @@ impl<'o> Reply<'o> {
         })
     }
 
+    /// Adds one record that may be left out of any section, and is where it does not fit.
+    pub(crate) fn extra(&mut self, section: Section, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let flags = self.flags;
+        let written = self.record(section, write);
+        self.flags = flags;
+        written
+    }
+
+    /// Takes a flag back.
+    pub(crate) fn clear(&mut self, flag: u16) {
+        self.flags &= !flag;
+    }
+
     /// Adds one record of another server. False where it does not fit or cannot be written.
     pub(crate) fn foreign(&mut self, section: Section, record: &Record) -> bool {
         self.try_record(section, |out| {

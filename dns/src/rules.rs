@@ -19,6 +19,7 @@ pub(crate) use self::{
 };
 use crate::{
     AclAction, ConfigError, Rules,
+    files::Files,
     handler::Client,
     metrics::{AclMetrics, RuleMetrics},
     name::WireName,
@@ -43,6 +44,8 @@ pub(crate) struct Scope {
     rewriter: Rewriter,
     templates: Templates,
     hosts: Option<HostTable>,
+    /// Domains in files.
+    pub(crate) files: Files,
     dns64: Option<dns64::Translator>,
 }
 
@@ -61,6 +64,7 @@ impl RuleSet {
                     rewriter: Rewriter::new(&rules.rewrites)?,
                     templates: Templates::new(&rules.templates, metrics)?,
                     hosts: rules.hosts.as_ref().map(|hosts| HostTable::new(hosts, metrics)).transpose()?,
+                    files: Files::new(&rules.files)?,
                     dns64: rules
                         .dns64
                         .as_ref()
@@ -81,11 +85,14 @@ impl RuleSet {
     /// Keeps up with the files, for ever.
     pub(crate) async fn watch(&self) {
         let mut watches = JoinSet::new();
-        for scope in self.0.iter().filter(|scope| scope.hosts.is_some()).cloned() {
+        for scope in self.0.iter().cloned() {
             watches.spawn(async move {
-                if let Some(hosts) = &scope.hosts {
-                    hosts.watch().await;
-                }
+                let hosts = async {
+                    if let Some(hosts) = &scope.hosts {
+                        hosts.watch().await;
+                    }
+                };
+                tokio::join!(hosts, scope.files.watch());
             });
         }
         while watches.join_next().await.is_some() {}

@@ -7,6 +7,7 @@ mod connections;
 mod corefile;
 mod counted;
 mod external;
+mod files;
 mod forwarding;
 mod half_dead;
 mod hostile;

@@ -42,21 +42,33 @@ impl Transfers {
     }
 }
 
-/// The messages that tell the whole zone; `reply` starts each of them. An IXFR that names no serial is refused with a
-/// code.
+/// The messages that tell the cluster's zone as a whole, or that of those outside; `reply` starts each of them.
 pub(crate) fn messages(
     zone: &Zone,
+    query: &Query<'_>,
+    reply: impl for<'o> Fn(&'o mut Vec<u8>) -> Reply<'o>,
+) -> Vec<Vec<u8>> {
+    let records = || match zone.origin.outside(&query.name) {
+        Some((external, _, _)) => external::records(zone, external, &query.name),
+        None => records(zone, &query.name),
+    };
+    told(zone.serial, || soa(zone, &query.name), records, query, reply)
+}
+
+/// The messages that tell a zone of this serial number, SOA record and records. An IXFR that names no serial is refused with
+/// a code.
+pub(crate) fn told(
+    serial: u32,
+    soa: impl FnOnce() -> Vec<u8>,
+    records: impl FnOnce() -> Vec<Vec<u8>>,
     query: &Query<'_>,
     reply: impl for<'o> Fn(&'o mut Vec<u8>) -> Reply<'o>,
 ) -> Vec<Vec<u8>> {
     let known = if query.qtype == rtype::IXFR { serial_of(query) } else { Some(None) };
     let (records, rcode) = match known {
         None => (Vec::new(), Rcode::ServFail),
-        Some(known) if known == Some(zone.serial) => (vec![soa(zone, &query.name)], Rcode::NoError),
-        Some(_) => match zone.origin.outside(&query.name) {
-            Some((external, _, _)) => (external::records(zone, external, &query.name), Rcode::NoError),
-            None => (records(zone, &query.name), Rcode::NoError),
-        },
+        Some(known) if known == Some(serial) => (vec![soa()], Rcode::NoError),
+        Some(_) => (records(), Rcode::NoError),
     };
     let mut messages = Vec::new();
     let mut rest = records.iter().peekable();

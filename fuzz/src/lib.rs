@@ -126,6 +126,43 @@ const COREFILE: &[&str] = &[
     "#",
 ];
 
+/// A master file's words.
+const MASTER: &[&str] = &[
+    "$ORIGIN ",
+    "$TTL ",
+    "$INCLUDE db\n",
+    "\n",
+    "\n ",
+    "(",
+    ")",
+    ";",
+    "\"",
+    "\\",
+    "\\000",
+    "@ ",
+    "* ",
+    ".",
+    " IN ",
+    " 1h ",
+    " A 192.0.2.1\n",
+    " AAAA ::1\n",
+    " NS ns\n",
+    " CNAME ",
+    " DNAME ",
+    " MX 10 ",
+    " SRV 0 0 80 ",
+    " TXT \"a\" b\n",
+    " SOA ns host 1 2 3 4 5\n",
+    " CAA 0 issue \"ca\"\n",
+    " TYPE65280 \\# 2 0001\n",
+    " HTTPS 1 . alpn=h2\n",
+    " NSEC a A MX TYPE1234\n",
+    " RRSIG A 8 2 60 20300101000000 0 1 @ AAAA\n",
+    " DS 1 8 2 00\n",
+    " NAPTR 1 2 a b c .\n",
+    " NSEC3 1 0 0 - 00 A\n",
+];
+
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "cni_config", run: sluice_cni::fuzz::config, words: JSON },
@@ -141,6 +178,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dns_query", run: sluice_dns::fuzz::query, words: NAMES },
     Target { name: "dns_answer", run: sluice_dns::fuzz::answer, words: NAMES },
     Target { name: "dns_corefile", run: sluice_dns::fuzz::corefile, words: COREFILE },
+    Target { name: "dns_master", run: sluice_dns::fuzz::master, words: MASTER },
     Target { name: "dns_saved", run: sluice_dns::fuzz::saved, words: JSON },
 ];
 

@@ -1,10 +1,10 @@
-//! What is done about a query before the zone and the upstreams are asked: CoreDNS's plugins of these names.
+//! What is done about a query beside asking the zone and the upstreams: CoreDNS's plugins of these names.
 
 use std::{net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{LogRule, Rewrite};
+use super::{LogRule, Rewrite, ZoneFile};
 
 /// The rules for the names of a domain; the longest domain that a name ends with counts, alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Rules {
     pub templates: Vec<Template>,
     /// Names with addresses of their own.
     pub hosts: Option<Hosts>,
+    /// Domains in master files, for what the cluster does not know.
+    pub files: Vec<ZoneFile>,
     /// Names without IPv6 addresses get some.
     pub dns64: Option<Dns64>,
 }
@@ -35,6 +37,7 @@ impl Rules {
             rewrites: Vec::new(),
             templates: Vec::new(),
             hosts: None,
+            files: Vec::new(),
             dns64: None,
         }
     }

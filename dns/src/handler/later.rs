@@ -7,7 +7,7 @@ use std::{
 
 use hickory_proto::{op::Message, rr::RecordType};
 
-use super::{Client, Handler, Outcome, ruled::Walk};
+use super::{Client, Course, Handler, Outcome, ruled::Walk};
 use crate::{
     answer::{self, MAX_ALIASES, Written},
     forward::ForwardError,
@@ -26,7 +26,8 @@ impl Handler {
         let _place = Place(&self.under_way);
         let query = Query::read(message).ok()?;
         let Some(scope) = self.rules.of(&query.name) else {
-            return self.later_plain(&query, client, turn).await;
+            let course = Course { scope: None, client, turn, aliases: 0 };
+            return self.later_plain(course, &query).await;
         };
         let came = Instant::now();
         // In boxes what is seldom: thousands of queries may be under way, each with room for all that it may come to.
@@ -43,12 +44,8 @@ impl Handler {
         Some((out, part))
     }
 
-    pub(super) async fn later_plain(
-        &self,
-        query: &Query<'_>,
-        client: Client,
-        turn: u32,
-    ) -> Option<(Vec<u8>, Part)> {
+    pub(super) async fn later_plain(&self, course: Course<'_>, query: &Query<'_>) -> Option<(Vec<u8>, Part)> {
+        let Course { client, turn, .. } = course;
         let mut out = Vec::new();
         let zone = self.zone.load_full();
         if let Some(zone) = &zone {
@@ -58,19 +55,22 @@ impl Handler {
                     reply.finish(rcode);
                     if rcode == Rcode::NxDomain {
                         let mut walked = Vec::new();
-                        if Box::pin(self.later_walk(zone, query, client, turn, &mut walked)).await {
+                        if Box::pin(self.later_walk(course, zone, query, &mut walked)).await {
                             out = walked;
                         }
                     }
                     return Some((out, Part::Kubernetes));
                 }
                 Written::Leaves(target) => {
-                    let rcode = Box::pin(self.follow(query, &target, &mut reply)).await;
+                    let rcode = Box::pin(self.follow(course, query, &target, &mut reply)).await;
                     reply.finish(rcode);
                     return Some((out, Part::Kubernetes));
                 }
                 Written::NotOurs => {}
             }
+        }
+        if course.files(&query.name).is_some() && Box::pin(self.later_file(course, query, &mut out)).await {
+            return Some((out, Part::File));
         }
         let resolver = self.routes.of(&query.name);
         match resolver.get(&Question::of(query)).await {
@@ -98,22 +98,39 @@ impl Handler {
         tracing::warn!(name = ?query.name, qtype = query.qtype, %error, cause, count, "names were not answered for");
     }
 
-    /// Adds what the upstreams say of the name an alias leads to.
-    async fn follow(&self, query: &Query<'_>, target: &WireName, reply: &mut Reply<'_>) -> Rcode {
+    /// Adds what is known of the name an alias leads to: by us, or by the upstreams.
+    pub(super) async fn follow(
+        &self,
+        course: Course<'_>,
+        query: &Query<'_>,
+        target: &WireName,
+        reply: &mut Reply<'_>,
+    ) -> Rcode {
         let question = Question::of(query).about(target.as_bytes());
         let Some((name, _)) = QueryName::read(target.as_bytes(), 0) else { return Rcode::ServFail };
-        let resolver = self.routes.of(&name);
-        let entry = match resolver.get(&question).await {
-            Ok(entry) => entry,
-            // Without upstreams the alias itself is all there is to say.
-            Err(error) if matches!(*error, ForwardError::Refused) => return Rcode::NoError,
-            Err(error) => {
-                self.tell(query, &error);
-                return Rcode::ServFail;
+        if course.aliases >= MAX_ALIASES {
+            return Rcode::ServFail;
+        }
+        let (message, ttl) = match self.own(course, query, &name, &question).await {
+            Some(answer) => (Message::from_vec(&answer), None),
+            None => {
+                let resolver = self.routes.of(&name);
+                match resolver.get(&question).await {
+                    Ok(entry) => {
+                        let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
+                        (Message::from_vec(entry.answer.message()), ttl)
+                    }
+                    // Without upstreams the alias itself is all there is to say.
+                    Err(error) if matches!(*error, ForwardError::Refused) => return Rcode::NoError,
+                    Err(error) => {
+                        self.tell(query, &error);
+                        return Rcode::ServFail;
+                    }
+                }
             }
         };
-        let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
-        let Ok(mut message) = Message::from_vec(entry.answer.message()) else { return Rcode::ServFail };
+        let Ok(mut message) = message else { return Rcode::ServFail };
+        let rcode = u16::from(message.metadata.response_code);
         // Records whose owner is not the alias's target, or what that leads to, are not told.
         let mut owners = Vec::new();
         if let Ok(first) = hickory_proto::rr::Name::from_ascii(target.to_string()) {
@@ -131,13 +148,13 @@ impl Handler {
                 break;
             }
         }
-        if message.answers.is_empty() || entry.rcode() != 0 {
+        if message.answers.is_empty() || rcode != 0 {
             let soa = message.authorities.iter().find(|record| record.record_type() == RecordType::SOA);
             if let Some(soa) = soa {
                 reply.foreign(Section::Authority, soa);
             }
         }
-        match entry.rcode() {
+        match rcode {
             0 => Rcode::NoError,
             3 => Rcode::NxDomain,
             _ => Rcode::ServFail,
@@ -147,16 +164,20 @@ impl Handler {
     /// Walks on where others must be asked; false where the walk leads nowhere, with nothing written.
     async fn later_walk(
         &self,
+        course: Course<'_>,
         zone: &Zone,
         query: &Query<'_>,
-        client: Client,
-        turn: u32,
         out: &mut Vec<u8>,
     ) -> bool {
+        let Course { client, turn, .. } = course;
         for step in self.steps(zone, query, client) {
             if !step.is_ours {
                 let question = Question::of(query).about(step.name.as_bytes());
-                match self.routes.of(&step.read).get(&question).await.map(|entry| entry.rcode()) {
+                let rcode = match self.own(course, query, &step.read, &question).await {
+                    Some(answer) => Ok(u16::from(answer.get(3).copied().unwrap_or_default() & 0xf)),
+                    None => self.routes.of(&step.read).get(&question).await.map(|entry| entry.rcode()),
+                };
+                match rcode {
                     Ok(0) => {}
                     Ok(3) => continue,
                     // The client finds out for itself.
@@ -166,7 +187,7 @@ impl Handler {
             let mut reply = self.reply(query, client, flag::AA, out);
             let rcode = match answer::write_alias(zone, query, &step.name, turn, &mut reply) {
                 Written::Complete(rcode) => rcode,
-                Written::Leaves(target) => self.follow(query, &target, &mut reply).await,
+                Written::Leaves(target) => self.follow(course, query, &target, &mut reply).await,
                 Written::NotOurs => return false,
             };
             reply.finish(rcode);

@@ -8,7 +8,7 @@ use std::{
 
 use hickory_proto::op::Message;
 
-use super::{Client, Handler, Outcome};
+use super::{Client, Course, Handler, Outcome};
 use crate::{
     AclAction,
     message::Question,
@@ -30,7 +30,12 @@ pub(super) struct Walk<'s> {
     pub(super) waits: bool,
 }
 
-impl Walk<'_> {
+impl<'s> Walk<'s> {
+    /// What the zone and the upstreams are told.
+    fn course(self) -> Course<'s> {
+        Course { scope: Some(self.scope), client: self.client, turn: self.turn, aliases: 0 }
+    }
+
     /// The same for what becomes part of the answer.
     fn whole(self) -> Self {
         Self { client: self.client.whole(), ..self }
@@ -140,7 +145,9 @@ impl Handler {
                 // What the zone or the upstreams say of the target, as if it had been asked for.
                 let message = about(query, &target);
                 let Ok(query) = Query::read(&message) else { return Outcome::Silence };
-                let told = self.later_plain(&query, client.whole(), turn).await;
+                let scope = self.rules.of(&query.name).map(|scope| &**scope);
+                let course = Course { scope, client: client.whole(), turn, aliases: 1 };
+                let told = self.later_plain(course, &query).await;
                 let Some(Ok(message)) = told.map(|(answer, _)| Message::from_vec(&answer)) else {
                     return Outcome::Silence;
                 };
@@ -155,9 +162,9 @@ impl Handler {
                     _ => Rcode::ServFail,
                 });
             }
-            None if !waits => return self.answer_plain(query, client, turn, out),
+            None if !waits => return self.answer_plain(walk.course(), query, out),
             None => {
-                let Some((answer, part)) = self.later_plain(query, client, turn).await else {
+                let Some((answer, part)) = self.later_plain(walk.course(), query).await else {
                     return Outcome::Silence;
                 };
                 *out = answer;

@@ -241,7 +241,7 @@ fn upstreams_over_tls_are_read() {
 fn what_we_do_not_have_is_an_error_with_its_line() {
     for (text, told) in [
         (". {\n  whoami\n}", "line 2: whoami: this directive is not supported"),
-        (". {\n errors\n\n file x\n}", "line 4: file: this directive is not supported"),
+        (". {\n errors\n\n secondary x\n}", "line 4: secondary: this directive is not supported"),
         (". {\n dns64 10.0.0.0/8\n}", "line 2: dns64: \"10.0.0.0/8\" is not an IPv6 network"),
         (". {\n template IN\n}", "line 2: template: a class and a type are expected"),
         (

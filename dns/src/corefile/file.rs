@@ -1,0 +1,33 @@
+//! The directive `file`.
+
+use std::path::PathBuf;
+
+use super::{
+    directives::{Block, Result, option_duration, unknown},
+    syntax::Directive,
+    wrong,
+};
+use crate::ZoneFile;
+
+impl Block<'_> {
+    pub(super) fn file(&mut self, directive: &Directive) -> Result<()> {
+        let Some((file, zones)) = directive.words.split_first() else {
+            return Err(wrong(directive, "a file is expected"));
+        };
+        let zones = self.zones_of(directive, zones)?;
+        let mut zone = ZoneFile { file: PathBuf::from(file), zones, ..ZoneFile::default() };
+        for option in &directive.options {
+            match (option.name.as_str(), option.words.as_slice()) {
+                ("reload", [_]) => {
+                    zone.reload = Some(option_duration(option)?).filter(|time| !time.is_zero());
+                }
+                // A file is read when it has changed, whatever its serial number is; targets of aliases are looked up anyway.
+                ("reload_by_mtime", []) | ("upstream", _) => {}
+                ("fallthrough", zones) => zone.fallthrough = Some(zones.to_vec()),
+                _ => return Err(unknown(option)),
+            }
+        }
+        self.rules.files.push(zone);
+        Ok(())
+    }
+}
