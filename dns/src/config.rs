@@ -1,6 +1,7 @@
 //! What a server can be told.
 
 mod cache;
+mod dnssec;
 mod exposure;
 mod external;
 mod file;
@@ -10,6 +11,7 @@ mod rewrite;
 mod rules;
 
 pub use cache::{CacheConfig, Prefetch, ServeStale};
+pub use dnssec::Dnssec;
 pub use exposure::{Exposure, InvalidSelector, Selector};
 pub use external::External;
 pub use file::ZoneFile;

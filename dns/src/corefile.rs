@@ -6,6 +6,7 @@
 
 mod cache;
 mod directives;
+mod dnssec;
 mod external;
 mod file;
 mod forward;

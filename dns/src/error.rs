@@ -1,6 +1,6 @@
 //! What can go wrong, with the object and the call.
 
-use crate::MasterError;
+use crate::{KeyError, MasterError};
 use std::{io, net::SocketAddr, path::PathBuf};
 
 /// A configuration that cannot be served.
@@ -30,6 +30,12 @@ pub enum ConfigError {
     /// A part that needs domains has none.
     #[error("{0} has no domain")]
     NoZone(&'static str),
+    /// A key cannot be used.
+    #[error("DNSSEC key")]
+    Key(#[source] Box<KeyError>),
+    /// Answers are to be signed without keys.
+    #[error("dnssec has no key")]
+    NoKey,
     /// A domain is there twice.
     #[error("{0} is there twice")]
     Twice(String),

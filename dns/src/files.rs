@@ -37,6 +37,13 @@ struct Held {
     fallthrough: Vec<WireName>,
 }
 
+impl Held {
+    /// Whether others are asked for a name that does not exist.
+    fn falls_through(&self, name: &QueryName) -> bool {
+        self.fallthrough.iter().any(|zone| name.labels_before(zone.as_bytes()).is_some())
+    }
+}
+
 impl Files {
     /// Reads the files. One that is not there yet may come; one that is wrong is an error.
     pub(crate) fn new(config: &[ZoneFile]) -> Result<Self, ConfigError> {
@@ -79,14 +86,26 @@ impl Files {
         Some(held.kept.zone.load_full())
     }
 
+    /// Whether a name is delegated to others.
+    pub(crate) fn is_cut(&self, name: &QueryName) -> bool {
+        let zone = self.of(name).and_then(|held| held.kept.zone.load_full());
+        zone.is_some_and(|zone| zone.is_cut(name))
+    }
+
+    /// Whether what is said of a name and a type is the files' to say.
+    pub(crate) fn serve(&self, name: &QueryName, qtype: u16) -> bool {
+        let Some(held) = self.of(name) else { return false };
+        let zone = held.kept.zone.load();
+        zone.as_ref()
+            .is_some_and(|zone| zone.serves(name, qtype) && !(zone.denies(name) && held.falls_through(name)))
+    }
+
     /// Writes what the files say to a query; `None` where others are to be asked.
     pub(crate) fn write(&self, query: &Query<'_>, turn: u32, reply: &mut Reply<'_>) -> Option<Told> {
         let held = self.of(&query.name)?;
         let zone = held.kept.zone.load();
         let Some(zone) = &*zone else { return Some(Told::Complete(Rcode::ServFail)) };
-        let is_among =
-            || held.fallthrough.iter().any(|zone| query.name.labels_before(zone.as_bytes()).is_some());
-        if zone.denies(&query.name) && is_among() {
+        if zone.denies(&query.name) && held.falls_through(&query.name) {
             return None;
         }
         Some(zone.write(query, turn, reply))

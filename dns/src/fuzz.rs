@@ -81,6 +81,7 @@ pub fn corefile(data: &[u8]) {
             let rules = corefile.config.rules.into_iter().map(|rules| Rules {
                 hosts: None,
                 files: Vec::new(),
+                dnssec: None,
                 ..rules
             });
             if let Ok(metrics) = Metrics::new() {

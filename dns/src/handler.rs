@@ -3,6 +3,7 @@
 mod filed;
 mod later;
 mod ruled;
+mod signed;
 
 use std::{
     net::IpAddr,

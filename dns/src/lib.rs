@@ -20,6 +20,7 @@ mod config;
 mod connection;
 mod corefile;
 mod desired;
+mod dnssec;
 mod error;
 mod exchange;
 mod external;
@@ -58,12 +59,13 @@ mod wire;
 mod zone;
 
 pub use config::{
-    AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, EdnsOption,
+    AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, Dnssec, EdnsOption,
     Exposure, External, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern,
     NextUpstreams, OptionChange, OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules,
     Selector, ServeStale, StubDomain, Template, Tls, Transfer, Upstreams, ZoneFile,
 };
 pub use corefile::{Corefile, CorefileError, Devices, PageAt};
+pub use dnssec::KeyError;
 pub use error::{ConfigError, DnsError};
 pub use master::MasterError;
 pub use publish::Publisher;

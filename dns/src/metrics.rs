@@ -7,7 +7,7 @@ mod rules;
 use self::former::Former;
 pub(crate) use self::{
     cache::CacheMetrics,
-    rules::{AclMetrics, RuleMetrics},
+    rules::{AclMetrics, RuleMetrics, SignatureMetrics},
 };
 
 use std::{
@@ -61,13 +61,15 @@ pub(crate) enum Part {
     Cache,
     /// A domain in a file.
     File,
+    /// Keys that sign answers.
+    Dnssec,
     /// The rules that come before all else.
     Rules,
     /// Nothing: the message was refused.
     Server,
 }
 
-const PARTS: [&str; 6] = ["kubernetes", "forward", "cache", "file", "hosts", ""];
+const PARTS: [&str; 7] = ["kubernetes", "forward", "cache", "file", "dnssec", "hosts", ""];
 
 /// All counters of a server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -249,6 +251,7 @@ impl Metrics {
             ("k8s_external", config.external.is_some()),
             ("acl", !config.allow_from.is_empty() || rules(|rules| !rules.acl.is_empty())),
             ("dns64", rules(|rules| rules.dns64.is_some())),
+            ("dnssec", rules(|rules| rules.dnssec.is_some())),
             ("file", rules(|rules| !rules.files.is_empty())),
             ("hosts", rules(|rules| rules.hosts.is_some())),
             ("log", rules(|rules| !rules.log.is_empty())),

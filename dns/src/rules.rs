@@ -19,6 +19,7 @@ pub(crate) use self::{
 };
 use crate::{
     AclAction, ConfigError, Rules,
+    dnssec::Signer,
     files::Files,
     handler::Client,
     metrics::{AclMetrics, RuleMetrics},
@@ -46,6 +47,8 @@ pub(crate) struct Scope {
     hosts: Option<HostTable>,
     /// Domains in files.
     pub(crate) files: Files,
+    /// Signs answers.
+    pub(crate) signer: Option<Signer>,
     dns64: Option<dns64::Translator>,
 }
 
@@ -65,6 +68,11 @@ impl RuleSet {
                     templates: Templates::new(&rules.templates, metrics)?,
                     hosts: rules.hosts.as_ref().map(|hosts| HostTable::new(hosts, metrics)).transpose()?,
                     files: Files::new(&rules.files)?,
+                    signer: rules
+                        .dnssec
+                        .as_ref()
+                        .map(|dnssec| Signer::new(dnssec, &metrics.signatures))
+                        .transpose()?,
                     dns64: rules
                         .dns64
                         .as_ref()

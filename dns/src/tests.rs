@@ -6,6 +6,7 @@ mod caching;
 mod connections;
 mod corefile;
 mod counted;
+mod dnssec;
 mod external;
 mod files;
 mod forwarding;

@@ -4,7 +4,7 @@ use std::{net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{LogRule, Rewrite, ZoneFile};
+use super::{Dnssec, LogRule, Rewrite, ZoneFile};
 
 /// The rules for the names of a domain; the longest domain that a name ends with counts, alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Rules {
     pub hosts: Option<Hosts>,
     /// Domains in master files, for what the cluster does not know.
     pub files: Vec<ZoneFile>,
+    /// Answers are signed.
+    pub dnssec: Option<Dnssec>,
     /// Names without IPv6 addresses get some.
     pub dns64: Option<Dns64>,
 }
@@ -38,6 +40,7 @@ impl Rules {
             templates: Vec::new(),
             hosts: None,
             files: Vec::new(),
+            dnssec: None,
             dns64: None,
         }
     }

@@ -98,6 +98,7 @@ impl<'k> Block<'k> {
                 no_options(directive)
             }
             "kubernetes" => self.kubernetes(directive, corefile),
+            "dnssec" => self.dnssec(directive),
             "file" => self.file(directive),
             "k8s_external" => self.k8s_external(directive),
             "forward" => self.forward(directive),

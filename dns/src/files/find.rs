@@ -67,6 +67,16 @@ impl FileZone {
         }
     }
 
+    /// Whether a name is delegated.
+    pub(crate) fn is_cut(&self, name: &QueryName) -> bool {
+        self.node(name.as_bytes()).is_some_and(|(place, node)| node.above == Some(place))
+    }
+
+    /// Whether what is said of a name and a type is this domain's to say.
+    pub(crate) fn serves(&self, name: &QueryName, qtype: u16) -> bool {
+        !matches!(self.find(name, qtype), Hit::Cut(_))
+    }
+
     /// The last name in canonical order, at or before this one, that has an NSEC record.
     pub(super) fn before(&self, name: &[u8]) -> Option<&Node> {
         let wanted = canonical(name);

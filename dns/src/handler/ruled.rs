@@ -37,7 +37,7 @@ impl<'s> Walk<'s> {
     }
 
     /// The same for what becomes part of the answer.
-    fn whole(self) -> Self {
+    pub(super) fn whole(self) -> Self {
         Self { client: self.client.whole(), ..self }
     }
 }
@@ -111,9 +111,9 @@ impl Handler {
         outcome
     }
 
-    /// As [`Self::ruled`], with IPv6 addresses made of IPv4 addresses where that is wanted.
+    /// As [`Self::signed`], with IPv6 addresses made of IPv4 addresses where that is wanted.
     async fn translated(&self, walk: Walk<'_>, query: &Query<'_>, out: &mut Vec<u8>) -> Outcome {
-        let outcome = self.ruled(walk, query, out).await;
+        let outcome = self.signed(walk, query, out).await;
         let Some(translator) = walk.scope.translator(query, walk.client.address) else { return outcome };
         if !outcome.is_answer() || !translator.lacks(out) {
             return outcome;
@@ -135,7 +135,7 @@ impl Handler {
     }
 
     /// What the rules themselves say, or else zone and upstreams.
-    async fn ruled(&self, walk: Walk<'_>, query: &Query<'_>, out: &mut Vec<u8>) -> Outcome {
+    pub(super) async fn ruled(&self, walk: Walk<'_>, query: &Query<'_>, out: &mut Vec<u8>) -> Outcome {
         let Walk { scope, client, turn, waits } = walk;
         let mut reply = self.reply(query, client, flag::AA, out);
         match scope.write(query, client.address, turn, !waits, &mut reply) {

@@ -1,7 +1,7 @@
 //! The counters of what comes before the zone and the upstreams: CoreDNS's `acl`, `template`, `hosts`, `dns64` and `autopath`.
 
 use prometheus::{
-    Gauge, IntCounter, IntCounterVec, IntGauge, Opts,
+    Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -28,9 +28,42 @@ pub(crate) struct RuleMetrics {
     pub(crate) entries: IntGauge,
     /// When the hosts file was written that was read last, in seconds since 1970.
     pub(crate) read: Gauge,
+    /// Signatures.
+    pub(crate) signatures: SignatureMetrics,
 }
 
 const SERVER: &str = "dns://";
+
+/// What is counted of signatures that are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct SignatureMetrics {
+    /// How many are kept.
+    pub(crate) entries: IntGauge,
+    /// How many were found.
+    pub(crate) hits: IntCounter,
+    /// How many were made.
+    pub(crate) misses: IntCounter,
+    all: [IntCounterVec; 2],
+    all_entries: IntGaugeVec,
+}
+
+impl SignatureMetrics {
+    fn new() -> Result<Self, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(name, help).namespace("coredns").subsystem("dnssec");
+        let hits = IntCounterVec::new(opts("cache_hits_total", "Signatures that were there."), &["server"])?;
+        let misses =
+            IntCounterVec::new(opts("cache_misses_total", "Signatures that were made."), &["server"])?;
+        let entries =
+            IntGaugeVec::new(opts("cache_entries", "Signatures that are kept."), &["server", "type"])?;
+        Ok(Self {
+            entries: entries.with_label_values(&[SERVER, "signature"]),
+            hits: hits.with_label_values(&[SERVER]),
+            misses: misses.with_label_values(&[SERVER]),
+            all: [hits, misses],
+            all_entries: entries,
+        })
+    }
+}
 
 /// What an `acl` counts.
 #[derive(Clone, Debug)]
@@ -70,6 +103,7 @@ impl RuleMetrics {
             &["server"],
         )?;
         Ok(Self {
+            signatures: SignatureMetrics::new()?,
             blocked: acl("blocked_requests_total", &of_zone)?,
             filtered: acl("filtered_requests_total", &of_zone)?,
             dropped: acl("dropped_requests_total", &of_zone)?,
@@ -116,7 +150,7 @@ impl RuleMetrics {
         self.bad_records.with_label_values(&[SERVER, zone, "", "IN", qtype, section, template]).inc();
     }
 
-    fn each(&self) -> [&dyn Collector; 10] {
+    fn each(&self) -> [&dyn Collector; 13] {
         [
             &self.blocked,
             &self.filtered,
@@ -128,6 +162,9 @@ impl RuleMetrics {
             &self.all_walks,
             &self.entries,
             &self.read,
+            &self.signatures.all[0],
+            &self.signatures.all[1],
+            &self.signatures.all_entries,
         ]
     }
 }
