@@ -14,8 +14,8 @@ use sluice_model::{
 };
 
 use crate::{
-    AnswerChange, Change, Corefile, Dns64, DnsConfig, EdnsOption, Hosts, LogRule, NameMatch, NamePattern,
-    OptionChange, OptionWhen, Rewrite, Rules, Saved, Server, Template, Upstreams,
+    AnswerChange, Change, Corefile, Dns64, DnsConfig, EdnsOption, External, Hosts, LogRule, NameMatch,
+    NamePattern, OptionChange, OptionWhen, Rewrite, Rules, Saved, Server, Template, Upstreams,
     files::{self, FileZone},
     handler::{Client, Handler, Outcome, Transport},
     master,
@@ -181,8 +181,15 @@ fn server() -> Option<Arc<Handler>> {
         ..Rules::new(".")
     };
     let networks = vec!["10.0.0.0/8".parse().ok()?];
-    let config =
-        DnsConfig { rules: vec![rules], networks, upstreams: Upstreams::None, ..DnsConfig::default() };
+    let zones = vec!["outside.test".to_owned(), "ip6.arpa".to_owned()];
+    let external = Some(External { zones, headless: true, ..External::default() });
+    let config = DnsConfig {
+        rules: vec![rules],
+        networks,
+        external,
+        upstreams: Upstreams::None,
+        ..DnsConfig::default()
+    };
     let server = Server::bind(config).ok()?;
     server.publisher().publish(&cluster(), &Changes::everything());
     Some(server.configurator().handler())

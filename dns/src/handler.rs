@@ -4,6 +4,7 @@ mod filed;
 mod later;
 mod ruled;
 mod signed;
+mod whole;
 
 use std::{
     net::IpAddr,
@@ -17,7 +18,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
-    AclAction, DnsConfig,
+    DnsConfig,
     answer::{self, Written},
     autopath,
     clients::Clients,
@@ -30,7 +31,7 @@ use crate::{
     reply::{self, Reply},
     routes::Routes,
     rules::{RuleSet, Scope},
-    transfer::{self, Transfers},
+    transfer::Transfers,
     wire::{CLASS_IN, Rcode, flag, rtype},
     zone::{Found, Origin, Zone},
 };
@@ -238,38 +239,6 @@ impl Handler {
         outcome
     }
 
-    /// Whether the client may have the whole zone that it asks for.
-    fn answer_transfer(&self, query: &Query<'_>, client: Client, out: &mut Vec<u8>) -> Outcome {
-        let scope = self.rules.of(&query.name);
-        let is_allowed = client.transport == Transport::Tcp
-            && query.qclass == CLASS_IN
-            && self.transfers.allow(&query.name, client.address)
-            && scope.is_none_or(|scope| scope.action(query, client.address) == AclAction::Allow);
-        let is_there = match &*self.zone.load() {
-            _ if !is_allowed => None,
-            zone if self.origin.is_whole(&query.name) => {
-                Some(zone.as_ref().is_some_and(|zone| !zone.is_stale))
-            }
-            _ => scope.and_then(|scope| scope.files.whole(&query.name)).map(|zone| zone.is_some()),
-        };
-        match is_there {
-            Some(true) => Outcome::Transfer,
-            Some(false) => self.say(Rcode::ServFail, query, client, out),
-            None => self.say(Rcode::Refused, query, client, out),
-        }
-    }
-
-    /// The messages that tell the whole zone, where [`Self::answer`] said that they are the answer.
-    pub(crate) fn transfer(&self, message: &[u8], client: Client) -> Vec<Vec<u8>> {
-        let Ok(query) = Query::read(message) else { return Vec::new() };
-        if !self.origin.is_whole(&query.name) {
-            let scope = self.rules.of(&query.name).map(|scope| &**scope);
-            return self.transfer_file(&query, Course { scope, client, turn: 0, aliases: 0 });
-        }
-        let Some(zone) = &*self.zone.load() else { return Vec::new() };
-        transfer::messages(zone, &query, |out| self.reply(&query, client, flag::AA, out))
-    }
-
     fn answer_plain(&self, course: Course<'_>, query: &Query<'_>, out: &mut Vec<u8>) -> Outcome {
         let Course { client, turn, .. } = course;
         let zone = self.zone.load();
@@ -288,11 +257,16 @@ impl Handler {
             }
             Written::Complete(rcode) => {
                 reply.finish(rcode);
-                Outcome::Answered(Part::Kubernetes)
+                Outcome::Answered(self.part(&query.name))
             }
             Written::NotOurs => self.answer_rest(course, query, out),
             Written::Leaves(_) => Outcome::Later,
         }
+    }
+
+    /// What of the zone a name is.
+    fn part(&self, name: &QueryName) -> Part {
+        if self.origin.outside(name).is_some() { Part::External } else { Part::Kubernetes }
     }
 
     /// What the zone says. One of an earlier server denies nothing, and what falls through is not ours.

@@ -1,10 +1,11 @@
 //! Master files: a zone as a text (RFC 1035, 5), into records as they stand in messages.
 //!
-//! `$ORIGIN`, `$TTL` and `$INCLUDE` are taken, the last relative to the file that it stands in; records of unknown types in the
+//! `$ORIGIN`, `$TTL`, `$INCLUDE`, relative to the file that it stands in, and `$GENERATE` are taken; records of unknown types in the
 //! form of RFC 3597. What is wrong is told with file and line.
 
 mod data;
 mod entry;
+mod generate;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -130,6 +131,11 @@ fn read_into(
                 let owner = state.owner.clone();
                 read_into(&inner, path.into(), state, records, load, depth + 1)?;
                 (state.origin, state.owner) = (outer, owner);
+            }
+            (b"$GENERATE", _) => {
+                for entry in generate::generate(&entry).map_err(wrong)? {
+                    records.extend(record(&entry, &at, state).map_err(wrong)?);
+                }
             }
             (b"$ORIGIN" | b"$TTL", _) => return Err(wrong(format!("{directive} takes one word"))),
             (b"$INCLUDE", _) => return Err(wrong("$INCLUDE takes a file and a domain".to_owned())),

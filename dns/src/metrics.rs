@@ -59,6 +59,8 @@ pub(crate) enum Part {
     Forward,
     /// What an upstream said before.
     Cache,
+    /// What the zone has for those outside.
+    External,
     /// A domain in a file.
     File,
     /// Keys that sign answers.
@@ -69,7 +71,7 @@ pub(crate) enum Part {
     Server,
 }
 
-const PARTS: [&str; 7] = ["kubernetes", "forward", "cache", "file", "dnssec", "hosts", ""];
+const PARTS: [&str; 8] = ["kubernetes", "forward", "cache", "k8s_external", "file", "dnssec", "hosts", ""];
 
 /// All counters of a server. Cheap to clone.
 #[derive(Clone, Debug)]

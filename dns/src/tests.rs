@@ -13,6 +13,8 @@ mod forwarding;
 mod half_dead;
 mod hostile;
 mod imports;
+mod keys;
+mod master;
 mod multicluster;
 mod names;
 mod options;

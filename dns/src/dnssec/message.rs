@@ -178,6 +178,8 @@ pub(super) fn labels(name: &[u8]) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -188,6 +190,23 @@ mod tests {
         assert_eq!(whole_name(&message, 22), Some((b"\x01a\x03WWW\x04test\0".to_vec(), 26)));
         assert_eq!(whole_name(&message, 26), None, "it leads to itself");
         assert_eq!(whole_name(&message, 28), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut message in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(parsed) = Parsed::read(&message) {
+                parsed.answers.iter().for_each(|set| drop(canonical(set)));
+            }
+            // The same as an answer that has a question, and a record of a type with names.
+            let head = *b"\0\0\x80\0\0\x01\0\x01\0\0\0\0\x01a\0\0\x23\0\x01\xc0\x0c\0\x23\0\x01\0\0\0\0\0";
+            let length = message.len().min(255);
+            message.splice(0..0, [length as u8]);
+            message.splice(0..0, head);
+            if let Some(parsed) = Parsed::read(&message) {
+                parsed.answers.iter().for_each(|set| drop(canonical(set)));
+            }
+        }
     }
 
     #[test]

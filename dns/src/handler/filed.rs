@@ -2,11 +2,10 @@
 
 use super::{Course, Handler, Outcome};
 use crate::{
-    files::{self, Told},
+    files::Told,
     message::Question,
     metrics::Part,
     query::{Query, QueryName},
-    transfer,
     wire::flag,
     zone::Found,
 };
@@ -64,18 +63,5 @@ impl Handler {
         let message = question.message(0, query.edns.map(|_| u16::MAX));
         let query = Query::read(&message).ok()?;
         Box::pin(self.later_plain(course, &query)).await.map(|(answer, _)| answer)
-    }
-
-    /// The messages that tell a domain of a file as a whole; none where there is no such domain.
-    pub(super) fn transfer_file(&self, query: &Query<'_>, course: Course<'_>) -> Vec<Vec<u8>> {
-        let zone = course.files(&query.name).and_then(|files| files.whole(&query.name)).flatten();
-        let Some(zone) = zone else { return Vec::new() };
-        transfer::told(
-            zone.serial,
-            || zone.soa(),
-            || files::records(&zone),
-            query,
-            |out| self.reply(query, course.client, flag::AA, out),
-        )
     }
 }

@@ -59,12 +59,12 @@ impl Handler {
                             out = walked;
                         }
                     }
-                    return Some((out, Part::Kubernetes));
+                    return Some((out, self.part(&query.name)));
                 }
                 Written::Leaves(target) => {
                     let rcode = Box::pin(self.follow(course, query, &target, &mut reply)).await;
                     reply.finish(rcode);
-                    return Some((out, Part::Kubernetes));
+                    return Some((out, self.part(&query.name)));
                 }
                 Written::NotOurs => {}
             }

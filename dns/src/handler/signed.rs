@@ -30,7 +30,9 @@ impl Handler {
             return self.ruled(walk, query, out).await;
         }
         let outcome = self.ruled(walk.whole(), query, out).await;
-        if let Outcome::Answered(part @ (Part::Kubernetes | Part::File | Part::Rules)) = outcome {
+        if let Outcome::Answered(part @ (Part::Kubernetes | Part::External | Part::File | Part::Rules)) =
+            outcome
+        {
             self.sign(signer, walk, query, part, out);
         }
         self.fit(walk, query, out);
