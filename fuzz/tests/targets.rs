@@ -75,5 +75,6 @@ targets! {
     dns_query
     dns_answer
     dns_corefile
+    dns_master
     dns_saved
 }
