@@ -189,6 +189,7 @@ impl Corefile {
         for directive in &server.directives {
             block.read(directive, self)?;
         }
+        block.put_root();
         if let Some(external) = block.external(others)? {
             self.config.external = Some(external);
         }

@@ -37,16 +37,21 @@ impl ExternalRecords {
     pub(crate) fn new(service: &Service, ttl: u32) -> Option<Self> {
         let balancers = service.load_balancer.iter().map(|ingress| ingress.address);
         let addresses = service.external_ips.iter().copied().chain(balancers);
-        let (v4, v6): (Vec<_>, Vec<_>) = addresses.partition(IpAddr::is_ipv4);
-        let names: Box<[_]> =
-            service.load_balancer_names.iter().filter_map(|name| WireName::parse(name)).collect();
+        let names = service.load_balancer_names.iter().filter_map(|name| WireName::parse(name));
+        Self::of(addresses.collect(), names.collect(), service_ports(service), ttl)
+    }
+
+    /// Those of a service at these addresses and names.
+    pub(crate) fn of(
+        addresses: Vec<IpAddr>,
+        names: Box<[WireName]>,
+        ports: Box<[Port]>,
+        ttl: u32,
+    ) -> Option<Self> {
+        let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv4);
         let is_reached = !(v4.is_empty() && v6.is_empty() && names.is_empty());
-        is_reached.then(|| Self {
-            v4: AddressSet::new(v4, ttl),
-            v6: AddressSet::new(v6, ttl),
-            names,
-            ports: service_ports(service),
-        })
+        let (v4, v6) = (AddressSet::new(v4, ttl), AddressSet::new(v6, ttl));
+        is_reached.then_some(Self { v4, v6, names, ports })
     }
 
     /// All addresses.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     desired::{Host, Port, RecordOptions, ServiceRecords, Targets},
+    external::ExternalRecords,
     name::{WireName, push_label, write_name},
     records::AddressSet,
     zone::{Origin, Zone},
@@ -53,6 +54,13 @@ struct SavedService {
     hosts: Vec<SavedHost>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<SavedPort>,
+    /// For those outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    external: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    external_names: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    external_ports: Vec<SavedPort>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,7 +144,11 @@ impl Saved {
             return None;
         }
         let options = RecordOptions { ttl: 0, ..origin.options.clone() };
-        let mut zone = Zone::new(Arc::new(Origin { options, ..(**origin).clone() }));
+        let mut own = Origin { options, ..(**origin).clone() };
+        if let Some(external) = &mut own.external {
+            external.ttl = 0;
+        }
+        let mut zone = Zone::new(Arc::new(own));
         zone.is_stale = true;
         for namespace in &self.namespaces {
             if let Some(label) = label(namespace) {
@@ -196,7 +208,7 @@ fn service(key: &[u8], records: &ServiceRecords) -> Option<SavedService> {
         .hosts
         .iter()
         .filter_map(|host| Some(SavedHost { label: dotted(&host.label)?, address: host.address }));
-    let ports = records.ports.iter().filter_map(|port| {
+    let saved_port = |port: &Port| {
         let (service, hosts) = match &port.targets {
             Targets::Service(number) => (Some(*number), Vec::new()),
             Targets::Hosts(hosts) => {
@@ -205,7 +217,9 @@ fn service(key: &[u8], records: &ServiceRecords) -> Option<SavedService> {
             }
         };
         Some(SavedPort { protocol: port.protocol.to_string(), name: text(&port.name)?, service, hosts })
-    });
+    };
+    let external = records.external.as_deref();
+    let outside = external.iter().flat_map(|external| &external.ports);
     Some(SavedService {
         name: text(name)?,
         namespace: text(namespace.get(1..)?)?,
@@ -217,7 +231,14 @@ fn service(key: &[u8], records: &ServiceRecords) -> Option<SavedService> {
             records.v4.addresses().chain(records.v6.addresses()).collect()
         },
         hosts: hosts.collect(),
-        ports: ports.collect(),
+        ports: records.ports.iter().filter_map(saved_port).collect(),
+        external: external.iter().flat_map(|external| external.addresses()).collect(),
+        external_names: external
+            .iter()
+            .flat_map(|external| &external.names)
+            .map(ToString::to_string)
+            .collect(),
+        external_ports: outside.filter_map(saved_port).collect(),
     })
 }
 
@@ -243,7 +264,13 @@ impl SavedService {
                 },
             })
         };
-        let ports = self.ports.iter().filter_map(port).collect();
+        let ports = self.ports.iter().filter_map(&port).collect();
+        let external = ExternalRecords::of(
+            self.external.clone(),
+            self.external_names.iter().filter_map(|name| WireName::parse(name)).collect(),
+            self.external_ports.iter().filter_map(&port).collect(),
+            0,
+        );
         let addresses: Vec<IpAddr> = if self.headless {
             hosts.iter().map(|host| host.address).collect()
         } else {
@@ -258,7 +285,7 @@ impl SavedService {
             v6: AddressSet::new(v6, 0),
             hosts: hosts.into(),
             ports,
-            external: None,
+            external: external.map(Box::new),
             zones: Box::default(),
         };
         Some((key, records))

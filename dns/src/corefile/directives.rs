@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -29,6 +30,8 @@ pub(super) struct Block<'k> {
     pub(super) cache: CacheConfig,
     pub(super) rules: Rules,
     pub(super) has_kubernetes: bool,
+    /// The folder of files that are not named in full.
+    pub(super) root: Option<PathBuf>,
     /// What `k8s_external` says, and where.
     pub(super) external: Option<(Token, External)>,
 }
@@ -43,6 +46,7 @@ impl<'k> Block<'k> {
             cache: CacheConfig { enabled: false, ..CacheConfig::default() },
             rules: Rules::new("."),
             has_kubernetes: false,
+            root: None,
             external: None,
         }
     }
@@ -98,6 +102,7 @@ impl<'k> Block<'k> {
                 no_options(directive)
             }
             "kubernetes" => self.kubernetes(directive, corefile),
+            "root" => self.root(directive),
             "dnssec" => self.dnssec(directive),
             "file" => self.file(directive),
             "k8s_external" => self.k8s_external(directive),

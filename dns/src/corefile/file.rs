@@ -1,4 +1,4 @@
-//! The directive `file`.
+//! The directives `file` and `root`.
 
 use std::path::PathBuf;
 
@@ -29,5 +29,21 @@ impl Block<'_> {
         }
         self.rules.files.push(zone);
         Ok(())
+    }
+    pub(super) fn root(&mut self, directive: &Directive) -> Result<()> {
+        match (directive.words.as_slice(), directive.options.first()) {
+            ([folder], None) => self.root = Some(PathBuf::from(folder)),
+            (_, Some(option)) => return Err(unknown(option)),
+            _ => return Err(wrong(directive, "one folder is expected")),
+        }
+        Ok(())
+    }
+
+    /// Puts the folder before the names of files, wherever in the block it was named.
+    pub(super) fn put_root(&mut self) {
+        let Some(root) = &self.root else { return };
+        let keys = self.rules.dnssec.iter_mut().flat_map(|dnssec| &mut dnssec.keys);
+        let files = self.rules.files.iter_mut().map(|zone| &mut zone.file);
+        files.chain(keys).for_each(|file| *file = root.join(&*file));
     }
 }

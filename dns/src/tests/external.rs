@@ -5,7 +5,7 @@ use sluice_model::{Changes, LoadBalancerIngress, Object, Service};
 
 use super::{cluster, config, served};
 use crate::{
-    Corefile, DnsConfig, External, Rules, Transfer,
+    Corefile, DnsConfig, External, Rules, Saved, Transfer,
     testing::{
         bed::{in_namespace, sh},
         *,
@@ -262,6 +262,29 @@ fn names_outside_follow_the_cluster() {
     assert_eq!(fixture.told("9.2.0.192.in-addr.arpa.", PTR).len(), 2);
     assert_eq!(fixture.told("2.2.0.192.in-addr.arpa.", PTR), ["NXDOMAIN"]);
     assert!(fixture.publisher.serial() > before);
+}
+
+#[test]
+fn a_zone_that_was_kept_has_names_outside() {
+    let saved = Fixture::with(outside(|_| {}), objects()).publisher.save(&[]).unwrap();
+    let later = Fixture::new(&outside(|_| {}));
+    later.publisher.restore(&Saved::read(saved.write().as_bytes()).unwrap());
+    for (name, qtype, told) in [
+        ("known.default.out.test.", A, &["NOERROR", "known.default.out.test. 0 A 192.0.2.4"][..]),
+        (
+            "_dns._udp.kube-dns.kube-system.out.test.",
+            SRV,
+            &[
+                "NOERROR",
+                "_dns._udp.kube-dns.kube-system.out.test. 0 SRV 0 100 53 kube-dns.kube-system.out.test.",
+            ],
+        ),
+        ("cloud.default.out.test.", CNAME, &["NOERROR", "cloud.default.out.test. 0 CNAME lb.test."]),
+        ("nothing.default.out.test.", A, &["SERVFAIL"]),
+        ("known.default.out.test.", AAAA, &["SERVFAIL"]),
+    ] {
+        assert_eq!(later.told(name, qtype), told, "{name} {qtype}");
+    }
 }
 
 #[test]

@@ -109,7 +109,14 @@ fn file_is_read_from_a_corefile() {
     let mut second = file(Path::new("db.c"), &["c.test", "10.in-addr.arpa"]);
     second.reload = None;
     assert_eq!(rules[0].files, [first, second]);
+    let rooted = "x.test {\n file db\n file /etc/db y.test\n dnssec {\n key file k /k\n }\n root /zones\n}";
+    let rules = &read(rooted).unwrap().rules[0];
+    let names: Vec<_> = rules.files.iter().map(|file| file.file.clone()).collect();
+    assert_eq!(names, [Path::new("/zones/db"), Path::new("/etc/db")]);
+    assert_eq!(rules.dnssec.as_ref().unwrap().keys, [Path::new("/zones/k"), Path::new("/k")]);
     for (options, told) in [
+        ("root", "line 2: root: one folder is expected"),
+        ("root a {\n b\n }", "line 3: b: \"b\" is not supported"),
         ("file", "line 2: file: a file is expected"),
         ("file db {\n what\n }", "line 3: what: \"what\" is not supported"),
         ("file db {\n reload x\n }", "line 3: reload: \"x\" is not a duration"),
