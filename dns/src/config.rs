@@ -7,6 +7,7 @@ mod external;
 mod file;
 mod forward;
 mod log;
+mod order;
 mod rewrite;
 mod rules;
 
@@ -18,6 +19,7 @@ pub use file::ZoneFile;
 pub use forward::{ForwardOptions, NextUpstreams, Policy, Probe, StubDomain, Tls, Upstreams};
 pub use log::{AnswerClass, LogRule};
 pub(crate) use log::{COMBINED, COMMON};
+pub use order::{Order, OrderPolicy, WeightFile};
 pub use rewrite::{
     AnswerChange, Change, EdnsOption, NameMatch, NamePattern, OptionChange, OptionData, OptionWhen, Rewrite,
 };

@@ -12,6 +12,7 @@ mod file;
 mod forward;
 mod import;
 mod kubernetes;
+mod loadbalance;
 mod log;
 mod rewrite;
 mod rules;

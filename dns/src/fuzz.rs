@@ -15,7 +15,7 @@ use sluice_model::{
 
 use crate::{
     AnswerChange, Change, Corefile, Dns64, DnsConfig, EdnsOption, External, Hosts, LogRule, NameMatch,
-    NamePattern, OptionChange, OptionWhen, Rewrite, Rules, Saved, Server, Template, Upstreams,
+    NamePattern, OptionChange, OptionWhen, Order, Rewrite, Rules, Saved, Server, Template, Upstreams,
     files::{self, FileZone},
     handler::{Client, Handler, Outcome, Transport},
     master,
@@ -82,6 +82,7 @@ pub fn corefile(data: &[u8]) {
                 hosts: None,
                 files: Vec::new(),
                 dnssec: None,
+                order: Order::default(),
                 ..rules
             });
             if let Ok(metrics) = Metrics::new() {

@@ -232,7 +232,11 @@ impl Handler {
             return self.answer_plain(course, query, out);
         };
         let came = scope.is_logging().then(Instant::now);
-        let outcome = self.answer_in(scope, query, client, turn, out);
+        let turn = scope.order.turn(turn);
+        let outcome = self.answer_in(scope, query, for_order(scope, client), turn, out);
+        if outcome.is_answer() && scope.order.is_about_whole_answers() {
+            scope.order.arrange(query, self.limit(query, client), out);
+        }
         if let (Some(came), true) = (came, outcome.is_answer()) {
             scope.log(query, client, out, came.elapsed());
         }
@@ -349,8 +353,9 @@ impl Handler {
             }
             return Outcome::Later;
         };
-        hit.entry.answer.write(query, Some(hit.ttl), self.limit(query, client), self.udp_payload, out);
-        message::rotate(out, turn);
+        let limit = self.limit(query, client);
+        hit.entry.answer.write(query, Some(hit.ttl), limit, self.udp_payload, out);
+        message::rotate(out, query.qtype, turn, limit);
         if hit.refresh { Outcome::Refresh(Part::Cache) } else { Outcome::Answered(Part::Cache) }
     }
 
@@ -366,6 +371,11 @@ impl Handler {
             self.routes.of(&query.name).refresh(&Question::of(&query));
         }
     }
+}
+
+/// The client, or one that takes an answer of any length, where its order is decided when it is whole.
+fn for_order(scope: &Scope, client: Client) -> Client {
+    if scope.order.is_about_whole_answers() { client.whole() } else { client }
 }
 
 /// A name to which a client's walk may lead.

@@ -61,8 +61,9 @@ mod zone;
 pub use config::{
     AclAction, AclRule, AnswerChange, AnswerClass, CacheConfig, Change, Dns64, DnsConfig, Dnssec, EdnsOption,
     Exposure, External, ForwardOptions, Hosts, InvalidSelector, LogRule, NameMatch, NamePattern,
-    NextUpstreams, OptionChange, OptionData, OptionWhen, PodRecords, Policy, Prefetch, Probe, Rewrite, Rules,
-    Selector, ServeStale, StubDomain, Template, Tls, Transfer, Upstreams, ZoneFile,
+    NextUpstreams, OptionChange, OptionData, OptionWhen, Order, OrderPolicy, PodRecords, Policy, Prefetch,
+    Probe, Rewrite, Rules, Selector, ServeStale, StubDomain, Template, Tls, Transfer, Upstreams, WeightFile,
+    ZoneFile,
 };
 pub use corefile::{Corefile, CorefileError, Devices, PageAt};
 pub use dnssec::KeyError;

@@ -1,8 +1,10 @@
 //! Answers of other servers: checked when they come, kept as they are, handed to a client with its own
 //! question, time to live, EDNS and size.
 
+mod arrange;
 mod rotate;
 
+pub(crate) use arrange::{Address, arrange, cut};
 pub(crate) use rotate::rotate;
 
 use crate::{

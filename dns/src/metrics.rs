@@ -21,7 +21,7 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use crate::{DnsConfig, Rules, Upstreams, handler::Asked, wire::rtype};
+use crate::{DnsConfig, Order, Rules, Upstreams, handler::Asked, wire::rtype};
 
 /// Types that are counted by name; all others are `other`.
 const TYPES: [(u16, &str); 19] = [
@@ -243,7 +243,7 @@ impl Metrics {
         for (name, is_on) in [
             ("errors", true),
             ("kubernetes", true),
-            ("loadbalance", true),
+            ("loadbalance", config.rules.is_empty() || rules(|rules| rules.order != Order::AS_IT_COMES)),
             ("loop", config.detect_loops),
             ("prometheus", true),
             ("reload", true),

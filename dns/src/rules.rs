@@ -4,15 +4,17 @@ mod acl;
 mod dns64;
 mod hosts;
 mod log;
+mod order;
 mod rewrite;
 mod template;
+mod weights;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use regex::Regex;
 use tokio::task::JoinSet;
 
-use self::{hosts::HostTable, rewrite::Rewriter, template::Templates};
+use self::{hosts::HostTable, order::Arranger, rewrite::Rewriter, template::Templates};
 pub(crate) use self::{
     rewrite::{MAX_OPTIONS, Rewritten},
     template::Said,
@@ -50,6 +52,8 @@ pub(crate) struct Scope {
     /// Signs answers.
     pub(crate) signer: Option<Signer>,
     dns64: Option<dns64::Translator>,
+    /// In which order addresses are told.
+    pub(crate) order: Arranger,
 }
 
 impl RuleSet {
@@ -78,6 +82,7 @@ impl RuleSet {
                         .as_ref()
                         .map(|dns64| dns64::Translator::new(dns64, metrics))
                         .transpose()?,
+                    order: Arranger::new(&rules.order),
                 }))
             })
             .collect::<Result<Vec<_>, ConfigError>>()?;
@@ -102,6 +107,9 @@ impl RuleSet {
                 };
                 tokio::join!(hosts, scope.files.watch());
             });
+        }
+        for scope in self.0.iter().filter(|scope| scope.order.is_about_whole_answers()).cloned() {
+            watches.spawn(async move { scope.order.watch().await });
         }
         while watches.join_next().await.is_some() {}
     }

@@ -18,6 +18,7 @@ mod master;
 mod multicluster;
 mod names;
 mod options;
+mod order;
 mod properties;
 mod reload;
 mod rewriting;

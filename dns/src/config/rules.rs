@@ -4,7 +4,7 @@ use std::{net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{Dnssec, LogRule, Rewrite, ZoneFile};
+use super::{Dnssec, LogRule, Order, Rewrite, ZoneFile};
 
 /// The rules for the names of a domain; the longest domain that a name ends with counts, alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Rules {
     pub dnssec: Option<Dnssec>,
     /// Names without IPv6 addresses get some.
     pub dns64: Option<Dns64>,
+    /// In which order addresses are told.
+    pub order: Order,
 }
 
 impl Rules {
@@ -42,6 +44,7 @@ impl Rules {
             files: Vec::new(),
             dnssec: None,
             dns64: None,
+            order: Order::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     values::{self, duration},
     wrong,
 };
-use crate::{CacheConfig, External, Rules};
+use crate::{CacheConfig, External, Order, Rules};
 
 pub(super) type Result<T> = std::result::Result<T, CorefileError>;
 
@@ -44,7 +44,8 @@ impl<'k> Block<'k> {
             bind: Bound::default(),
             forwards: Vec::new(),
             cache: CacheConfig { enabled: false, ..CacheConfig::default() },
-            rules: Rules::new("."),
+            // Without the directive nothing is shuffled.
+            rules: Rules { order: Order::AS_IT_COMES, ..Rules::new(".") },
             has_kubernetes: false,
             root: None,
             external: None,
@@ -62,11 +63,7 @@ impl<'k> Block<'k> {
             }
             "errors" => errors(directive),
             "reload" => reload(directive),
-            "loadbalance" => match directive.words.as_slice() {
-                [] => no_options(directive),
-                [policy] if policy == "round_robin" => no_options(directive),
-                [other, ..] => Err(wrong(directive, format!("the policy {other:?} is not supported"))),
-            },
+            "loadbalance" => self.loadbalance(directive),
             "log" => self.log(directive),
             "bind" => bind(&mut self.bind, directive),
             "transfer" => self.transfer(directive, corefile),

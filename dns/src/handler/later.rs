@@ -7,7 +7,7 @@ use std::{
 
 use hickory_proto::{op::Message, rr::RecordType};
 
-use super::{Client, Course, Handler, Outcome, ruled::Walk};
+use super::{Client, Course, Handler, Outcome, for_order, ruled::Walk};
 use crate::{
     answer::{self, MAX_ALIASES, Written},
     forward::ForwardError,
@@ -29,15 +29,19 @@ impl Handler {
             let course = Course { scope: None, client, turn, aliases: 0 };
             return self.later_plain(course, &query).await;
         };
+        let turn = scope.order.turn(turn);
         let came = Instant::now();
         // In boxes what is seldom: thousands of queries may be under way, each with room for all that it may come to.
         let mut out = Vec::new();
-        let walk = Walk { scope, client, turn, waits: true };
+        let walk = Walk { scope, client: for_order(scope, client), turn, waits: true };
         let (Outcome::Answered(part) | Outcome::Refresh(part)) =
             Box::pin(self.walk(walk, &query, &mut out)).await
         else {
             return None;
         };
+        if scope.order.is_about_whole_answers() {
+            scope.order.arrange(&query, self.limit(&query, client), &mut out);
+        }
         if scope.is_logging() {
             scope.log(&query, client, &out, came.elapsed());
         }
@@ -76,8 +80,9 @@ impl Handler {
         match resolver.get(&Question::of(query)).await {
             Ok(entry) => {
                 let ttl = resolver.is_caching().then(|| resolver.ttl(&entry));
-                entry.answer.write(query, ttl, self.limit(query, client), self.udp_payload, &mut out);
-                message::rotate(&mut out, turn);
+                let limit = self.limit(query, client);
+                entry.answer.write(query, ttl, limit, self.udp_payload, &mut out);
+                message::rotate(&mut out, query.qtype, turn, limit);
                 Some((out, Part::Forward))
             }
             Err(error) => {

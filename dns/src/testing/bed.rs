@@ -280,6 +280,11 @@ pub(crate) fn world(query: &[u8], tcp: bool, seen: &AtomicUsize) -> Option<Vec<u
         ("big.example.org.", RecordType::A) => {
             (0..200).for_each(|n| add(&name, RData::A(rdata::A::new(192, 0, 2, n))));
         }
+        ("mail.example.org.", RecordType::MX) => {
+            for host in ["mx-1.example.org.", "mx-two.example.org.", "mx-3.example.net."] {
+                add(&name, RData::MX(rdata::MX::new(10, host.parse().unwrap())));
+            }
+        }
         ("slow.example.org.", RecordType::A) => {
             std::thread::sleep(Duration::from_millis(300));
             add(&name, RData::A(rdata::A::new(192, 0, 2, 81)));

@@ -326,7 +326,17 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
         (". {\n log . {\n class some\n }\n}", "line 3: class: \"class some\" is not supported"),
         (". {\n reload soon\n}", "line 2: reload: \"soon\" is not a duration"),
         (". {\n errors {\n quietly\n }\n}", "line 3: quietly: \"quietly\" is not supported"),
-        (". {\n loadbalance weighted w\n}", "line 2: loadbalance: the policy \"weighted\" is not supported"),
+        (". {\n loadbalance random\n}", "line 2: loadbalance: the policy \"random\" is not supported"),
+        (". {\n loadbalance weighted\n}", "line 2: loadbalance: weighted needs a file of weights"),
+        (". {\n loadbalance weighted a b\n}", "line 2: loadbalance: \"b\" is one word too many"),
+        (". {\n loadbalance {\n  reload 5s\n }\n}", "line 3: reload: is about the file of weighted"),
+        (
+            ". {\n loadbalance weighted w {\n  reload soon\n }\n}",
+            "line 3: reload: \"soon\" is not a duration",
+        ),
+        (". {\n loadbalance {\n  prefer 10.0.0.0\n }\n}", "line 3: prefer: \"10.0.0.0\" is not a network"),
+        (". {\n loadbalance {\n  prefer\n }\n}", "line 3: prefer: \"prefer\" is not supported"),
+        (". {\n loadbalance\n loadbalance\n}", "line 3: loadbalance: the second in this server block"),
         (
             ". {\n forward . tls://192.0.2.1%a.test {\n  tls_servername b.test\n }\n}",
             "line 2: forward: tls_servername and a name after % do not go together",

@@ -5,7 +5,7 @@ use sluice_model::{Changes, LoadBalancerIngress, Object, Service};
 
 use super::{cluster, config, served};
 use crate::{
-    Corefile, DnsConfig, External, Rules, Saved, Transfer,
+    Corefile, DnsConfig, External, Order, Rules, Saved, Transfer,
     testing::{
         bed::{in_namespace, sh},
         *,
@@ -355,7 +355,7 @@ fn k8s_external_is_read_from_a_corefile() {
         except: vec!["left.out.test".to_owned()],
     };
     assert_eq!(config.external, Some(wanted));
-    assert_eq!(config.rules[0], Rules::new("."));
+    assert_eq!(config.rules[0], Rules { order: Order::AS_IT_COMES, ..Rules::new(".") });
     assert!(config.check().is_ok());
     let own = read("a.test b.test {\n kubernetes\n k8s_external\n}").unwrap().external.unwrap();
     assert_eq!(
