@@ -44,6 +44,7 @@ fn a_corefile_is_followed_and_a_bad_one_is_refused() -> Result<()> {
     expect(client, &["gate.example.com"], "192.0.2.7")?;
     let metrics = node.host().succeed("curl", &["-s", "http://127.0.0.1:9153/metrics"])?;
     assert!(metrics.contains("coredns_reload_failed_total 1"), "{metrics}");
+    assert!(metrics.contains("coredns_reload_version_info{hash=\"fnv1a\",value=\""), "{metrics}");
 
     // An agent that starts with a bad one goes on with the last that was good.
     node.stop_agent()?;
