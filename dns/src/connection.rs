@@ -105,7 +105,7 @@ impl Pool {
             }
             Err(NetError::Timeout) => Err(NetError::Timeout),
             // What an HTTP server says in the place of an answer it would say again.
-            Err(error @ NetError::Msg(_)) => {
+            Err(error @ NetError::Msg(_)) if connector.is_https() => {
                 place.is_answered = true;
                 Err(error)
             }

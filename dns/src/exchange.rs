@@ -109,9 +109,14 @@ impl Connector {
         }
     }
 
+    /// Whether connections speak HTTP.
+    pub(crate) fn is_https(&self) -> bool {
+        self.encryption.as_ref().is_some_and(|encryption| encryption.https.is_some())
+    }
+
     /// So many questions may wait on a connection before another one is better. Over HTTP/2 they do not wait for each other.
     pub(crate) fn shared(&self) -> usize {
-        if self.protocol() == "https" { 64 } else { 8 }
+        if self.is_https() { 64 } else { 8 }
     }
 
     /// Opens a connection, over TLS or HTTPS where that is wanted.
