@@ -7,7 +7,7 @@ use super::{
     syntax::Directive,
     wrong,
 };
-use crate::ZoneFile;
+use crate::{OrderPolicy, ZoneFile};
 
 impl Block<'_> {
     pub(super) fn file(&mut self, directive: &Directive) -> Result<()> {
@@ -44,6 +44,10 @@ impl Block<'_> {
         let Some(root) = &self.root else { return };
         let keys = self.rules.dnssec.iter_mut().flat_map(|dnssec| &mut dnssec.keys);
         let files = self.rules.files.iter_mut().map(|zone| &mut zone.file);
-        files.chain(keys).for_each(|file| *file = root.join(&*file));
+        let weights = match &mut self.rules.order.policy {
+            OrderPolicy::Weighted(weights) => Some(&mut weights.file),
+            OrderPolicy::Turns | OrderPolicy::AsTheyCome => None,
+        };
+        files.chain(keys).chain(weights).for_each(|file| *file = root.join(&*file));
     }
 }

@@ -42,7 +42,12 @@ impl Block<'_> {
                         _ => return Err(unknown(option)),
                     }
                 }
-                ("ttl", [seconds]) => config.ttl = option_parsed(option, seconds, "seconds")?,
+                ("ttl", [seconds]) => {
+                    config.ttl = option_parsed(option, seconds, "seconds")?;
+                    if config.ttl > 3600 {
+                        return Err(bad_option(option, format!("{seconds} is more than 3600 seconds")));
+                    }
+                }
                 ("endpoint_pod_names", []) => config.endpoint_pod_names = true,
                 ("noendpoints", []) => config.endpoints = false,
                 ("zonal", []) => config.zonal = true,
@@ -77,6 +82,10 @@ impl Block<'_> {
                 | ("kubeconfig", [_, _]) => {}
                 _ => return Err(unknown(option)),
             }
+        }
+        let by_labels = directive.options.iter().find(|option| option.name == "namespace_labels");
+        if let Some(option) = by_labels.filter(|_| !config.exposure.namespaces.is_empty()) {
+            return Err(bad_option(option, "does not go together with namespaces"));
         }
         let zonal = directive.options.iter().find(|option| option.name == "zonal");
         if let Some(option) = zonal.filter(|_| !config.endpoints) {

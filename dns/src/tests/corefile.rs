@@ -271,6 +271,11 @@ fn what_we_do_not_have_is_an_error_with_its_line() {
             ". {\n kubernetes a.test {\n multicluster b\n }\n}",
             "line 3: multicluster: \"b\" is no domain of kubernetes",
         ),
+        (". {\n kubernetes a.test {\n ttl 3601\n }\n}", "line 3: ttl: 3601 is more than 3600 seconds"),
+        (
+            ". {\n kubernetes a.test {\n namespace_labels a=b\n namespaces c\n }\n}",
+            "line 3: namespace_labels: does not go together with namespaces",
+        ),
         (
             ". {\n forward . tls://dns.test\n}",
             "line 2: forward: \"tls://dns.test\" is not an address with or without port",

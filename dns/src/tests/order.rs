@@ -155,6 +155,7 @@ fn a_corefile_says_in_which_order() {
         let (file, reload) = (Path::new("/w").to_owned(), Duration::from_secs(seconds));
         OrderPolicy::Weighted(WeightFile { file, reload })
     };
+    assert_eq!(read("weighted w\n root /").policy, weights(30));
     assert_eq!(read("weighted /w"), Order { policy: weights(30), prefer: Vec::new() });
     let both = "weighted /w {\n  reload 10s\n  prefer 10.0.0.0/8 fd00::/8\n  prefer 192.0.2.0/24\n }";
     let Order { policy, prefer } = read(both);
