@@ -109,7 +109,10 @@ impl Attempt<'_> {
         }
 
         match Datapath::open(&record.bpffs)? {
-            Some(datapath) => datapath.enter(&record, pair.index)?,
+            Some(datapath) => {
+                datapath.enter(&record, pair.index)?;
+                ports::open(netlink, &record, pair.index, true)?;
+            }
             None if config.require_datapath => {
                 let msg = format!(
                     "no datapath is pinned in {}, and requireDatapath is set",
@@ -122,7 +125,7 @@ impl Attempt<'_> {
                 for address in record.addresses.iter().filter(|_| config.ip_masq) {
                     masquerade::ensure(address.trunc())?;
                 }
-                ports::open(netlink, &record, pair.index)?;
+                ports::open(netlink, &record, pair.index, false)?;
             }
         }
         if !config.disable_container_interface {
@@ -174,6 +177,8 @@ impl Attempt<'_> {
             bpffs: wanted.bpffs.clone(),
             host_ports: if desired::has_addresses(config) { config.host_ports()? } else { Vec::new() },
             masquerade: config.masquerades_host_ports(),
+            conditions_v4: config.conditions(true).to_vec(),
+            conditions_v6: config.conditions(false).to_vec(),
             aliases: config.runtime_config.aliases.clone(),
             shaped: config.bandwidth().ingress().is_some(),
             bridged: config.port_isolation || config.vlans()?.is_some(),

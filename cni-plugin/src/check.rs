@@ -129,7 +129,11 @@ impl Findings {
             self.shaped(&mut netlink, &host, &limit)?;
         }
         let datapath = Datapath::open(&record.bpffs)?;
-        let hairpin = config.hairpin_mode || (datapath.is_none() && !record.host_ports.is_empty());
+        let filtered = |mapping: &Mapping| datapath.is_none() || mapping.conditional;
+        let hairpin = config.hairpin_mode || record.mappings().iter().any(filtered);
+        for Mapping { protocol, host_ip, host_port, .. } in ports::missing(record, datapath.is_some())? {
+            self.0.push(format!("host port {host_port} of protocol {protocol} on {host_ip} is not open"));
+        }
         self.port(&host, config.port_isolation, hairpin);
         match datapath {
             Some(datapath) => match datapath.check(record, host.index) {
@@ -146,11 +150,6 @@ impl Findings {
                         None => false,
                     };
                     self.expect(held, || format!("packets of {network} leave without the node's address"));
-                }
-                for Mapping { protocol, host_ip, host_port, .. } in ports::missing(record)? {
-                    self.0.push(format!(
-                        "host port {host_port} of protocol {protocol} on {host_ip} is not open"
-                    ));
                 }
             }
         }

@@ -13,7 +13,7 @@ use sluice_netlink::{Direction, Netlink};
 use crate::{
     bpf::{self, Map, Plain},
     error::{Code, Error, Result},
-    store::{Attachment, Mapping},
+    store::Attachment,
 };
 
 type Endpoints = Map<Addr, Endpoint>;
@@ -87,11 +87,12 @@ impl Datapath {
                 )
             })?;
         }
-        if record.host_ports.is_empty() {
+        let entries = record.port_entries();
+        if entries.is_empty() {
             return Ok(());
         }
         let host_ports = self.host_ports()?;
-        for (key, backend) in record.mappings().iter().map(Mapping::entry) {
+        for (key, backend) in entries {
             host_ports.put(&key, &backend).map_err(|error| port_failed("enter", &key, "into", &error))?;
         }
         Ok(())
@@ -134,11 +135,12 @@ impl Datapath {
                 ));
             }
         }
-        if record.host_ports.is_empty() {
+        let entries = record.port_entries();
+        if entries.is_empty() {
             return Ok(());
         }
         let host_ports = self.host_ports()?;
-        for (key, backend) in record.mappings().iter().map(Mapping::entry) {
+        for (key, backend) in entries {
             let found = host_ports.get(&key).map_err(|error| port_failed("look up", &key, "in", &error))?;
             if found != Some(backend) {
                 let what = if found.is_some() { "another entry" } else { "no entry" };

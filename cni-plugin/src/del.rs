@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use sluice_netlink::{Netlink, PacketFilter, owned, spoof};
+use sluice_netlink::{Netlink, PacketFilter, conditional, owned, spoof};
 
 use crate::{
     config::Config,
@@ -45,6 +45,9 @@ fn del_own(config: &Config, target: &Target) -> Result<()> {
     }
     let node = NodeConfig::read(&state_dir).ok().flatten();
     datapath::leave(&desired::bpffs(config, node.as_ref()), &host_veth, &[])?;
+    if config.has_conditions() {
+        ports::close_conditional(std::iter::once(&host_veth))?;
+    }
     let filter = open_filter(config.macspoofchk)?;
     delete_link(&mut netlink, &host_veth, filter, config.macspoofchk)
 }
@@ -89,6 +92,8 @@ struct Remains {
     /// Whether host ports may lead to it, and whether any of UDP.
     ports: bool,
     udp: bool,
+    /// Whether there may be some that not everybody may use.
+    conditional: bool,
 }
 
 impl Remains {
@@ -97,8 +102,12 @@ impl Remains {
             return Ok(());
         }
         datapath::close_ports(&self.bpffs, &self.addresses)?;
+        let Some(filter) = filter else { return Ok(()) };
+        if self.conditional {
+            conditional::close(filter, &self.host_veth)?;
+        }
         // Where the agent came after the container, they are here.
-        filter.map_or(Ok(()), |filter| ports::close(filter, &self.addresses, self.udp))
+        ports::close(filter, &self.addresses, self.udp)
     }
 
     fn of(config: &Config, network: &Network, held: &Held) -> Result<Self> {
@@ -113,6 +122,7 @@ impl Remains {
                 addresses: network.addresses_of(held)?,
                 ports: true,
                 udp: true,
+                conditional: true,
             });
         };
         // An ADD that died may have noted addresses that it never got; those of another plugin are not in our store.
@@ -125,6 +135,7 @@ impl Remains {
             addresses: addresses.filter(|address| delegated || network.holds(held, *address)).collect(),
             ports: !record.host_ports.is_empty(),
             udp: record.host_ports.iter().any(|port| port.protocol == Protocol::Udp),
+            conditional: [true, false].iter().any(|v4| !record.conditions(*v4).is_empty()),
         })
     }
 }

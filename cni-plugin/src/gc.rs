@@ -12,7 +12,7 @@ use crate::{
     error::{Code, Error, Result},
     node::NodeConfig,
     ports,
-    store::{self, Attachment, Mapping, Network},
+    store::{self, Attachment, Network},
 };
 
 /// Takes apart every attachment of the network that is not valid, then removes what carries our marks and belongs
@@ -77,6 +77,7 @@ fn remove_unrecorded(config: &Config) -> Result<()> {
     let bpffs = desired::bpffs(config, node.as_ref());
     let entries = datapath::list(&bpffs)?;
     let filter_ports = host_port::list()?;
+    let conditional = ports::list_conditional()?;
 
     let listing = store::list(&state_dir)?;
     if let Some(damage) = listing.damaged.into_iter().next() {
@@ -93,13 +94,14 @@ fn remove_unrecorded(config: &Config) -> Result<()> {
         entries.addresses.into_iter().filter(|address| !addresses.contains(address)).collect();
     datapath::leave(&bpffs, "", &stray_addresses)?;
     let mappings: Vec<_> = listing.attachments.iter().flat_map(Attachment::mappings).collect();
-    let known: BTreeSet<_> = mappings.iter().map(Mapping::entry).collect();
+    let known: BTreeSet<_> = listing.attachments.iter().flat_map(Attachment::port_entries).collect();
     let stray_ports: Vec<_> = entries.host_ports.into_iter().filter(|port| !known.contains(port)).collect();
     datapath::close_listed_ports(&bpffs, &stray_ports)?;
     if listing.attachments.is_empty() {
         masquerade::remove_all()?;
     } else {
         ports::close_others(&filter_ports, &mappings)?;
+        ports::close_conditional(conditional.iter().filter(|device| stray(device)))?;
     }
     for host_veth in entries.host_veths.iter().filter(|name| stray(name)) {
         datapath::leave(&bpffs, host_veth, &[])?;

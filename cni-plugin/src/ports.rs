@@ -7,13 +7,14 @@ use std::{
 };
 
 use sluice_netlink::{
-    BridgePort, Netlink, PacketFilter,
+    BridgePort, Netlink, PacketFilter, conditional,
     conntrack::{self, UDP},
     host_port::{self, HostPort},
     sysctl,
 };
 
 use crate::{
+    config::conditions,
     error::Result,
     store::{self, Attachment, Mapping, PortLock, State},
 };
@@ -33,13 +34,20 @@ pub(crate) fn claim(state_dir: &Path, record: &Attachment) -> Result<Option<Port
 }
 
 fn to_netlink(mapping: &Mapping) -> HostPort {
-    let Mapping { protocol, host_ip, host_port, address, port, masquerade } = *mapping;
+    let Mapping { protocol, host_ip, host_port, address, port, masquerade, .. } = *mapping;
     HostPort { protocol, host_ip, host_port, address, port, masquerade }
 }
 
-/// Opens the host ports of an attachment by the kernel's own packet filter.
-pub(crate) fn open(netlink: &mut Netlink, record: &Attachment, ifindex: u32) -> Result<()> {
-    let mappings = record.mappings();
+/// The mappings that are the packet filter's: all of them or, beside a datapath, those that not everybody may use.
+fn filtered(record: &Attachment, datapath: bool) -> Vec<Mapping> {
+    let mut mappings = record.mappings();
+    mappings.retain(|mapping| mapping.conditional || !datapath);
+    mappings
+}
+
+/// Opens the host ports of an attachment by the kernel's own packet filter, as far as no `datapath` serves them.
+pub(crate) fn open(netlink: &mut Netlink, record: &Attachment, ifindex: u32, datapath: bool) -> Result<()> {
+    let mappings = filtered(record, datapath);
     if mappings.is_empty() {
         return Ok(());
     }
@@ -48,7 +56,15 @@ pub(crate) fn open(netlink: &mut Netlink, record: &Attachment, ifindex: u32) -> 
             mappings.iter().filter(|mapping| mapping.address.is_ipv4() == v4).map(to_netlink).collect();
         let Some(first) = ports.first() else { continue };
         if let Some(address) = record.addresses.iter().find(|address| address.addr() == first.address) {
-            host_port::open(address.trunc(), &ports)?;
+            let conditions = record.conditions(v4);
+            if conditions.is_empty() {
+                host_port::open(address.trunc(), &ports)?;
+            } else {
+                host_port::open(address.trunc(), &[])?;
+                let key = if v4 { "conditionsV4" } else { "conditionsV6" };
+                let conditions = conditions::parse(key, conditions, v4)?;
+                conditional::open(&record.host_veth, &ports, &conditions)?;
+            }
         }
         if v4 {
             // The node's own connections to 127.0.0.1; the packet filter keeps others from it.
@@ -106,12 +122,37 @@ pub(crate) fn close_others(listed: &BTreeSet<HostPort>, mappings: &[Mapping]) ->
     }
 }
 
-/// The mappings of an attachment that the packet filter does not have.
-pub(crate) fn missing(record: &Attachment) -> Result<Vec<Mapping>> {
-    let mappings = record.mappings();
+/// The mappings of an attachment that the packet filter should have beside a `datapath`, or without one, and has not.
+pub(crate) fn missing(record: &Attachment, datapath: bool) -> Result<Vec<Mapping>> {
+    let mut mappings = filtered(record, datapath);
     if mappings.is_empty() {
         return Ok(mappings);
     }
     let open = host_port::list()?;
-    Ok(mappings.into_iter().filter(|mapping| !open.contains(&to_netlink(mapping))).collect())
+    let is_open = |v4| match PacketFilter::find()? {
+        Some(mut filter) => conditional::is_open(&mut filter, &record.host_veth, v4),
+        None => Ok(false),
+    };
+    let by_condition = [is_open(true)?, is_open(false)?];
+    mappings.retain(|mapping| match mapping.conditional {
+        true => !by_condition[usize::from(mapping.address.is_ipv6())],
+        false => !open.contains(&to_netlink(mapping)),
+    });
+    Ok(mappings)
+}
+
+/// The devices of which host ports are open that not everybody may use.
+pub(crate) fn list_conditional() -> Result<BTreeSet<String>> {
+    Ok(PacketFilter::find()?
+        .map_or_else(|| Ok(BTreeSet::new()), |mut filter| conditional::list(&mut filter))?)
+}
+
+/// Closes the host ports of these devices that not everybody may use.
+pub(crate) fn close_conditional<'a>(devices: impl Iterator<Item = &'a String>) -> Result<()> {
+    for device in devices {
+        if let Some(mut filter) = PacketFilter::find()? {
+            conditional::close(&mut filter, device)?;
+        }
+    }
+    Ok(())
 }

@@ -195,49 +195,6 @@ fn without_a_datapath_the_packet_filter_serves_host_ports() {
     assert!(node.namespace.run(|| host_port::list().unwrap()).unwrap().is_empty());
 }
 
-#[test]
-fn where_everything_is_masqueraded_the_container_sees_its_node() {
-    let node = Node::new();
-    let outside = node.outside();
-    let mut config = node.config(json!({
-        "masqAll": true, "backend": "iptables", "markMasqBit": 14, "ipMasq": true, "ipMasqBackend": "iptables",
-    }));
-    let plain = config.clone();
-    config = with_ports(&config, json!([{ "hostPort": 8080, "containerPort": 80 }]));
-    let server = Pod::new("server");
-    let result = node.add(&server, &config).ok();
-    let listener = server.namespace.run(|| TcpListener::bind("[::]:80").unwrap()).unwrap();
-    let seen = |target: &str| {
-        let target: SocketAddr = target.parse().unwrap();
-        let _client = outside.run(|| TcpStream::connect_timeout(&target, LIMIT).unwrap()).unwrap();
-        listener.accept().unwrap().1.ip().to_canonical().to_string()
-    };
-    assert_eq!([seen("192.0.2.1:8080"), seen("[2001:db8::1]:8080")], ["10.77.0.1", "fd77::1"]);
-    let mut check = config.clone();
-    check["prevResult"] = result;
-    node.call("CHECK", &server, &check).ok();
-    let nft = |words: &[&str]| {
-        let run = || std::process::Command::new("nft").args(words).output().unwrap();
-        assert!(node.namespace.run(run).unwrap().status.success(), "{words:?}");
-    };
-    nft(&["delete", "element", "ip", "sluice-cni", "host-ports-masq", "{ 10.77.0.2 }"]);
-    let (code, msg) = node.call("CHECK", &server, &check).error();
-    assert_eq!((code, msg.as_str()), (103, "host port 8080 of protocol 6 on 0.0.0.0 is not open"));
-    // GC takes no port that is somebody's.
-    node.gc(&plain, &["server"]).ok();
-    assert_eq!(seen("192.0.2.1:8080"), "192.0.2.2");
-    node.del(&server, &config).ok();
-    node.namespace.run(|| assert!(host_port::list().unwrap().is_empty())).unwrap();
-
-    let off = with_ports(&plain, json!([{ "hostPort": 8080, "containerPort": 80 }]));
-    let mut off = off;
-    off["snat"] = false.into();
-    let again = Pod::new("again");
-    node.add(&again, &off).ok();
-    let ports = node.namespace.run(|| host_port::list().unwrap()).unwrap();
-    assert!(ports.len() == 2 && ports.iter().all(|port| !port.masquerade), "{ports:?}");
-}
-
 /// Megabits a second on the wire that one TCP connection carries, for two seconds after a first one.
 fn rate(sender: &Namespace, receiver: &Namespace, address: IpAddr) -> f64 {
     rate_in(Duration::from_secs(1), sender, receiver, address)

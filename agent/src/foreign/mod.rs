@@ -55,6 +55,8 @@ impl Wire {
             bpffs: "".into(),
             host_ports: Vec::new(),
             masquerade: false,
+            conditions_v4: Vec::new(),
+            conditions_v6: Vec::new(),
             aliases: Vec::new(),
             shaped: false,
             bridged: true,

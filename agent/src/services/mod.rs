@@ -173,7 +173,7 @@ impl Services {
             }
         }
         let recorded: BTreeSet<FrontendKey> =
-            attachments.iter().flat_map(Attachment::mappings).map(|mapping| mapping.entry().0).collect();
+            attachments.iter().flat_map(Attachment::port_entries).map(|(key, _)| key).collect();
         for key in open.keys().filter(|key| !recorded.contains(*key)) {
             info!(address = %key.addr, port = %key.port, "closing a host port whose pod is gone");
             self.datapath.remove_host_port(key)?;

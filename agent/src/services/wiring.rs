@@ -61,8 +61,7 @@ pub(super) fn endpoints(attachments: &[Attachment], found: &Found) -> BTreeMap<I
 /// The host ports that should be open.
 pub(super) fn host_ports(attachments: &[Attachment], found: &Found) -> BTreeMap<FrontendKey, Backend> {
     wired(attachments, found)
-        .flat_map(|(attachment, _)| attachment.mappings())
-        .map(|mapping| mapping.entry())
+        .flat_map(|(attachment, _)| attachment.port_entries())
         .collect()
 }
 
@@ -95,6 +94,8 @@ pub(super) mod tests {
             bpffs: "/sys/fs/bpf".into(),
             host_ports: Vec::new(),
             masquerade: false,
+            conditions_v4: Vec::new(),
+            conditions_v6: Vec::new(),
             shaped: false,
             bridged: false,
         }

@@ -4,6 +4,7 @@
 //! wants it: a runtime and other plugins of a chain put their own into the same object.
 
 mod bandwidth;
+pub(crate) mod conditions;
 mod ipam;
 mod list;
 mod portmap;
@@ -285,6 +286,18 @@ impl Config {
     /// Whether the container's interface is up and has no address: `"ipam": {}`.
     pub(crate) fn is_bare(&self) -> bool {
         self.ipam.is_none() && self.runtime_config.ip_ranges.is_empty()
+    }
+
+    /// Who may use host ports of a family, in the words of iptables or nft; empty, where everybody may.
+    pub(crate) fn conditions(&self, v4: bool) -> &[String] {
+        let words = if v4 { &self.conditions_v4 } else { &self.conditions_v6 };
+        let words = words.as_deref().unwrap_or_default();
+        if conditions::Style::of(words).is_some() { words } else { &[] }
+    }
+
+    /// Whether there are host ports that not everybody may use.
+    pub(crate) fn has_conditions(&self) -> bool {
+        [true, false].iter().any(|v4| !self.conditions(*v4).is_empty())
     }
 
     /// Whether everybody who comes by a host port is masqueraded.

@@ -3,14 +3,11 @@
 //! Most say by which rules it does its work. There are no such rules here: what they are to bring about is so anyway, and
 //! they are only checked, so that a configuration that portmap would refuse is refused.
 
-use super::Config;
+use super::{
+    Config,
+    conditions::{self, Style},
+};
 use crate::error::{Error, Result};
-
-/// What conditions are written for, by their first character, as portmap tells them apart.
-fn style(conditions: &[String]) -> Option<&'static str> {
-    let first = conditions.first()?.chars().next()?;
-    Some(if matches!(first, '-' | '!') { "iptables" } else { "nftables" })
-}
 
 /// Refuses what portmap refuses, and what cannot be had here.
 pub(super) fn check(config: &Config) -> Result<()> {
@@ -29,15 +26,14 @@ pub(super) fn check(config: &Config) -> Result<()> {
             "externalSetMarkChain is for the backend iptables, and backend is \"nftables\"",
         ));
     }
-    for (key, conditions) in
-        [("conditionsV4", &config.conditions_v4), ("conditionsV6", &config.conditions_v6)]
-    {
-        let Some(style) = conditions.as_deref().and_then(style) else { continue };
-        if let Some(backend) = backend.filter(|backend| *backend != style) {
+    for (key, v4) in [("conditionsV4", true), ("conditionsV6", false)] {
+        let words = config.conditions(v4);
+        if let (Some(style), Some(backend)) = (Style::of(words).map(Style::backend), backend)
+            && style != backend
+        {
             return Err(Error::config(format!("{key} is written for {style}, and backend is {backend:?}")));
         }
-        let value = conditions.as_deref().unwrap_or_default();
-        return Err(Error::unsupported(key, format_args!("{value:?}")));
+        conditions::parse(key, words, v4)?;
     }
     Ok(())
 }
@@ -61,6 +57,7 @@ mod tests {
                 r#""backend":"","snat":null,"markMasqBit":null,"externalSetMarkChain":null,"conditionsV4":[""]"#,
                 false,
             ),
+            (r#""conditionsV4":["!","-s","10.0.0.0/8"],"conditionsV6":["ip6 saddr fd00::/8"]"#, false),
         ] {
             assert_eq!(read(fields).unwrap().masquerades_host_ports(), masquerades, "{fields}");
         }
@@ -85,8 +82,8 @@ mod tests {
                 "conditionsV6 is written for iptables, and backend is \"nftables\"",
             ),
             (
-                r#""conditionsV4":["ip","saddr","10.0.0.0/8"]"#,
-                r#"conditionsV4: ["ip", "saddr", "10.0.0.0/8"] is not supported"#,
+                r#""conditionsV4":["-s","here"]"#,
+                r#"conditionsV4: ["-s", "here"]: "here" is no address and no network"#,
             ),
         ] {
             assert_eq!(read(fields).unwrap_err().msg, expected);

@@ -112,11 +112,13 @@ pub struct Mapping {
     pub port: u16,
     /// Whether whoever comes by it is masqueraded.
     pub masquerade: bool,
+    /// Whether not everybody may come by it.
+    pub conditional: bool,
 }
 
 impl Mapping {
-    /// The mapping as the datapath has it.
-    pub fn entry(&self) -> (FrontendKey, Backend) {
+    /// The mapping as the datapath has it, if it is the datapath's.
+    fn entry(&self) -> (FrontendKey, Backend) {
         let key = FrontendKey {
             addr: Addr::from(self.host_ip),
             port: Be16::from_host(self.host_port),
@@ -134,6 +136,16 @@ impl Mapping {
 }
 
 impl Attachment {
+    /// Who may use the host ports of a family; empty, where everybody may.
+    pub(crate) fn conditions(&self, v4: bool) -> &[String] {
+        if v4 { &self.conditions_v4 } else { &self.conditions_v6 }
+    }
+
+    /// The entries of its host ports in the datapath.
+    pub fn port_entries(&self) -> Vec<(FrontendKey, Backend)> {
+        self.mappings().iter().filter(|mapping| !mapping.conditional).map(Mapping::entry).collect()
+    }
+
     /// The ports of the node that lead here, one for each family of the attachment that is meant.
     pub fn mappings(&self) -> Vec<Mapping> {
         let first =
@@ -149,6 +161,7 @@ impl Attachment {
                         address: first(host_ip.is_ipv4())?,
                         port: container_port,
                         masquerade: self.masquerade,
+                        conditional: !self.conditions(host_ip.is_ipv4()).is_empty(),
                     })
                 })
                 .collect::<Vec<_>>()
@@ -236,6 +249,11 @@ mod tests {
         assert_eq!((backend.port.to_host(), backend.service), (80, 0));
         record.masquerade = true;
         assert_eq!(record.mappings()[0].entry().1.service, HOST_PORT_MASQUERADE);
+        assert_eq!(record.port_entries().len(), 2);
+        record.conditions_v4 = vec!["-s 192.0.2.0/24".to_owned()];
+        assert!(
+            record.port_entries().is_empty() && record.mappings().iter().all(|mapping| mapping.conditional)
+        );
     }
 
     #[test]

@@ -103,6 +103,13 @@ pub struct Attachment {
     /// Whether those who come by these ports are masqueraded, all of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub masquerade: bool,
+    /// Who may use these ports over IPv4, in the words of the configuration; empty, where everybody may. Ports that not
+    /// everybody may use are the kernel's packet filter's, and not the datapath's.
+    #[serde(default, rename = "conditionsV4", skip_serializing_if = "Vec::is_empty")]
+    pub conditions_v4: Vec<String>,
+    /// The same over IPv6.
+    #[serde(default, rename = "conditionsV6", skip_serializing_if = "Vec::is_empty")]
+    pub conditions_v6: Vec<String>,
     /// Names by which others want to find it, as the runtime gave them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,

@@ -33,6 +33,8 @@ pub(crate) fn attachment(container_id: &str) -> Attachment {
         bpffs: PathBuf::from("/sys/fs/bpf/sluice"),
         host_ports: Vec::new(),
         masquerade: false,
+        conditions_v4: Vec::new(),
+        conditions_v6: Vec::new(),
         aliases: Vec::new(),
         shaped: false,
         bridged: false,

@@ -60,7 +60,7 @@ pub use link::{Link, LinkFlags, OperState};
 pub use mac::{InvalidMac, MacAddress};
 pub use neighbour::{Forwarding, Neighbour};
 pub use netns::Namespace;
-pub use nft::{host_port, masquerade, spoof, wire::PacketFilter};
+pub use nft::{conditional, host_port, masquerade, spoof, wire::PacketFilter};
 pub use port::BridgePort;
 pub use route::{Route, RouteFilter, RouteKind, RouteScope, TABLE_MAIN};
 pub use select::{End, Selection};

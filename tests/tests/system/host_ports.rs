@@ -99,6 +99,54 @@ fn a_pod_sees_its_node_where_all_who_come_by_a_host_port_are_masqueraded() -> Re
 }
 
 #[test]
+fn host_ports_are_for_those_who_meet_the_conditions() -> Result<()> {
+    let cluster = Cluster::new(&Options::default())?;
+    let [one, two] = [1, 2].map(|index| cluster.node(index));
+    let mut servers = Servers::new();
+    let [outside4, outside6] = OUTSIDE;
+    let open_to = |name: &str, v4: &str, v6: &str| -> Result<Pod> {
+        let options = json!({ "conditionsV4": [v4], "conditionsV6": [v6], "runtimeConfig": mappings() });
+        one.pod_with(name, options)
+    };
+    let web = open_to("web", &format!("-s {outside4}"), &format!("ip6 saddr {outside6}"))?;
+    servers.http(web.host(), 80, "web")?;
+    servers.udp(web.host(), 70, "web")?;
+    let (near, far) = (one.pod("near")?, two.pod("far")?);
+    let refused = |client: &Host| -> Result<()> {
+        for address in one.addresses() {
+            let url = format!("http://{}:18080/", bracketed(&address));
+            let asked = client.run("curl", &["--silent", "--noproxy", "*", "--max-time", "1", &url])?;
+            // curl's numbers for a connection that cannot be made, and for one that nobody answers.
+            assert!(matches!(asked.code, Some(7 | 28)), "{} to {url}: {asked:?}", client.name());
+        }
+        Ok(())
+    };
+    let answered = |client: &Host, name: &str| -> Result<()> {
+        one.addresses().iter().try_for_each(|address| assert_answers(client, address, name))
+    };
+    for _ in ["as the plugin left it", "with another agent"] {
+        answered(cluster.outside(), "web")?;
+        for client in [two.host(), one.host(), near.host(), far.host(), web.host()] {
+            refused(client)?;
+        }
+        one.kill_agent()?;
+        one.start_agent()?;
+        one.wait_ready()?;
+    }
+    web.delete()?;
+    refused(cluster.outside())?;
+
+    let all_but = open_to("all-but", &format!("! -s {outside4}"), &format!("! --source {outside6}"))?;
+    servers.http(all_but.host(), 80, "all-but")?;
+    servers.udp(all_but.host(), 70, "all-but")?;
+    refused(cluster.outside())?;
+    for client in [two.host(), one.host(), near.host(), far.host(), all_but.host()] {
+        answered(client, "all-but")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn pods_share_a_port_by_address_and_by_protocol() -> Result<()> {
     let cluster = Cluster::new(&Options { nodes: 1, ..Options::default() })?;
     let node = cluster.node(1);

@@ -49,14 +49,14 @@ use super::wire::{
 };
 use crate::{Result, owned::FILTER_TABLE, socket::Action};
 
-const PREROUTING: (&str, u32) = ("host-ports", 0);
-const OUTPUT: (&str, u32) = ("host-ports-out", 3);
+pub(super) const PREROUTING: (&str, u32) = ("host-ports", 0);
+pub(super) const OUTPUT: (&str, u32) = ("host-ports-out", 3);
 const BACK: &str = "host-ports-back";
 const LOOPBACK: &str = "host-ports-lo";
-const HOOK_POSTROUTING: u32 = 4;
+pub(super) const HOOK_POSTROUTING: u32 = 4;
 const PRIORITY_RAW: i32 = -300;
-const PRIORITY_DSTNAT: i32 = -100;
-const PRIORITY_SRCNAT: i32 = 100;
+pub(super) const PRIORITY_DSTNAT: i32 = -100;
+pub(super) const PRIORITY_SRCNAT: i32 = 100;
 
 /// The maps: by protocol and port, and by address too.
 const ANY: &str = "host-ports";
@@ -104,19 +104,19 @@ pub struct HostPort {
 
 /// What differs between the families.
 #[derive(Clone, Copy)]
-struct Family {
-    number: u8,
+pub(super) struct Family {
+    pub(super) number: u8,
     /// Bytes of an address, and where the destination stands in the header.
-    length: u32,
-    destination: u32,
+    pub(super) length: u32,
+    pub(super) destination: u32,
     kind: u32,
 }
 
-const V4: Family = Family { number: FAMILY_V4, length: 4, destination: 16, kind: TYPE_V4 };
-const V6: Family = Family { number: FAMILY_V6, length: 16, destination: 24, kind: TYPE_V6 };
+pub(super) const V4: Family = Family { number: FAMILY_V4, length: 4, destination: 16, kind: TYPE_V4 };
+pub(super) const V6: Family = Family { number: FAMILY_V6, length: 16, destination: 24, kind: TYPE_V6 };
 
 impl Family {
-    fn of(address: IpAddr) -> Self {
+    pub(super) fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { V4 } else { V6 }
     }
 }
@@ -238,7 +238,7 @@ fn element(port: &HostPort) -> (&'static str, [Vec<u8>; 2]) {
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -344,7 +344,7 @@ fn ensure_network(filter: &mut PacketFilter, family: Family, network: IpNet) -> 
     )
 }
 
-fn has_chain(filter: &mut PacketFilter, family: Family, name: &str) -> io::Result<bool> {
+pub(super) fn has_chain(filter: &mut PacketFilter, family: Family, name: &str) -> io::Result<bool> {
     match filter.get(family.number, (GET_CHAIN, NLM_F_ACK, named_chain(FILTER_TABLE, name))) {
         Ok(()) => Ok(true),
         Err(error) if is(&error, &[Errno::ENOENT]) => Ok(false),
@@ -377,22 +377,19 @@ fn map((name, id): (&str, u32), key: (u32, u32), value: (u32, u32)) -> Part {
     (NEW_SET, NLM_F_CREATE, attributes.concat())
 }
 
-fn chain(name: &str, kind: &str, hook: u32, priority: i32) -> Part {
+pub(super) fn chain(name: &str, kind: &str, hook: u32, priority: i32) -> Part {
     let hook = nested(4, &[number(1, hook), attribute(2, &priority.to_be_bytes())]);
     let attributes = [named_chain(FILTER_TABLE, name), hook, text(7, kind)].concat();
     (NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, attributes)
 }
 
-fn rule(chain: &str, expressions: &[Vec<u8>]) -> Part {
+pub(super) fn rule(chain: &str, expressions: &[Vec<u8>]) -> Part {
     (NEW_RULE, NLM_F_CREATE, [rules_of(FILTER_TABLE, chain), nested(4, expressions)].concat())
 }
 
 /// To where a map says, for what is sent to the node. `at` looks at the address too.
 fn lookup(family: Family, at: bool) -> Vec<Vec<u8>> {
-    let mut expressions = vec![
-        expression("fib", &[number(1, 1), number(2, FIB_TYPE), number(3, FIB_DESTINATION)]),
-        compare_in(1, COMPARE_EQUAL, &TYPE_LOCAL.to_ne_bytes()),
-    ];
+    let mut expressions = is_local().to_vec();
     let mut register = REGISTER;
     if at {
         expressions.push(load_into(register, NETWORK_HEADER, family.destination, family.length));
@@ -403,20 +400,30 @@ fn lookup(family: Family, at: bool) -> Vec<Vec<u8>> {
     expressions.push(load_into(register + 1, TRANSPORT_HEADER, 2, 2));
     let set = if at { AT } else { ANY };
     expressions.push(expression("lookup", &[text(1, set), number(2, REGISTER), number(3, REGISTER)]));
-    let port = REGISTER + family.length / 4;
-    expressions.push(expression(
-        "nat",
-        &[
-            number(1, NAT_DESTINATION),
-            number(2, u32::from(family.number)),
-            number(3, REGISTER),
-            number(5, port),
-        ],
-    ));
+    expressions.push(to_destination(family, REGISTER, REGISTER + family.length / 4));
     expressions
 }
 
-fn was_translated() -> [Vec<u8>; 3] {
+/// Whether a packet is for an address of the node.
+pub(super) fn is_local() -> [Vec<u8>; 2] {
+    [
+        expression("fib", &[number(1, 1), number(2, FIB_TYPE), number(3, FIB_DESTINATION)]),
+        compare_in(1, COMPARE_EQUAL, &TYPE_LOCAL.to_ne_bytes()),
+    ]
+}
+
+/// Sends a packet to the address and the port in these registers.
+pub(super) fn to_destination(family: Family, address: u32, port: u32) -> Vec<u8> {
+    let parts = [
+        number(1, NAT_DESTINATION),
+        number(2, u32::from(family.number)),
+        number(3, address),
+        number(5, port),
+    ];
+    expression("nat", &parts)
+}
+
+pub(super) fn was_translated() -> [Vec<u8>; 3] {
     let [mask, compare] = any_bit(&STATUS_DNAT.to_ne_bytes());
     [expression("ct", &[number(1, 1), number(2, CONNTRACK_STATUS)]), mask, compare]
 }
