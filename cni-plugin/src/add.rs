@@ -181,7 +181,10 @@ impl Attempt<'_> {
             conditions_v6: config.conditions(false).to_vec(),
             aliases: config.runtime_config.aliases.clone(),
             shaped: config.bandwidth().ingress().is_some(),
-            bridged: config.port_isolation || config.vlans()?.is_some(),
+            bridged: config.port_isolation
+                || config.vlans()?.is_some()
+                // What the packet filter has translated must come back to it.
+                || config.has_conditions() && !config.host_ports()?.is_empty(),
         })
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use common::{
     LIMIT, Node, Pod,
-    datapath::{host_ports, with_datapath},
+    datapath::{endpoints, host_ports, with_datapath},
     with_ports,
 };
 use serde_json::{Value, json};
@@ -186,5 +186,9 @@ fn who_may_use_host_ports_can_be_said_beside_a_datapath() {
         let found = host_ports(config);
         assert_eq!(found.len(), 1, "what everybody may use is the datapath's: {found:?}");
         assert_eq!(found[0].0[..16], [0; 16], "over IPv6");
+        assert!(
+            endpoints(config).iter().all(|(_, value)| value[4] == 2),
+            "answers pass the packet filter, too"
+        );
     });
 }

@@ -62,6 +62,13 @@ impl Ipam {
             && reserved.is_empty()
     }
 
+    /// A field of the short form that says nothing, as there is no subnet.
+    pub(super) fn stray(&self) -> Option<&'static str> {
+        let Self { subnet, range_start, range_end, gateway, .. } = self;
+        let fields = [("rangeStart", range_start), ("rangeEnd", range_end), ("gateway", gateway)];
+        fields.into_iter().find(|(_, address)| address.is_some() && subnet.is_none()).map(|(name, _)| name)
+    }
+
     /// The range in the short form, if there is one.
     pub(crate) fn single(&self) -> Option<RangeConfig> {
         let Self { subnet, range_start, range_end, gateway, .. } = self;
@@ -76,18 +83,21 @@ impl Ipam {
 
 /// An address, or a network of them.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Block {
-    Network(IpNet),
-    Address(IpAddr),
+#[serde(try_from = "String")]
+pub(crate) struct Block(IpNet);
+
+impl TryFrom<String> for Block {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| format!("{text:?} is no address and no network"))
+    }
 }
 
 impl From<Block> for IpNet {
     fn from(block: Block) -> Self {
-        match block {
-            Block::Network(network) => network,
-            Block::Address(address) => address.into(),
-        }
+        block.0
     }
 }
 

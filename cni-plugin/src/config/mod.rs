@@ -7,6 +7,7 @@ mod bandwidth;
 pub(crate) mod conditions;
 mod ipam;
 mod list;
+mod place;
 mod portmap;
 mod ports;
 mod runtime;
@@ -60,19 +61,19 @@ pub(crate) struct Config {
     is_gateway: Option<bool>,
     #[serde(default)]
     is_default_gateway: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) force_address: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) ip_masq: bool,
     #[serde(default)]
     ip_masq_backend: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) hairpin_mode: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) promisc_mode: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) macspoofchk: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) port_isolation: bool,
     #[serde(default)]
     vlan: Option<i64>,
@@ -80,20 +81,20 @@ pub(crate) struct Config {
     vlan_trunk: Vec<vlan::TrunkRange>,
     #[serde(default = "yes")]
     preserve_default_vlan: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) enabledad: bool,
     #[serde(default)]
     pub(crate) mtu: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) disable_container_interface: bool,
     /// Settings of the container's namespace, as the plugin `tuning` takes them.
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) sysctl: BTreeMap<String, String>,
     #[serde(default, rename = "txQLen")]
     pub(crate) tx_queue_len: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) promisc: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) allmulti: bool,
     #[serde(default)]
     mac: Option<String>,
@@ -109,7 +110,7 @@ pub(crate) struct Config {
     pub(crate) state_dir: Option<PathBuf>,
     #[serde(default)]
     pub(crate) bpffs: Option<PathBuf>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) require_datapath: bool,
     /// Limits where the runtime gives none.
     #[serde(default)]
@@ -173,7 +174,7 @@ fn yes() -> bool {
 impl Config {
     /// Parses a single configuration, or picks ours from a list.
     pub(crate) fn parse(stdin: &[u8]) -> Result<Self> {
-        let decode = |error: serde_json::Error| {
+        let decode = |error: String| {
             Error::new(Code::Decode, format!("the network configuration is not understood: {error}"))
         };
         // An array would be read as the fields in their order.
@@ -181,11 +182,11 @@ impl Config {
             return Err(Error::new(Code::Decode, "the network configuration is not a JSON object"));
         }
         let picked = if list::is_likely(stdin) {
-            list::pick(serde_json::from_slice(stdin).map_err(decode)?)?.to_string().into_bytes()
+            list::pick(place::read(stdin).map_err(decode)?)?.to_string().into_bytes()
         } else {
             stdin.to_vec()
         };
-        let mut config: Self = serde_json::from_slice(&picked).map_err(decode)?;
+        let mut config: Self = place::read(&picked).map_err(decode)?;
         config.raw = picked;
         config.heed_args();
         config.check()?;
@@ -230,6 +231,9 @@ impl Config {
         }
         self.host_ports()?;
         self.runtime_config.check_aliases()?;
+        if let Some(field) = self.ipam.stray().filter(|_| self.delegated_ipam().is_none()) {
+            return Err(Error::config(format!("ipam.{field} stands without ipam.subnet")));
+        }
         self.check_bandwidth()?;
         portmap::check(self)?;
         // Who asks for masquerade gets it, whichever tool's rules he has in mind.

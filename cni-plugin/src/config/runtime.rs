@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use super::{Bandwidth, RangeConfig, or_default, ports::PortMapping};
+use super::{Bandwidth, RangeConfig, or_default, place, ports::PortMapping};
 use crate::error::{Error, Result};
 
 /// What the runtime adds for one attachment, by the capabilities that the configuration claims.
@@ -83,7 +83,13 @@ pub(super) fn in_any_case<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> core::result::Result<RuntimeConfig, D::Error> {
     let value = canonical(Value::deserialize(deserializer)?);
-    serde_json::from_value::<Option<_>>(value).map(Option::unwrap_or_default).map_err(D::Error::custom)
+    Option::<RuntimeConfig>::deserialize(&value).map(Option::unwrap_or_default).map_err(|error| {
+        // Once more, to learn which field it is.
+        let named = place::read::<Option<RuntimeConfig>>(value.to_string().as_bytes()).err();
+        let named = named.unwrap_or_else(|| error.to_string());
+        // The place is one in another text.
+        D::Error::custom(named.split(" at line ").next().unwrap_or_default())
+    })
 }
 
 fn canonical(value: Value) -> Value {

@@ -43,6 +43,29 @@ fn what_cannot_be_is_refused_with_the_right_number() {
         ("", Code::Decode, "EOF"),
         ("[]", Code::Decode, "not a JSON object"),
         (r#"{"name":"n","mtu":"big"}"#, Code::Decode, "line 1 column 23"),
+        (r#"{"name":"n","mtu":"big"}"#, Code::Decode, "mtu: invalid type: string \"big\", expected u32"),
+        (r#"{"name":"n","ipam":{"subnet":"10.1.0.0"}}"#, Code::Decode, "ipam.subnet: invalid IP address"),
+        (
+            r#"{"name":"n","ipam":{"ranges":[[{"rangeStart":"10.1.0.2"}]]}}"#,
+            Code::Decode,
+            "ipam.ranges[0][0]: missing field `subnet`",
+        ),
+        (
+            r#"{"name":"n","ipam":{"reserved":["10.1.0.0/24","x"]}}"#,
+            Code::Decode,
+            "ipam.reserved: \"x\" is no address and no network",
+        ),
+        (r#"{"name":"n","mtu":1,"mtu":2}"#, Code::Decode, "duplicate field `mtu`"),
+        (
+            r#"{"name":"n","runtimeConfig":{"portMappings":[{"HostPort":1},{"HostPort":"80"}]}}"#,
+            Code::Decode,
+            "runtimeConfig: portMappings[1].hostPort: invalid type: string \"80\", expected i64 at line 1",
+        ),
+        (
+            r#"{"name":"n","ipam":{"rangeEnd":"10.1.0.9"}}"#,
+            Code::InvalidConfig,
+            "ipam.rangeEnd stands without ipam.subnet",
+        ),
         (r#"{"name":"../n"}"#, Code::InvalidConfig, "name \"../n\""),
         (r#"{"cniVersion":"9.9.9","name":"n"}"#, Code::IncompatibleVersion, "\"9.9.9\" is not one of 0.1.0"),
         (r#"{"name":"n","bridge":"a-name-too-long-"}"#, Code::InvalidConfig, "bridge"),
@@ -63,7 +86,7 @@ fn what_cannot_be_is_refused_with_the_right_number() {
 
 #[test]
 fn what_go_writes_for_nothing_is_nothing() {
-    let text = br#"{"name":"n","mtu":null,"sysctl":null,"dns":{"nameservers":null,"search":null},"args":null,
+    let text = br#"{"name":"n","mtu":null,"ipMasq":null,"isGateway":null,"promisc":null,"masqAll":null,"sysctl":null,"dns":{"nameservers":null,"search":null},"args":null,
         "ipam":{"ranges":null,"routes":null,"reserved":null,"subnet":null},"prevResult":null,
         "runtimeConfig":{"ips":null,"mac":null,"ipRanges":null,"dns":null,"portMappings":null,"bandwidth":null}}"#;
     let config = Config::parse(text).unwrap();

@@ -116,7 +116,8 @@ pub struct Attachment {
     /// Whether what it receives is limited, by the queue of its host veth.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shaped: bool,
-    /// Whether it is the bridge's to say whom it reaches: an isolated port, or one of a VLAN.
+    /// Whether it is the bridge's to say whom it reaches: an isolated port, one of a VLAN, or one of whom the packet
+    /// filter translates connections.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bridged: bool,
 }
