@@ -120,8 +120,9 @@ impl Args {
         for address in take("IP").iter().flat_map(|list| list.split(',')) {
             // With or without the length of the network's prefix, which is ours to know.
             let bare = address.split('/').next().unwrap_or(address);
-            let parsed =
-                bare.trim().parse().map_err(|_| invalid("CNI_ARGS", text, &format!("has IP={address:?}")))?;
+            let parsed = bare.trim().parse().map_err(|_| {
+                invalid("CNI_ARGS", text, &format!("has IP={address:?}, which is not an address"))
+            })?;
             addresses.push(parsed);
         }
         if !pairs.is_empty() && !ignore_unknown {

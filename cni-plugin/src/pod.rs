@@ -68,7 +68,12 @@ pub(crate) fn set_up(config: &Config, interface: &Interface<'_>) -> Result<()> {
     }
     netlink.change_link(index, &change)?;
     for route in routes {
-        netlink.add_route(&to_netlink(route, index))?;
+        netlink.add_route(&to_netlink(route, index)).map_err(|error| {
+            let twice = error.is_exists() && route.dst.prefix_len() == 0;
+            let error = Error::from(error);
+            let hint = "the container has a default route already: further networks of it want isDefaultGateway false";
+            if twice { error.detail(hint) } else { error }
+        })?;
     }
     settle(&mut netlink, index, addresses)
 }

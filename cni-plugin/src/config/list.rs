@@ -20,7 +20,11 @@ pub(super) fn is_likely(stdin: &[u8]) -> bool {
 
 /// Our part of a list, with what the list says for all, as a runtime would hand it to us. What is no list stays.
 pub(super) fn pick(value: Value) -> Result<Value> {
-    let Some(plugins) = value.get("plugins").and_then(Value::as_array) else { return Ok(value) };
+    let plugins = match value.get("plugins") {
+        None => return Ok(value),
+        Some(Value::Array(plugins)) => plugins,
+        Some(_) => return Err(Error::config("plugins is not a list")),
+    };
     let ours = plugins.iter().find(|plugin| plugin.get("type").and_then(Value::as_str) == Some(TYPE));
     let Some(Value::Object(ours)) = ours else {
         return Err(Error::config(format!("the list has no plugin of type {TYPE:?}")));

@@ -216,6 +216,13 @@ impl Config {
                 self.name
             )));
         }
+        if self.name.len() > 200 {
+            // It becomes a file's name.
+            return Err(Error::config(format!("name {:?} is longer than 200 bytes", self.name)));
+        }
+        if self.prev_result.as_ref().is_some_and(|previous| !previous.is_object()) {
+            return Err(Error::new(Code::Decode, "prevResult is not an object"));
+        }
         let bridge = self.bridge();
         if bridge.is_empty() || bridge.len() > 15 || bridge.contains(|c: char| c == '/' || c.is_whitespace())
         {

@@ -66,6 +66,8 @@ fn what_cannot_be_is_refused_with_the_right_number() {
             Code::InvalidConfig,
             "ipam.rangeEnd stands without ipam.subnet",
         ),
+        (r#"{"name":"n","prevResult":"x"}"#, Code::Decode, "prevResult is not an object"),
+        (r#"{"name":"n","plugins":{"type":"sluice-cni"}}"#, Code::InvalidConfig, "plugins is not a list"),
         (r#"{"name":"../n"}"#, Code::InvalidConfig, "name \"../n\""),
         (r#"{"cniVersion":"9.9.9","name":"n"}"#, Code::IncompatibleVersion, "\"9.9.9\" is not one of 0.1.0"),
         (r#"{"name":"n","bridge":"a-name-too-long-"}"#, Code::InvalidConfig, "bridge"),
@@ -81,6 +83,17 @@ fn what_cannot_be_is_refused_with_the_right_number() {
         let error = error(text);
         assert_eq!(error.code, code, "{text}");
         assert!(error.msg.contains(part), "{text}: {}", error.msg);
+    }
+}
+
+#[test]
+fn the_configurations_of_the_documentation_are_understood() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cni.md")).unwrap();
+    let blocks = text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let ours: Vec<_> = blocks.filter(|block| block.contains("\"sluice-cni\"")).collect();
+    assert!(ours.len() > 3, "{}", ours.len());
+    for block in ours {
+        Config::parse(block.as_bytes()).unwrap_or_else(|error| panic!("{block}: {error}"));
     }
 }
 
