@@ -8,7 +8,7 @@ use sluice_netlink::{AddressFlags, LinkChange, Netlink, Route, RouteScope, sysct
 use crate::{
     bridge::is_disabled,
     config::{self, Config, RouteConfig},
-    error::Result,
+    error::{Error, Result},
     loopback,
 };
 
