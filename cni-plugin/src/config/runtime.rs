@@ -85,7 +85,8 @@ pub(super) fn in_any_case<'de, D: Deserializer<'de>>(
     let value = canonical(Value::deserialize(deserializer)?);
     Option::<RuntimeConfig>::deserialize(&value).map(Option::unwrap_or_default).map_err(|error| {
         // Once more, to learn which field it is.
-        let named = place::read::<Option<RuntimeConfig>>(value.to_string().as_bytes()).err();
+        let whole = serde_json::json!({ "runtimeConfig": value }).to_string();
+        let named = place::read::<BTreeMap<String, Option<RuntimeConfig>>>(whole.as_bytes()).err();
         let named = named.unwrap_or_else(|| error.to_string());
         // The place is one in another text.
         D::Error::custom(named.split(" at line ").next().unwrap_or_default())

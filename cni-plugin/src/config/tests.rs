@@ -59,7 +59,7 @@ fn what_cannot_be_is_refused_with_the_right_number() {
         (
             r#"{"name":"n","runtimeConfig":{"portMappings":[{"HostPort":1},{"HostPort":"80"}]}}"#,
             Code::Decode,
-            "runtimeConfig: portMappings[1].hostPort: invalid type: string \"80\", expected i64 at line 1",
+            "runtimeConfig.portMappings[1].hostPort: invalid type: string \"80\", expected i64 at line 1",
         ),
         (
             r#"{"name":"n","ipam":{"rangeEnd":"10.1.0.9"}}"#,
