@@ -60,9 +60,7 @@ pub(super) fn endpoints(attachments: &[Attachment], found: &Found) -> BTreeMap<I
 
 /// The host ports that should be open.
 pub(super) fn host_ports(attachments: &[Attachment], found: &Found) -> BTreeMap<FrontendKey, Backend> {
-    wired(attachments, found)
-        .flat_map(|(attachment, _)| attachment.port_entries())
-        .collect()
+    wired(attachments, found).flat_map(|(attachment, _)| attachment.port_entries()).collect()
 }
 
 #[cfg(test)]
