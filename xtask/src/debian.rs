@@ -34,7 +34,7 @@ pub(crate) fn install(packages: &[String], purpose: &str) -> Result<()> {
         });
     }
     eprintln!("    about to install Debian packages for {purpose}: {list}");
-    run(&mut apt_get(["update", "--quiet"]))?;
+    update()?;
     let unknown: Vec<_> = packages.iter().filter(|package| !is_known(package)).cloned().collect();
     if !unknown.is_empty() {
         return Err(Error::Missing {
@@ -45,6 +45,11 @@ pub(crate) fn install(packages: &[String], purpose: &str) -> Result<()> {
     }
     let mut command = apt_get(["install", "--quiet", "--yes", "--no-install-recommends"]);
     run(command.args(packages))
+}
+
+/// Fetches the lists of what the archives have.
+pub(crate) fn update() -> Result<()> {
+    run(&mut apt_get(["update", "--quiet"]))
 }
 
 /// Whether this process may install things and make namespaces.

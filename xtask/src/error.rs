@@ -23,6 +23,9 @@ pub(crate) enum Error {
     /// A program's output was not what it should be.
     #[error("cannot make sense of the output of `{command}`: {reason}")]
     Output { command: String, reason: String },
+    /// A virtual machine did not come to the end of its tests.
+    #[error("the virtual machine with Linux {kernel}: {reason}\n  what its kernel said: {log}")]
+    Machine { kernel: String, reason: String, log: PathBuf },
     /// Rules of the repository are broken; they have been printed.
     #[error("{count} {what}")]
     Findings { count: usize, what: &'static str },

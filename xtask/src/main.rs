@@ -9,6 +9,7 @@ mod demo;
 mod dist;
 mod error;
 mod fuzz;
+mod kernels;
 mod lint;
 mod plugin;
 mod setup;
@@ -41,6 +42,8 @@ enum Verb {
     Demo(demo::Args),
     /// Run everything that tests the project (needs root).
     Test(test::Args),
+    /// Run tests on other kernels, in virtual machines (needs root).
+    Kernels(kernels::Args),
     /// Measure, print a table, and write the numbers as JSON (needs root).
     Bench(bench::Args),
     /// Run fuzzing targets under libFuzzer (needs cargo-fuzz and a C++ compiler).
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&workspace, &args),
         Verb::Demo(args) => demo::run(&workspace, &args),
         Verb::Test(args) => test::run(&workspace, &args),
+        Verb::Kernels(args) => kernels::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Dist(args) => dist::run(&workspace, &args),

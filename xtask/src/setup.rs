@@ -147,7 +147,7 @@ fn test_programs() -> Result<()> {
 }
 
 /// Installs the packages of programs that are not there.
-fn programs(wanted: &[(&str, &str)], purpose: &str) -> Result<()> {
+pub(crate) fn programs(wanted: &[(&str, &str)], purpose: &str) -> Result<()> {
     let mut packages: Vec<String> = Vec::new();
     for (program, package) in wanted {
         if which(program).is_none() && !packages.iter().any(|known| known == package) {

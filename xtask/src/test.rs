@@ -3,6 +3,8 @@
 //! User space is compiled once, in the `dev` profile, binaries and tests together: one selection of packages is one
 //! set of features, so no dependency is built twice. Clippy shares build scripts and macros with it.
 
+use std::process::Command;
+
 use crate::build::{ebpf, user_space};
 use crate::command::{run as run_command, step};
 use crate::debian::is_root;
@@ -31,17 +33,37 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
                       without root, `cargo test` runs those of the default members";
         return Err(Error::NotRoot { verb: "test", reason });
     }
-    step("setup", "", || setup::everything(workspace))?;
-    step("eBPF programs", "half a minute the first time", || ebpf(workspace))?;
+    prepare(workspace)?;
     if !args.tests_only {
         tidy::run(workspace, &tidy::Args {})?;
         lint::check(workspace)?;
     }
+    compile(workspace)?;
+    eprintln!("==> tests");
+    run_command(nextest(workspace, "run").arg("--no-fail-fast").args(&args.nextest))
+}
+
+/// Builds all that is tested, and the tests.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    prepare(workspace)?;
+    compile(workspace)
+}
+
+/// `cargo nextest` with a verb of its own, for all that is tested.
+pub(crate) fn nextest(workspace: &Workspace, verb: &str) -> Command {
+    let mut command = user_space(workspace, &["nextest", verb]);
+    command.args(SELECTION);
+    command
+}
+
+fn prepare(workspace: &Workspace) -> Result<()> {
+    step("setup", "", || setup::everything(workspace))?;
+    step("eBPF programs", "half a minute the first time", || ebpf(workspace))
+}
+
+fn compile(workspace: &Workspace) -> Result<()> {
     step("binaries and tests", "some minutes the first time", || {
         let mut command = user_space(workspace, &["build"]);
         run_command(command.args(SELECTION).args(["--bins", "--tests"]))
-    })?;
-    eprintln!("==> tests");
-    let mut command = user_space(workspace, &["nextest", "run"]);
-    run_command(command.args(SELECTION).arg("--no-fail-fast").args(&args.nextest))
+    })
 }
