@@ -281,12 +281,15 @@ impl Attempt<'_> {
         let interface =
             |name: &str, mac, mtu, sandbox| Interface { name: name.to_owned(), mac, mtu, sandbox };
         let sandbox = record.netns.to_string_lossy().into_owned();
+        let gateway = &bridge.gateway;
+        let other = record.gateway_device.iter().map(|name| interface(name, gateway.mac, bridge.mtu, None));
+        let interfaces = [
+            interface(&record.bridge, bridge.mac, bridge.mtu, None),
+            interface(&record.host_veth, self.wanted.host_mac, mtu, None),
+            interface(&self.target.ifname, record.mac, mtu, Some(sandbox)),
+        ];
         AddResult {
-            interfaces: vec![
-                interface(&record.bridge, bridge.mac, bridge.mtu, None),
-                interface(&record.host_veth, self.wanted.host_mac, mtu, None),
-                interface(&self.target.ifname, record.mac, mtu, Some(sandbox)),
-            ],
+            interfaces: interfaces.into_iter().chain(other).collect(),
             addresses: given.addresses,
             routes,
             dns: given.dns,

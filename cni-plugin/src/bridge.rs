@@ -6,7 +6,7 @@ use sluice_netlink::{
 };
 
 use crate::{
-    config::{Config, DEFAULT_VLAN, Vlans},
+    config::{Config, Vlans},
     error::{Code, Error, Result},
     pod,
 };
@@ -117,7 +117,7 @@ fn ensure_vlan_gateway(
     }
     // Each time: whoever made it may have been killed before it came to this.
     let port = netlink.link(&port_name)?;
-    set_vlans(netlink, config, port.index, vlans)?;
+    set_vlans(netlink, config, port.index, &vlans.untagged())?;
     let link = netlink.link(name)?;
     check_kind(&link, "veth")?;
     if !link.flags.is_up() {
@@ -128,10 +128,16 @@ fn ensure_vlan_gateway(
 
 /// Makes a port of the bridge a member of VLANs.
 pub(crate) fn set_vlans(netlink: &mut Netlink, config: &Config, port: u32, vlans: &Vlans) -> Result<()> {
-    if !vlans.keep_default {
-        netlink.remove_vlan(port, DEFAULT_VLAN).map_err(|error| vlan_failed(config, error))?;
+    netlink.add_vlans(port, &vlans.port).map_err(|error| vlan_failed(config, error))?;
+    if vlans.keep_default {
+        return Ok(());
     }
-    netlink.add_vlans(port, &vlans.port).map_err(|error| vlan_failed(config, error))
+    // What the bridge put it into when it became its port: VLAN 1, or what the bridge has for one.
+    let found = netlink.vlans(port)?;
+    for number in vlans.too_many(&found) {
+        netlink.remove_vlan(port, number)?;
+    }
+    Ok(())
 }
 
 fn vlan_failed(config: &Config, error: sluice_netlink::Error) -> Error {

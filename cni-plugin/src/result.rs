@@ -33,7 +33,7 @@ pub(crate) struct Address {
 /// What ADD did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AddResult {
-    /// The bridge, the node's end and, last, the container's end.
+    /// The bridge, the node's end, the container's end, and the gateway's device if that is not the bridge.
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) addresses: Vec<Address>,
     pub(crate) routes: Vec<RouteConfig>,
@@ -69,6 +69,9 @@ impl AddResult {
         let before =
             |key: &str| previous.and_then(|value| value.get(key)?.as_array().cloned()).unwrap_or_default();
         let mut interfaces = before("interfaces");
+        let own =
+            self.interfaces.iter().position(|interface| interface.sandbox.is_some()).unwrap_or_default();
+        let own = interfaces.len() + own;
         let mut ips = before("ips");
         let mut routes = before("routes");
         interfaces.extend(self.interfaces.iter().map(|interface| {
@@ -81,7 +84,6 @@ impl AddResult {
             }
             entry
         }));
-        let own = interfaces.len().saturating_sub(1);
         ips.extend(self.addresses.iter().map(|ip| {
             let mut entry = json!({ "address": ip.address, "interface": own });
             if let Some(gateway) = ip.gateway {
@@ -200,6 +202,16 @@ mod tests {
         assert_eq!(result["interfaces"].as_array().unwrap().len(), 4);
         assert_eq!(result["interfaces"][0], json!({ "name": "x0" }));
         assert_eq!(result["ips"][0]["address"], "192.0.2.1/32");
+        assert_eq!(result["ips"][1]["interface"], 3);
+        // A gateway with a device of its own comes last, and does not move the container's place.
+        let mut vlan = sample();
+        vlan.interfaces.push(Interface {
+            name: "sluice0.9".to_owned(),
+            sandbox: None,
+            ..vlan.interfaces[0].clone()
+        });
+        let result = vlan.to_json(Version::V1_0_0, Some(&previous));
+        assert_eq!(result["interfaces"][4]["name"], "sluice0.9");
         assert_eq!(result["ips"][1]["interface"], 3);
         assert_eq!(result["dns"]["nameservers"][0], "192.0.2.53");
     }

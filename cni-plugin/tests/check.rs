@@ -63,6 +63,8 @@ fn check_names_each_kind_of_damage() {
         ("interface eth0 is gone from the container", &|pod| {
             let mut netlink = pod.netlink();
             let index = netlink.link("eth0").unwrap().index;
+            // Before Linux 6.2 only a link that is down can be called otherwise.
+            netlink.set_down(index).unwrap();
             netlink.change_link(index, &LinkChange::new().name("other")).unwrap();
         }),
         ("interface eth0 has another link-layer address", &|pod| {

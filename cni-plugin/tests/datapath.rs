@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf};
 
 use common::{
     Pod,
-    datapath::{bpftool, endpoints, links, with_datapath},
+    datapath::{bpftool, endpoints, has_tcx, links, with_datapath},
 };
 use sluice_cni::store;
 
@@ -33,9 +33,14 @@ fn a_pod_is_in_the_datapath_when_add_returns_and_out_when_del_returns() {
         let name = format!("from_pod-{}", attachment.host_veth);
         assert_eq!(links(config), [&*name]);
         let pin = format!("{}/v1/links/{name}", config["bpffs"].as_str().unwrap());
-        let link = node.namespace.run(|| bpftool(&["link", "show", "pinned", &pin])).unwrap();
-        // Debian 12's bpftool does not know the name of BPF_LINK_TYPE_TCX.
-        assert!(link["type"] == 11 || link["type"] == "tcx", "{link}");
+        if has_tcx() {
+            let link = node.namespace.run(|| bpftool(&["link", "show", "pinned", &pin])).unwrap();
+            // Debian 12's bpftool does not know the name of BPF_LINK_TYPE_TCX.
+            assert!(link["type"] == 11 || link["type"] == "tcx", "{link}");
+        } else {
+            let program = node.namespace.run(|| bpftool(&["prog", "show", "pinned", &pin])).unwrap();
+            assert_eq!(program["type"], "sched_cls");
+        }
         node.del(&pod, config).ok();
         assert!(endpoints(config).is_empty());
         assert!(links(config).is_empty());

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use common::{Answer, Node, Pod, assert_reaches};
 use serde_json::json;
 use sluice_cni::store;
-use sluice_netlink::{BridgeSpec, PacketFilter, PortVlans, VethEnd, owned, sysctl};
+use sluice_netlink::{BridgeSpec, PacketFilter, VethEnd, owned, sysctl};
 
 #[test]
 fn requests_for_addresses_and_mac_are_met() {
@@ -393,52 +393,4 @@ fn a_container_with_another_link_layer_address_is_not_heard_where_that_is_asked_
     assert!(filtered());
     node.del(&pod, &config).ok();
     assert!(!filtered());
-}
-
-#[test]
-fn vlans_are_made_where_the_kernel_knows_them_and_refused_where_it_does_not() {
-    let node = Node::new();
-    let before = node.inventory();
-    let mut netlink = node.netlink();
-    netlink.create_bridge(&BridgeSpec::new("probe")).unwrap();
-    let probe = netlink.link("probe").unwrap().index;
-    let known = netlink.set_vlan_filtering(probe, true).is_ok();
-    netlink.delete_link(probe).unwrap();
-
-    let access = node.config(json!({ "vlan": 100, "preserveDefaultVlan": false }));
-    let trunk =
-        node.config(json!({ "vlanTrunk": [{ "minID": 100, "maxID": 110 }, { "id": 200 }], "name": "trunk" }));
-    if !known {
-        for (config, option) in [(&access, "vlan: 100"), (&trunk, "vlanTrunk: 2 entries")] {
-            let (code, msg) = node.add(&Pod::new("one"), config).error();
-            let why = "this kernel's bridges know no VLANs (CONFIG_BRIDGE_VLAN_FILTERING)";
-            assert_eq!((code, msg), (2, format!("{option} is not supported: {why}")));
-            let left: Vec<_> = node.inventory().into_iter().filter(|line| !line.ends_with("/lock")).collect();
-            assert_eq!(left, before, "nothing is left, but the network's empty store");
-        }
-        // A bridge that is there stays as it is.
-        let pod = Pod::new("plain");
-        node.add(&pod, &node.config(json!({}))).ok();
-        assert_eq!(node.add(&Pod::new("one"), &access).error().0, 2);
-        assert_reaches(&node.namespace, &pod.namespace, "10.77.0.2".parse().unwrap());
-        return;
-    }
-    let pods = [Pod::new("one"), Pod::new("two")];
-    let results = pods.each_ref().map(|pod| node.add(pod, &access).ok());
-    assert_reaches(&pods[0].namespace, &pods[1].namespace, "10.77.0.3".parse().unwrap());
-    assert_reaches(&pods[0].namespace, &node.namespace, "10.77.0.1".parse().unwrap());
-    assert!(netlink.find_link("sluice0.100").unwrap().is_some(), "the node's part in the VLAN");
-    let port = netlink.link(&owned::host_veth_name("one", "eth0")).unwrap().index;
-    assert_eq!(netlink.vlans(port).unwrap(), [PortVlans::access(100)]);
-    let mut check = access.clone();
-    check["prevResult"] = results[0].clone();
-    node.call("CHECK", &pods[0], &check).ok();
-    netlink.remove_vlan(port, 100).unwrap();
-    assert!(node.call("CHECK", &pods[0], &check).error().1.ends_with("is in other VLANs than it should be"));
-    let pod = Pod::new("trunk");
-    node.add(&pod, &trunk).ok();
-    let port = netlink.link(&owned::host_veth_name("trunk", "eth0")).unwrap().index;
-    let default = PortVlans { first: 1, last: 1, pvid: true, untagged: true };
-    let expected = [default, PortVlans::tagged(100, 110), PortVlans::tagged(200, 200)];
-    assert_eq!(netlink.vlans(port).unwrap(), expected);
 }

@@ -19,7 +19,8 @@ use crate::{setup, test};
 /// The kernels without `--kernel`.
 const VERSIONS: [&str; 1] = ["6.12"];
 /// The tests without a filter: those of what a kernel may lack.
-pub(crate) const NEEDY: &str = "test(/(^|::)(vlans?|sctp)(_|::)/) | binary(vlan)";
+pub(crate) const NEEDY: &str = "binary_id(sluice-cni::vlan) | (binary_id(sluice-netlink) & test(/^vlan::/)) | \
+                                (binary_id(sluice-tests::system) & test(/^(vlan|sctp)::/))";
 /// What makes and runs virtual machines, and the packages that have it.
 const PROGRAMS: [(&str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86"),

@@ -23,8 +23,10 @@ pub fn wanted_hooks(
     let ready = || attachments.iter().filter(|attachment| attachment.state == State::Ready);
     // What the node sends to a pod leaves by the bridge, or, where another plugin has none, by the pod's device.
     let own = Some(config.bridge.as_str()).filter(|_| config.pod_network == PodNetwork::Own);
+    // To one in a VLAN, by what makes the node a member of that.
+    let vlans = ready().filter_map(|attachment| own.and(attachment.gateway_device.as_deref()));
     let foreign = ready().filter(|_| own.is_none()).map(|attachment| attachment.bridge.as_str());
-    let hosts = [Some(SERVICE_DEVICE), loopback, own].into_iter().flatten().chain(foreign);
+    let hosts = [Some(SERVICE_DEVICE), loopback, own].into_iter().flatten().chain(vlans).chain(foreign);
     let hosts = hosts.map(|device| (Hook::FromHost, device));
     let overlays = facts.ways.overlays.keys().map(|over| overlay_device(*over));
     let wires = facts.uplinks.iter().map(String::as_str).chain(overlays);
@@ -137,10 +139,13 @@ pub(super) mod tests {
             ("lo", 1),
             ("eth0", 2),
             ("sluice-svc", 4),
+            ("sluice0.100", 5),
             ("sluice00000001", 7),
             ("sluice00000004", 8),
             ("veth9", 9),
         ]);
+        let mut attachments = attachments();
+        attachments[0].gateway_device = Some("sluice0.100".to_owned());
         let facts = Facts {
             uplinks: ["eth0".to_owned()].into(),
             sources: BTreeMap::new(),
@@ -152,7 +157,7 @@ pub(super) mod tests {
             outer_mtu: 1500,
             ways: Ways::default(),
         };
-        let wanted = wanted_hooks(&config, &facts, &attachments(), &found);
+        let wanted = wanted_hooks(&config, &facts, &attachments, &found);
         let said: Vec<_> = wanted
             .iter()
             .map(|((hook, device), index)| format!("{} {device} {index}", hook.program()))
@@ -165,11 +170,12 @@ pub(super) mod tests {
                 "to_wire eth0 2",
                 "from_host lo 1",
                 "from_host sluice-svc 4",
+                "from_host sluice0.100 5",
             ]
         );
         // Another plugin's: what the node sends to its pods leaves by its bridge, or by the pod's own device.
         let config = Config { pod_network: PodNetwork::Foreign, ..config };
-        let mut foreign = attachments();
+        let mut foreign = attachments;
         foreign[0].bridge = "eth0".into();
         foreign
             .push(Attachment { bridge: "veth9".into(), ..attachment(State::Ready, "veth9", "10.1.0.9/32") });

@@ -23,7 +23,7 @@ pub(crate) use self::{
     bandwidth::{Bandwidth, Limit},
     ipam::{Dns, Ipam, RangeConfig, RouteConfig},
     runtime::{ConfigArgs, RuntimeConfig, ValidAttachment},
-    vlan::{DEFAULT_VLAN, Vlans},
+    vlan::Vlans,
 };
 #[cfg(test)]
 pub(crate) use self::{
@@ -79,7 +79,7 @@ pub(crate) struct Config {
     vlan: Option<i64>,
     #[serde(default, deserialize_with = "or_default")]
     vlan_trunk: Vec<vlan::TrunkRange>,
-    #[serde(default = "yes")]
+    #[serde(default)]
     preserve_default_vlan: bool,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) enabledad: bool,
@@ -165,10 +165,6 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Config {

@@ -1,12 +1,12 @@
-//! VLANs of the container's bridge port: one without tags, or several with.
+//! VLANs of the container's bridge port: one without tags, and others with.
 
 use serde::Deserialize;
 use sluice_netlink::PortVlans;
 
 use crate::error::{Error, Result};
 
-/// What a port of a bridge belongs to unless it is told otherwise.
-pub(crate) const DEFAULT_VLAN: u16 = 1;
+/// What frames without a tag belong to on a trunk that is not told otherwise.
+const DEFAULT_VLAN: u16 = 1;
 
 /// VLANs that a trunk carries, as written: one, or from one to another.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -23,19 +23,17 @@ pub(crate) struct TrunkRange {
 /// What the container's port should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Vlans {
-    /// The VLAN of what the container sends, which sees no tags.
+    /// The VLAN that was asked for, of what the container sends without a tag.
     pub(crate) access: Option<u16>,
-    /// All VLANs of its port, but the bridge's default one.
+    /// All VLANs of its port, but what it is left with for [`Self::keep_default`]. No number is in two of them.
     pub(crate) port: Vec<PortVlans>,
-    /// Whether it stays in the bridge's default VLAN too.
+    /// Whether it stays in the VLAN that the bridge gave it, too.
     pub(crate) keep_default: bool,
 }
 
 impl Vlans {
     /// Whether a port with these VLANs is as it should be.
     pub(crate) fn are(&self, found: &[PortVlans]) -> bool {
-        let is_default = |vlans: &PortVlans| vlans.first <= DEFAULT_VLAN && DEFAULT_VLAN <= vlans.last;
-        let wanted = self.port.iter().any(is_default);
         let has = |number: u16, wanted: &PortVlans| {
             found.iter().any(|found| {
                 (found.first..=found.last).contains(&number)
@@ -43,8 +41,27 @@ impl Vlans {
             })
         };
         self.port.iter().all(|wanted| (wanted.first..=wanted.last).all(|number| has(number, wanted)))
-            && (self.keep_default || wanted || !found.iter().any(is_default))
+            && (self.keep_default || self.too_many(found).next().is_none())
     }
+
+    /// Of the VLANs of a port, those that it should not be in, unless it keeps the bridge's.
+    pub(crate) fn too_many<'a>(&'a self, found: &'a [PortVlans]) -> impl Iterator<Item = u16> + 'a {
+        let wanted = |number: &u16| self.port.iter().any(|range| (range.first..=range.last).contains(number));
+        found.iter().flat_map(|range| range.first..=range.last).filter(move |number| !wanted(number))
+    }
+
+    /// The same without what has tags: how the node itself is a member.
+    pub(crate) fn untagged(&self) -> Self {
+        let port = self.port.iter().filter(|range| range.untagged).copied().collect();
+        Self { port, ..self.clone() }
+    }
+}
+
+/// Of a range, what is left without one number.
+fn without(number: u16, range: PortVlans) -> impl Iterator<Item = PortVlans> {
+    let below = PortVlans { last: range.last.min(number.saturating_sub(1)), ..range };
+    let above = PortVlans { first: range.first.max(number.saturating_add(1)), ..range };
+    [below, above].into_iter().filter(|part| part.first <= part.last)
 }
 
 /// Reads the options `vlan`, `vlanTrunk` and `preserveDefaultVlan`; `None` if they ask for nothing.
@@ -78,19 +95,16 @@ pub(super) fn vlans(access: Option<i64>, trunk: &[TrunkRange], keep_default: boo
             port.push(PortVlans::tagged(id, id));
         }
     }
-    match (access, port.is_empty()) {
-        (0, true) => Ok(None),
-        (0, false) => {
-            port.sort_unstable();
-            port.dedup();
-            Ok(Some(Vlans { access: None, port, keep_default }))
-        }
-        (access, true) => {
-            let port = vec![PortVlans::access(access)];
-            Ok(Some(Vlans { access: Some(access), port, keep_default }))
-        }
-        _ => Err(Error::config("vlan and vlanTrunk exclude each other")),
+    if access == 0 && port.is_empty() {
+        return Ok(None);
     }
+    // A trunk's frames without a tag are of VLAN 1 unless it says otherwise, as the reference plugin has it.
+    let native = if access == 0 { DEFAULT_VLAN } else { access };
+    let mut port: Vec<_> = port.into_iter().flat_map(|range| without(native, range)).collect();
+    port.push(PortVlans::access(native));
+    port.sort_unstable();
+    port.dedup();
+    Ok(Some(Vlans { access: Some(access).filter(|number| *number != 0), port, keep_default }))
 }
 
 #[cfg(test)]
@@ -109,9 +123,15 @@ mod tests {
         assert_eq!((access.access, access.port.as_slice()), (Some(100), &[PortVlans::access(100)][..]));
         let trunk = r#"[{"id":300},{"minID":100,"maxID":105},{"id":300},{"minID":7,"maxID":9,"id":42}]"#;
         let trunk = read(0, trunk, true).unwrap().unwrap();
-        let expected =
+        let tagged =
             [(7, 9), (42, 42), (100, 105), (300, 300)].map(|(first, last)| PortVlans::tagged(first, last));
+        let expected = [&[PortVlans::access(1)][..], &tagged].concat();
         assert_eq!((trunk.access, trunk.port.as_slice()), (None, &expected[..]));
+        // Both: what has no tag is of the one.
+        let both = read(102, r#"[{"minID":100,"maxID":103},{"id":102}]"#, false).unwrap().unwrap();
+        let expected = [PortVlans::tagged(100, 101), PortVlans::access(102), PortVlans::tagged(103, 103)];
+        assert_eq!((both.access, both.port.as_slice()), (Some(102), &expected[..]));
+        assert_eq!(both.untagged().port, [PortVlans::access(102)]);
     }
 
     #[test]
@@ -128,7 +148,6 @@ mod tests {
                 "vlanTrunk[0].maxID: 4096 is no VLAN: those are from 1 to 4094",
             ),
             (0, "[{}]", "vlanTrunk[0] has neither id nor minID and maxID"),
-            (5, r#"[{"id":6}]"#, "vlan and vlanTrunk exclude each other"),
         ] {
             assert_eq!(read(access, trunk, true).unwrap_err().msg, expected);
         }
@@ -142,8 +161,12 @@ mod tests {
         assert!(!access(false).are(&[default, PortVlans::access(100)]), "it is still in the default one");
         assert!(access(false).are(&[PortVlans::access(100)]));
         assert!(!access(true).are(&[default, PortVlans::tagged(100, 100)]), "it is tagged");
+        let other = PortVlans { first: 10, last: 10, ..default };
+        assert!(!access(false).are(&[PortVlans::access(100), other]), "or in what this bridge has for one");
         let trunk = read(0, r#"[{"minID":10,"maxID":20},{"id":15}]"#, true).unwrap().unwrap();
-        assert!(trunk.are(&[default, PortVlans::tagged(10, 14), PortVlans::tagged(15, 30)]));
-        assert!(!trunk.are(&[default, PortVlans::tagged(10, 19)]), "one is missing");
+        let native = PortVlans::access(1);
+        assert!(trunk.are(&[native, PortVlans::tagged(10, 14), PortVlans::tagged(15, 30)]));
+        assert!(!trunk.are(&[native, PortVlans::tagged(10, 19)]), "one is missing");
+        assert!(!trunk.are(&[default, PortVlans::tagged(10, 20)]), "what has no tag is lost");
     }
 }

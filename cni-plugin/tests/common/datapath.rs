@@ -28,6 +28,9 @@ pub(crate) fn with_datapath(room: u32, test: impl FnOnce(&Node, &Value) + Send) 
                 for directory in ["maps", "programs", "links"] {
                     fs::create_dir_all(bpffs.join("v1").join(directory)).unwrap();
                 }
+                if !has_tcx() {
+                    fs::create_dir(bpffs.join("v1/clsact")).unwrap();
+                }
                 let map = bpffs.join("v1/maps/endpoints");
                 let entries = room.to_string();
                 let create =
@@ -45,6 +48,13 @@ pub(crate) fn with_datapath(room: u32, test: impl FnOnce(&Node, &Value) + Send) 
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
+}
+
+/// Whether the kernel attaches programs by links (TCX, 6.6). On one that does not, the agent says so by a folder.
+pub(crate) fn has_tcx() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
 }
 
 pub(crate) fn bpftool(arguments: &[&str]) -> Value {

@@ -134,12 +134,15 @@ impl Host {
         Ok(self.succeed(&program.to_string_lossy(), &arguments)?.trim().to_owned())
     }
 
-    /// The address that a [`super::Servers::who`] behind `target` sees this host come from; `protocol` is `TCP` or
-    /// `UDP`, `target` address and port.
+    /// The address that a [`super::Servers::who`] behind `target` sees this host come from; `protocol` is `TCP`,
+    /// `SCTP` or `UDP`, `target` address and port.
     pub fn seen_as(&self, protocol: &str, target: &str) -> Result<String> {
         let seen = match protocol {
             "UDP" => self.ask_udp(target, 0)?,
-            _ => self.succeed("socat", &["-T", "3", "-u", &format!("{protocol}:{target}"), "-"])?,
+            _ => self.succeed(
+                "socat",
+                &["-T", "3", "-u", &format!("{protocol}:{target},connect-timeout=5"), "-"],
+            )?,
         };
         // socat writes IPv6 in brackets and with all its zeros.
         let text = seen.lines().next().unwrap_or_default().trim_matches(['[', ']']);

@@ -60,6 +60,18 @@ impl Servers {
         listening(host, "u", port)
     }
 
+    /// SCTP on a port, both families: every association is answered with the address that it seems to come from and, on
+    /// the next port, with [`Self::LONG`] zeroes.
+    pub fn sctp(&mut self, host: &Host, port: u16) -> Result<()> {
+        let long = format!("SYSTEM:head -c {} /dev/zero", Self::LONG);
+        for (port, answer) in [(port, "SYSTEM:echo $SOCAT_PEERADDR"), (port + 1, long.as_str())] {
+            let listen = format!("SCTP6-LISTEN:{port},fork,reuseaddr,ipv6only=0");
+            self.running.push(host.start("sctp", "socat", &[&listen, answer])?);
+            listening(host, "S", port)?;
+        }
+        Ok(())
+    }
+
     /// Echoes on a port, both families: whatever comes goes back, over TCP and as datagrams of any length.
     pub fn echo(&mut self, host: &Host, port: u16) -> Result<()> {
         let tcp = format!("TCP6-LISTEN:{port},fork,reuseaddr,ipv6only=0");
@@ -76,6 +88,9 @@ impl Servers {
         self.running.into_iter().for_each(Running::leave);
     }
 
+    /// How much comes over an association: more than fits into one packet.
+    pub const LONG: usize = 200_000;
+
     /// The length of `/large`: long enough to be still under way when a download is looked at.
     pub const LARGE: u64 = 64 << 20;
 }
@@ -86,7 +101,7 @@ impl Default for Servers {
     }
 }
 
-/// Waits until a socket is bound to the port: `kind` is `t` for TCP, `u` for UDP.
+/// Waits until a socket is bound to the port: `kind` is `t` for TCP, `u` for UDP, `S` for SCTP.
 fn listening(host: &Host, kind: &str, port: u16) -> Result<()> {
     wait_for(&format!("port {port} of {}", host.name()), START, || {
         let filter = format!("sport = :{port}");
