@@ -122,7 +122,8 @@ fn the_default_vlan_is_kept_where_that_is_asked_for() {
         return;
     }
     let left = network(&node, "left", 89, json!({ "vlan": 101, "preserveDefaultVlan": false }));
-    node.add(&Pod::new("kept"), &kept).ok();
+    let first = Pod::new("kept");
+    node.add(&first, &kept).ok();
     let pod = Pod::new("left");
     let mut result = node.add(&pod, &left).ok();
     assert_eq!(port(&node, "kept"), [DEFAULT, PortVlans::access(100)]);
@@ -145,7 +146,8 @@ fn the_default_vlan_is_kept_where_that_is_asked_for() {
     // A bridge may have another one for those of whom nothing is said.
     ip(&node.namespace, "link add br9 type bridge vlan_filtering 1 vlan_default_pvid 9");
     let more = json!({ "vlan": 102, "bridge": "br9" });
-    node.add(&Pod::new("nine"), &network(&node, "nine", 90, more)).ok();
+    let nine = Pod::new("nine");
+    node.add(&nine, &network(&node, "nine", 90, more)).ok();
     assert_eq!(port(&node, "nine"), [PortVlans::access(102)]);
 }
 
@@ -170,7 +172,7 @@ fn a_trunk_carries_the_vlans_that_it_is_told_and_no_others() {
     assert_eq!(port(&node, "native"), [&tagged[..], &[PortVlans::access(300)]].concat());
     node.call("CHECK", &router, &check).ok();
 
-    let members = [(105, 105), (200, 20), (210, 21)];
+    let members = [(105, 15), (200, 20), (210, 21)];
     let pods = members.map(|(number, subnet)| {
         let pod = Pod::new(&format!("m{number}"));
         node.add(&pod, &access(number, subnet)).ok();
@@ -210,7 +212,11 @@ fn check_names_what_is_wrong_and_del_and_gc_leave_nothing_of_the_container() {
     // What makes the node a member stays, like the bridge itself, for the next.
     node.add(&Pod::new("first"), &config).ok();
     node.gc(&config, &[]).ok();
-    let before = node.inventory();
+    // Routes are told with the number of their device, which a new one has anew.
+    let inventory = || -> Vec<String> {
+        node.inventory().into_iter().map(|line| line.split(" by ").next().unwrap().to_owned()).collect()
+    };
+    let before = inventory();
     let pod = Pod::new("one");
     let mut check = config.clone();
     check["prevResult"] = node.add(&pod, &config).ok();
@@ -239,7 +245,7 @@ fn check_names_what_is_wrong_and_del_and_gc_leave_nothing_of_the_container() {
 
     node.del(&pod, &config).ok();
     node.gc(&config, &[]).ok();
-    assert_eq!(node.inventory(), before);
+    assert_eq!(inventory(), before);
 }
 
 #[test]

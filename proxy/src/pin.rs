@@ -73,9 +73,10 @@ impl Pins {
         self.root.join("programs").join(name)
     }
 
-    /// The pin of the link between a program and what it is attached to.
+    /// The pin of the link between a program and what it is attached to. The BPF file system refuses names with a dot,
+    /// which devices may have (`eth0.100`); in its place stands a colon, which they may not.
     pub fn link(&self, program: &str, target: &str) -> PathBuf {
-        self.root.join("links").join(format!("{program}-{target}"))
+        self.root.join("links").join(format!("{program}-{}", target.replace('.', ":")))
     }
 
     /// Tells the plugin how programs are attached to the devices of pods.
@@ -101,7 +102,7 @@ impl Pins {
             let entry = entry.map_err(DatapathError::io("readdir", &dir))?;
             if let Some((program, target)) = entry.file_name().to_str().and_then(|name| name.split_once('-'))
             {
-                links.push((program.to_owned(), target.to_owned()));
+                links.push((program.to_owned(), target.replace(':', ".")));
             }
         }
         links.sort();

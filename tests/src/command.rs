@@ -146,9 +146,16 @@ impl Drop for Running {
     }
 }
 
+/// By how much limits are longer: `SLUICE_TEST_PATIENCE`, which is set where a machine is made in software.
+fn patience() -> u32 {
+    let set = std::env::var("SLUICE_TEST_PATIENCE").ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// Tries until `attempt` gives a value, at most for `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let started = Instant::now();
+    let limit = limit * patience();
     let mut pause = Duration::from_millis(1);
     loop {
         let last = match attempt() {

@@ -50,6 +50,14 @@ impl Accelerator {
         }
     }
 
+    /// By how much the tests' limits of time are longer.
+    fn patience(self) -> &'static str {
+        match self {
+            Self::Kvm => "1",
+            Self::Software => "6",
+        }
+    }
+
     /// For a message.
     pub(super) fn describe(self) -> &'static str {
         match self {
@@ -158,6 +166,7 @@ fn first_files(job: &Job<'_>) -> Result<Vec<u8>> {
         ("SLUICE_MODULES", modules.as_os_str()),
         ("SLUICE_ROOT", job.root.as_os_str()),
         ("SLUICE_COMMAND", job.command.as_ref()),
+        ("SLUICE_TEST_PATIENCE", job.accelerator.patience().as_ref()),
     ];
     let lines =
         variables.map(|(name, value)| format!("export {name}={}\n", quoted(&value.to_string_lossy())));
