@@ -145,23 +145,29 @@ fn no_short_way_leads_from_one_vlan_into_another() -> Result<()> {
 }
 
 #[test]
-fn what_a_trunk_sends_without_a_tag_is_an_ordinary_pods() -> Result<()> {
+fn a_trunk_without_addresses_of_ours_carries_its_vlans() -> Result<()> {
     let cluster = Cluster::new(&Options { nodes: 1, ..Options::default() })?;
     let node = cluster.node(1);
     let Some(member) = pod_in(node, "member", 41, json!({}))? else { return Ok(()) };
-    let trunk = node.pod_with("trunk", json!({ "vlanTrunk": [{ "id": 41 }] }))?;
+    let Some(stranger) = pod_in(node, "stranger", 42, json!({}))? else { return Ok(()) };
+    let trunk =
+        node.pod_with("trunk", json!({ "name": "trunk", "vlanTrunk": [{ "id": 41 }], "ipam": {} }))?;
     let mut servers = Servers::new();
-    for pod in [&member, &trunk] {
+    for pod in [&member, &stranger, &trunk] {
         servers.http(pod.host(), 80, pod.name())?;
     }
-    servers.http(node.host(), 80, "node")?;
-    trunk.host().ip(
-        "link add link eth0 name v41 type vlan id 41\nlink set v41 up\naddress add 10.41.0.77/24 dev v41\n",
-    )?;
-    for family in [0, 1] {
-        assert_answers(trunk.host(), &node.addresses()[family], "node")?;
-        assert_answers(node.host(), &trunk.addresses()[family].to_string(), "trunk")?;
+    for number in [41, 42] {
+        trunk.host().ip(&format!("link add link eth0 name v{number} type vlan id {number}\n"))?;
+        trunk.host().sysctl(&[&format!("net/ipv6/conf/v{number}/accept_dad=0")])?;
+        trunk.host().ip(&format!(
+            "link set v{number} up\naddress add 10.{number}.0.77/24 dev v{number}\n\
+             address add fd{number}::77/64 dev v{number} nodad\n"
+        ))?;
     }
-    // An address that nobody gave it is none that it may send from, tag or not.
-    assert_silent(trunk.host(), &member.addresses()[0].to_string())
+    for (family, at_trunk) in ["10.41.0.77", "fd41::77"].into_iter().enumerate() {
+        assert_answers(trunk.host(), &member.addresses()[family].to_string(), "member")?;
+        assert_answers(member.host(), at_trunk, "trunk")?;
+        assert_silent(trunk.host(), &stranger.addresses()[family].to_string())?;
+    }
+    Ok(())
 }
