@@ -79,7 +79,7 @@ pub(crate) struct Config {
     vlan: Option<i64>,
     #[serde(default, deserialize_with = "or_default")]
     vlan_trunk: Vec<vlan::TrunkRange>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     preserve_default_vlan: bool,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) enabledad: bool,
