@@ -63,7 +63,7 @@ mod tests {
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(text.starts_with("07070100000001000041ed"), "{text}");
         // A header of 110 bytes and a name of 4 with its zero, to the next multiple of 4.
-        assert_eq!(&text[110..120], "dev\0\0\00707");
+        assert_eq!((&text[110..116], &text[116..120]), ("dev\0\0\0", "0707"));
         let init = text.find("init\0").unwrap();
         assert_eq!(&text[init + 6..init + 11], "hello", "{text:?}");
         assert!(text.contains("TRAILER!!!\0"));
