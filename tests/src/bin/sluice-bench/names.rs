@@ -131,8 +131,13 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
         for place in 0..WHAT.len() {
             // Each round begins with another case: none is always the first after a change of load.
             let (case, kind, workload) = WHAT[(place + round as usize) % WHAT.len()];
-            let asked =
-                Asked { client: &client, core: CORES[1], port: kind.port(), file: files.of(workload) };
+            let asked = Asked {
+                client: &client,
+                core: CORES[1],
+                server_core: CORES[0],
+                port: kind.port(),
+                file: files.of(workload),
+            };
             if workload == Workload::Cached {
                 asked.once()?;
             }
@@ -153,7 +158,7 @@ pub(crate) fn run(rounds: u32) -> Result<Report> {
         }
     }
     let (port, file) = (Server::Sluice.port(), files.of(Workload::Full));
-    Asked { client: &client, core: CORES[1], port, file }.once()?;
+    Asked { client: &client, core: CORES[1], server_core: CORES[0], port, file }.once()?;
     report.add(FULL, 5, Usage::of(pid(Server::Sluice))?.memory as f64);
     for (case, count) in BURSTS {
         report.add(case, 5, burst(&server, count)?);

@@ -20,6 +20,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) client: &'a Host,
     /// The client's core.
     pub(crate) core: &'a str,
+    /// The server's core.
+    pub(crate) server_core: &'a str,
     pub(crate) port: u16,
     pub(crate) file: &'a Path,
 }
@@ -73,8 +75,11 @@ impl Asked<'_> {
         both.map(|(p50, p99)| [p50, p99]).ok_or_else(|| Error::answer("dnsperf", text))
     }
 
-    /// Asks at a rate, with nothing of the client's own in the times: see [`probe`].
+    /// Asks at a rate, with nothing of the client's own in the times: see [`probe`]. The server's core has something to do
+    /// between queries, which gives way at once: a virtual machine's core that halts is the hypervisor's to bring back.
     pub(crate) fn answers(&self, pid: u32, rate: f64) -> Result<[f64; 2]> {
+        let idle = ["--idle", "0", "taskset", "-c", self.server_core, "sh", "-c", "while :; do :; done"];
+        let _awake = self.client.start("awake", "chrt", &idle)?;
         process::hurry(pid)?;
         let server = SocketAddr::new(SERVER, self.port);
         let times = probe::run(self.client, self.core, server, self.file, rate);
