@@ -85,13 +85,8 @@ fn create(netlink: &mut Netlink, config: &Config, vlan_filtering: bool, seed: &s
 /// link-local address had been proven unique, for two seconds, the node could not ask for a container's link-layer
 /// address.
 fn distrust(name: &str) -> Result<()> {
-    for setting in ["accept_ra", "accept_dad"] {
-        match sysctl::set(&format!("net/ipv6/conf/{name}/{setting}"), "0") {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
-    }
-    Ok(())
+    let settings = [("accept_ra", "0"), ("accept_dad", "0")];
+    Ok(sysctl::set_those_present(&format!("net/ipv6/conf/{name}"), &settings)?)
 }
 
 /// Makes sure that the node is a member of a VLAN of the bridge: by a veth pair of which one end is a port of it, and the
